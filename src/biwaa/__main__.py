@@ -1,0 +1,5 @@
+"""python -m biwaa."""
+
+from biwaa.cli import entry
+
+entry()

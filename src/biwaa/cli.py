@@ -1,0 +1,203 @@
+"""The command line: a command is a function, its signature the flags.
+
+- settings of training are the fields of `Recipe`; flags win over the recipe that --recipe names
+- what the user can mend ends in one sentence and exit code 2; an interrupt in 130
+- torch is imported only once there is work for it
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from biwaa import __version__
+from biwaa.errors import BiwaaError
+from biwaa.recipe import NAMED, Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Train:
+    """Adapt a classifier from labelled source images to unlabelled target images.
+
+    Example: biwaa train --source photos --target sketches --out run
+    """
+
+    source: str
+    """Labelled images: folder of class folders, LIST.txt[@ROOT] or FILE.npz:NAME."""
+    target: str
+    """The other place's images; labels, if there are any, serve the report alone."""
+    out: Path
+    """Run folder to make."""
+    settings: OmitArgPrefixes[Recipe]
+    recipe: str = "paper"
+    """Where settings start from: a named recipe or a YAML file. Flags win over it."""
+    resume: bool = False
+    """Go on with the interrupted run in the run folder."""
+    overwrite: bool = False
+    """Replace the run in the run folder."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be decoded."""
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Read the flags of `biwaa train` and do it."""
+    named = _named_recipe(arguments)
+    default = Train(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=load_recipe(named), recipe=named)
+    given = tyro.cli(Train, args=arguments, prog="biwaa train", default=default)
+    from biwaa.domains.domain import check_pair
+    from biwaa.domains.spec import open_domain
+
+    source, target = open_domain(given.source), open_domain(given.target)
+    check_pair(source, target, given.settings.batch_size)
+    from biwaa.evaluation.summary import summarise
+    from biwaa.training.run import adapt
+
+    run = adapt(
+        source, target, given.settings, given.out,
+        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable,
+    )  # fmt: skip
+    print(summarise(run.result))
+
+
+def _named_recipe(arguments: Sequence[str]) -> str:
+    """The recipe must be known before the flags can be read, since it sets their defaults."""
+    for here, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if here == "--recipe" and following:
+            return following
+        if here.startswith("--recipe="):
+            return here.removeprefix("--recipe=")
+    return str(Train.recipe)
+
+
+def evaluate(
+    run: Positional[Path],
+    spec: Positional[str],
+    out: Path | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    skip_unreadable: bool = False,
+) -> None:
+    """Score a run's model on labelled images.
+
+    Example: biwaa evaluate run more_sketches
+
+    Args:
+        run: a run folder.
+        spec: labelled images, as for biwaa train.
+        out: also write the figures as JSON here.
+        device: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+        skip_unreadable: leave out images that cannot be decoded.
+    """
+    from biwaa.evaluation.commands import evaluate_run
+
+    figures = evaluate_run(run, spec, device, batch_size, skip_unreadable)
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    if out:
+        from biwaa.files import write_text
+
+        write_text(out, text + "\n")
+    print(text)
+
+
+def predict(
+    run: Positional[Path],
+    paths: Positional[tuple[str, ...]],
+    out: Path = Path("predictions.csv"),
+    device: str = "auto",
+    batch_size: int = 32,
+) -> None:
+    """Predict the classes of images; writes path, label and confidence.
+
+    Example: biwaa predict run new_images holiday.jpg --out predictions.csv
+
+    Args:
+        run: a run folder.
+        paths: images, folders of images, list files or FILE.npz:NAME.
+        out: the CSV file to write.
+        device: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+    """
+    from biwaa.evaluation.commands import predict_paths
+
+    written, unreadable = predict_paths(run, paths, out, device, batch_size)
+    print(f"{written} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
+
+
+def check(specs: Positional[tuple[str, ...]], batch_size: int = 36) -> None:
+    """Say what is in a domain, or whether one can be adapted to another.
+
+    Example: biwaa check photos sketches
+
+    Args:
+        specs: one domain, or source and target.
+        batch_size: of the training to come.
+    """
+    from biwaa.domains.check import describe
+
+    print(describe(specs, batch_size))
+
+
+def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
+    """Adapt from clean digits to digits on photographs, offline, in about a minute.
+
+    Args:
+        out: folder for the data, the run and the picture.
+        seed: of data and training.
+    """
+    from biwaa.demo import run_demo
+    from biwaa.evaluation.summary import summarise
+
+    print(summarise(run_demo(out, seed).result))
+    print(f"samples with both predictions: {out / 'samples.png'}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict,
+}  # fmt: skip
+
+USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one place to unlabelled images of another
+
+  biwaa demo                                              adapt digits to digits on photographs, offline
+  biwaa train --source SPEC --target SPEC --out RUN       adapt; recipes: {", ".join(NAMED)}
+  biwaa check SPEC [SPEC]                                 what is in a domain, and would training work
+  biwaa evaluate RUN SPEC                                 score a run's model on labelled images
+  biwaa predict RUN PATH... --out predictions.csv         classes of new images
+
+SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], or FILE.npz:NAME.
+`biwaa COMMAND --help` tells the rest."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if words[0] == "--version":
+        print(f"biwaa {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    try:
+        if name not in COMMANDS:
+            raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
+        if name == "train":
+            train(rest)
+        else:
+            tyro.cli(COMMANDS[name], args=rest, prog=f"biwaa {name}")
+    except BiwaaError as error:
+        print(f"biwaa: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("biwaa: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry() -> None:
+    """The installed command."""
+    sys.exit(main())

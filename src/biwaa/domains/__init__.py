@@ -1,0 +1,1 @@
+"""From a SPEC to pixels in batches: domains, decoding, the pixel store, augmentation, sampling."""

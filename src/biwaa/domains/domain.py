@@ -1,0 +1,86 @@
+"""A domain: images, and apart from them their labels and the names of the classes.
+
+- classes of two domains are matched by name, never by order
+- training receives `domain.images` of the target: there is no label in it to see
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biwaa.domains.images import Images
+from biwaa.errors import BiwaaError, listed
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Images of one place."""
+
+    spec: str
+    images: Images
+    classes: tuple[str, ...] | None = None
+    """Names of the classes; None where the images carry no labels."""
+    labels: NDArray[np.int64] | None = None
+    """(N,) indices into `classes`."""
+
+    def select(self, indices: NDArray[np.int64]) -> "Domain":
+        """Keep the images at `indices` and their labels; the classes stay as they are."""
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, images=self.images.select(indices), labels=labels)
+
+    def counts(self) -> dict[str, int]:
+        """Images of each class, in the classes' order; empty without labels."""
+        if self.classes is None or self.labels is None:
+            return {}
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, counts.tolist(), strict=True))
+
+
+def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source") -> Domain:
+    """Renumber the labels of `domain` by the order of `classes`.
+
+    Raises:
+        BiwaaError: a class stands in one of the two alone; the message names each.
+    """
+    if domain.classes is None or domain.labels is None:
+        return domain
+    missing = [name for name in classes if name not in domain.classes]
+    extra = [name for name in domain.classes if name not in classes]
+    if missing or extra:
+        parts = [f"only in {other}: {listed(missing)}"] * bool(missing)
+        parts += [f"only in {domain.spec}: {listed(extra)}"] * bool(extra)
+        raise BiwaaError(
+            f"the classes differ; {'; '.join(parts)}. Rename or remove classes so that both have the same."
+        )
+    order = np.array([classes.index(name) for name in domain.classes], dtype=np.int64)
+    return replace(domain, classes=classes, labels=order[domain.labels])
+
+
+def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain, Domain]:
+    """Make sure that `source` can be adapted to `target`, and give both the same class order.
+
+    Raises:
+        BiwaaError: no labels, one class, an empty class, classes that differ, fewer images than a batch,
+            or twice the same images.
+    """
+    if source.classes is None or source.labels is None:
+        raise BiwaaError(f"the source {source.spec} has no labels: give a folder of class folders or a labelled list.")
+    if len(source.classes) < 2:
+        raise BiwaaError(
+            f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
+        )
+    for domain in (source, target):
+        empty = [name for name, count in domain.counts().items() if count == 0]
+        if empty:
+            raise BiwaaError(f"no image of class {listed(empty)} in {domain.spec}: add images or remove the class.")
+    target = match_classes(target, source.classes, other=source.spec)
+    for domain in (source, target):
+        if len(domain.images) < batch_size:
+            raise BiwaaError(
+                f"{domain.spec} has {len(domain.images)} images, fewer than a batch of {batch_size}: "
+                f"add images or set --batch-size {len(domain.images)} or lower."
+            )
+    if source.images.fingerprint() == target.images.fingerprint():
+        raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
+    return source, target

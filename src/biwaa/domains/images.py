@@ -1,0 +1,118 @@
+"""A domain's images without any label: files or an array.
+
+- this is all that training ever gets of a target
+- decoding ends in 8-bit RGB whatever the file: palette, grey, 16-bit, CMYK, transparency, EXIF rotation
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+"""File endings that count as images, in lower case."""
+
+
+class Images(Protocol):
+    """An ordered set of images."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each image is called in predictions.csv."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def read(self, index: int) -> Image.Image:
+        """The image in RGB; raises anything at all where it cannot be read."""
+
+    def select(self, indices: NDArray[np.int64]) -> "Images":
+        """The images at `indices`, in that order."""
+
+    def fingerprint(self) -> str:
+        """Changes whenever the images change: of files their paths, sizes and times; of arrays their bytes."""
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Images that lie in files."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The paths."""
+        return [str(path) for path in self.paths]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.paths)
+
+    def read(self, index: int) -> Image.Image:
+        """Decode one file."""
+        with Image.open(self.paths[index]) as image:
+            return to_rgb(image)
+
+    def select(self, indices: NDArray[np.int64]) -> "FileImages":
+        """Keep the files at `indices`."""
+        return FileImages(tuple(self.paths[index] for index in indices))
+
+    def fingerprint(self) -> str:
+        """Hash of every file's path, size and time of change."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            status = path.stat()
+            entry = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(entry.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images that lie in an array: (N, H, W) grey or (N, H, W, 3) RGB, uint8."""
+
+    array: NDArray[np.uint8]
+    name: str
+    indices: NDArray[np.int64] | None = None
+    """Each row's number in the file, once rows have been left out."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """NAME[0], NAME[1], .. with the row's number in the file."""
+        rows = range(len(self.array)) if self.indices is None else self.indices
+        return [f"{self.name}[{row}]" for row in rows]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.array)
+
+    def read(self, index: int) -> Image.Image:
+        """One row as an image."""
+        return Image.fromarray(self.array[index]).convert("RGB")
+
+    def select(self, indices: NDArray[np.int64]) -> "ArrayImages":
+        """Keep the rows at `indices`."""
+        rows = indices if self.indices is None else self.indices[indices]
+        return ArrayImages(self.array[indices], self.name, rows)
+
+    def fingerprint(self) -> str:
+        """Hash of shape and pixels."""
+        digest = hashlib.sha256(str(self.array.shape).encode())
+        digest.update(np.ascontiguousarray(self.array).data)
+        return digest.hexdigest()
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright 8-bit RGB; transparency is laid over white, 16-bit grey is scaled, not clipped."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert("RGB")

@@ -1,0 +1,77 @@
+"""A domain as training sees it: rows to batches on the device, without labels.
+
+- pixels of the store, augmented anew each time; or features of a frozen backbone
+- `views` is the same for prediction: one view an image, or ten crops
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.domains.augment import Transform
+
+
+class Inputs(Protocol):
+    """What a network can be fed with."""
+
+    def __len__(self) -> int:
+        """Images in the domain."""
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        """Training inputs of `rows`, (B, ..) on the device."""
+
+    def views(self, rows: NDArray[np.int64]) -> Tensor:
+        """Prediction's inputs of `rows`, (V, B, ..) on the device."""
+
+
+@dataclass(frozen=True)
+class PixelInputs:
+    """Stored pixels."""
+
+    store: NDArray[np.uint8]
+    """(M, 3, resize, resize), memory-mapped."""
+    rows: NDArray[np.int64]
+    """(N,) the store's rows that belong to the domain."""
+    transform: Transform
+    augment: Literal["crop_flip", "crop", "none"]
+    device: torch.device
+
+    def __len__(self) -> int:
+        """Images in the domain."""
+        return len(self.rows)
+
+    def _stored(self, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.asarray(self.store[self.rows[rows]]))
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        """One random view of each image, normalised, channels last."""
+        pixels = self.transform.augmented(self._stored(rows), self.augment).to(self.device, non_blocking=True)
+        return self.transform.normalise(pixels).contiguous(memory_format=torch.channels_last)
+
+    def views(self, rows: NDArray[np.int64]) -> Tensor:
+        """The views that predictions average, normalised."""
+        return self.transform.normalise(self.transform.views(self._stored(rows).to(self.device)))
+
+
+@dataclass(frozen=True)
+class FeatureInputs:
+    """Standardised features of a frozen backbone."""
+
+    features: Tensor
+    """(N, F) on the device."""
+
+    def __len__(self) -> int:
+        """Images in the domain."""
+        return len(self.features)
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        """(B, F)."""
+        return self.features[torch.from_numpy(rows).to(self.features.device)]
+
+    def views(self, rows: NDArray[np.int64]) -> Tensor:
+        """(1, B, F)."""
+        return self.batch(rows)[None]

@@ -1,0 +1,147 @@
+"""Images decoded once in their life, kept as 8-bit arrays that every run and process shares.
+
+- decoding runs on all cores and comes out in order
+- `kept` is the one cache: pixels and frozen features both lie in it, addressed by what they were made from
+- what cannot be decoded is remembered by row, never silently replaced
+"""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from biwaa.domains.domain import Domain
+from biwaa.domains.images import Images
+from biwaa.errors import BiwaaError
+from biwaa.files import building, cache_dir
+from biwaa.progress import say, track
+
+Row = NDArray[np.uint8] | str
+"""(3, size, size) pixels, or why they cannot be had."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An array with a row an image."""
+
+    rows: NDArray[Any]
+    unreadable: dict[int, str]
+    """Row -> why it could not be decoded; such rows are zero."""
+
+
+def decode(images: Images, size: int) -> Iterator[Row]:
+    """Every image in order as (3, size, size) uint8 RGB, aspect not kept, bilinear."""
+
+    def one(index: int) -> Row:
+        try:
+            image = images.read(index).resize((size, size), Image.Resampling.BILINEAR)
+        except Exception as error:  # decoders raise what they like; the image is unreadable all the same
+            return f"{type(error).__name__}: {error}"
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[Future[Row]] = deque()
+        for index in range(len(images)):
+            ahead.append(pool.submit(one, index))
+            if len(ahead) > 8 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def decode_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
+    """`decode` in batches of (n, 3, size, size), each with the rows of the whole that it could not read."""
+    pixels: list[NDArray[np.uint8]] = []
+    bad: dict[int, str] = {}
+    for index, row in enumerate(decode(images, size)):
+        if isinstance(row, str):
+            bad[index] = row
+            row = np.zeros((3, size, size), dtype=np.uint8)
+        pixels.append(row)
+        if len(pixels) == batch or index == len(images) - 1:
+            yield np.stack(pixels), bad
+            pixels, bad = [], {}
+
+
+def kept(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]) -> Kept:
+    """The array made earlier under `key`, or made now.
+
+    Args:
+        key: everything that the rows depend on.
+        shape: of the whole array.
+        dtype: NumPy's name of it.
+        fill: writes all rows of the array it is given and returns the unreadable ones.
+    """
+    folder = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    try:
+        found = _open_kept(folder)
+        if found.rows.shape == shape:
+            return found
+    except (OSError, ValueError):
+        pass  # not there, or not as it was left: made again below
+    _remove(folder)
+    with building(folder) as draft:
+        rows = np.lib.format.open_memmap(draft / "rows.npy", mode="w+", dtype=dtype, shape=shape)
+        unreadable = fill(rows)
+        rows.flush()
+        del rows
+        (draft / "unreadable.json").write_text(json.dumps(unreadable))
+    return _open_kept(folder)
+
+
+def _open_kept(folder: Path) -> Kept:
+    rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+    unreadable = json.loads((folder / "unreadable.json").read_text())
+    return Kept(rows, {int(row): why for row, why in unreadable.items()})
+
+
+def _remove(folder: Path) -> None:
+    for name in ("rows.npy", "unreadable.json"):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir():
+        folder.rmdir()
+
+
+def keep_pixels(domain: Domain, size: int) -> Kept:
+    """All images of a domain as (N, 3, size, size) uint8, memory-mapped."""
+
+    def fill(rows: NDArray[Any]) -> dict[int, str]:
+        unreadable: dict[int, str] = {}
+        done = 0
+        with track(f"decoding {domain.spec}", len(rows), "images") as advance:
+            for pixels, bad in decode_batches(domain.images, size, 64):
+                rows[done : done + len(pixels)] = pixels
+                unreadable |= bad
+                done += len(pixels)
+                advance(done)
+        return unreadable
+
+    return kept(f"pixels {size} {domain.images.fingerprint()}", (len(domain.images), 3, size, size), "uint8", fill)
+
+
+def readable(domain: Domain, unreadable: dict[int, str], skip: bool) -> tuple[Domain, NDArray[np.int64]]:
+    """The domain without its unreadable images, and the rows that stay.
+
+    Raises:
+        BiwaaError: there are unreadable images and `skip` does not allow to leave them out.
+    """
+    rows = np.array([row for row in range(len(domain.images)) if row not in unreadable], dtype=np.int64)
+    if not unreadable:
+        return domain, rows
+    named = [f"{domain.images.names[row]} ({why})" for row, why in list(unreadable.items())[:3]]
+    many = f"{len(unreadable)} unreadable image{'s' if len(unreadable) > 1 else ''} in {domain.spec}: "
+    if not skip:
+        more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        raise BiwaaError(f"{many}{'; '.join(named)}{more}. Mend or remove them, or pass --skip-unreadable.")
+    say(f"left out {many}{'; '.join(named)}")
+    return domain.select(rows), rows

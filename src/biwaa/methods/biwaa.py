@@ -1,0 +1,87 @@
+"""BIWAA: a discriminator that sees features weighted by the classifier's gradient, and class centroids aligned.
+
+Westfechtel et al., WACV 2023: feature weighting (section 3.1), semantic alignment (3.2), pseudo-labels between
+the label memory and earlier rounds (3.3). The formulas are in `biwaa.functional`; this file says in which order.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from biwaa.functional import adversarial_ramp, feature_weights, semantic_losses, update_centroids
+from biwaa.methods.dann import Dann, domain_loss
+from biwaa.methods.method import Batch, Loss, classification
+from biwaa.recipe import Recipe
+
+
+UNVISITED = -1.0
+"""What stands in the label memory of an image not seen yet; no probability is negative."""
+
+
+class Biwaa(Dann):
+    """All parts of the method; each can be switched off in the recipe."""
+
+    source_centroids: Tensor
+    target_centroids: Tensor
+    memory: Tensor
+    previous: Tensor | None
+
+    def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
+        """Start with zero centroids and an empty label memory; see `Method`."""
+        super().__init__(recipe, classes, targets, previous)
+        self.register_buffer("source_centroids", torch.zeros(classes, recipe.bottleneck))
+        self.register_buffer("target_centroids", torch.zeros(classes, recipe.bottleneck))
+        self.register_buffer("memory", torch.full((targets, classes), UNVISITED))
+        self.register_buffer("previous", previous, persistent=False)
+
+    def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
+        """Classification, domain, alignment and separation."""
+        recipe = self.recipe
+        pseudo_labels = self.pseudo_labels(batch.target.logits, batch.target_rows, step)
+        source, target = batch.source.features, batch.target.features
+        losses = {"classification": classification(batch)}
+
+        coefficient = adversarial_ramp(step + 1, recipe.adversarial_horizon)
+        if recipe.weighting:
+            weighted_source = source * feature_weights(source, batch.source_labels, classifier, recipe.weight_scale)
+            weighted_target = target * feature_weights(target, pseudo_labels, classifier, recipe.weight_scale)
+            losses["domain"] = Loss(domain_loss(self.discriminator, weighted_source, weighted_target, coefficient))
+        else:
+            losses["domain"] = Loss(domain_loss(self.discriminator, source, target, coefficient))
+
+        if recipe.alignment or recipe.separation:
+            new_source = update_centroids(self.source_centroids, source, batch.source_labels, recipe.centroid_rate)
+            new_target = update_centroids(self.target_centroids, target, pseudo_labels, recipe.centroid_rate)
+            alignment, separation = semantic_losses(new_source, new_target)
+            ramp = adversarial_ramp(step, recipe.adversarial_horizon)
+            losses["alignment"] = Loss(alignment, recipe.alignment * ramp)
+            losses["separation"] = Loss(separation, recipe.separation)
+            self.source_centroids.copy_(new_source.detach())
+            self.target_centroids.copy_(new_target.detach())
+        return losses
+
+    @torch.no_grad()
+    def pseudo_labels(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
+        """Renew the label memory of `rows` and take the classes it, and earlier rounds, speak for.
+
+        c <- p at the first visit, later memory_rate p + (1 - memory_rate) c; q = c in the first round, later
+        (1 - pi) P + pi c with pi ramping up over bootstrap_horizon steps; the pseudo-label is argmax q.
+
+        Args:
+            logits: (B, K) of the target batch.
+            rows: (B,) which target images these are.
+            step: from 0.
+
+        Returns:
+            (B,) class indices.
+        """
+        rate = self.recipe.memory_rate
+        predicted = logits.detach().float().softmax(dim=1)
+        remembered = self.memory[rows].float()
+        blended = rate * predicted + (1 - rate) * remembered
+        current = torch.where(remembered == UNVISITED, predicted, blended)
+        self.memory[rows] = current.to(self.memory.dtype)
+        if self.previous is None:
+            return current.argmax(dim=1)
+        trust = adversarial_ramp(step, self.recipe.bootstrap_horizon)
+        earlier = self.recipe.previous_rounds_scale * self.previous[rows]
+        return ((1 - trust) * earlier + trust * current).argmax(dim=1)

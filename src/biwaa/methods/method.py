@@ -1,0 +1,59 @@
+"""What a method is: from the two domains' features and logits to named losses.
+
+- its parameters (a discriminator, say) are trained along with the heads; its buffers (memories) are checkpointed
+- of the target it is given features, logits and row numbers: there is no label to see
+"""
+
+from typing import ClassVar, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from biwaa.models.network import Output
+from biwaa.recipe import Recipe
+
+
+class Batch(NamedTuple):
+    """Both domains after their forward passes."""
+
+    source: Output
+    source_labels: Tensor
+    """(B,) true labels."""
+    target: Output
+    target_rows: Tensor
+    """(B,) which target images these are."""
+
+
+class Loss(NamedTuple):
+    """A term of the total: `weight * value`."""
+
+    value: Tensor
+    weight: float = 1.0
+
+
+class Method(nn.Module):
+    """Base of all methods."""
+
+    sees_target: ClassVar[bool] = True
+    """False: the target is not even passed through the network."""
+
+    def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
+        """Start a round.
+
+        Args:
+            recipe: all settings.
+            classes: K.
+            targets: N, how many target images there are.
+            previous: (N, K) averaged predictions of earlier rounds; None in the first.
+        """
+        super().__init__()
+        self.recipe = recipe
+
+    def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
+        """The named terms of the loss at `step`, counted from 0."""
+        raise NotImplementedError
+
+
+def classification(batch: Batch) -> Loss:
+    """Cross-entropy of the source."""
+    return Loss(F.cross_entropy(batch.source.logits, batch.source_labels))

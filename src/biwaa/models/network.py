@@ -1,0 +1,103 @@
+"""The classifier network and the domain discriminator.
+
+- backbone -> (standardisation, for frozen features) -> bottleneck f -> classifier
+- gradient reversal -> three-layer discriminator
+- new linear layers start Xavier normal with zero bias
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Output(NamedTuple):
+    """What a network says of a batch."""
+
+    features: Tensor
+    """(B, D) bottleneck features f."""
+    logits: Tensor
+    """(B, K)."""
+
+
+class Standardise(nn.Module):
+    """(x - mean) / deviation, a column at a time; columns that never vary come out zero."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        """Keep (F,) statistics as buffers."""
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", torch.where(deviation > 1e-6, deviation, torch.inf))
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Standardise":
+        """The statistics of (N, F) features."""
+        return cls(features.mean(dim=0), features.std(dim=0, correction=0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) -> (B, F)."""
+        return (features - self.mean) / self.deviation
+
+
+class Network(nn.Module):
+    """Images, or features of a frozen backbone, to bottleneck features and logits."""
+
+    def __init__(self, backbone: nn.Module, inputs: int, bottleneck: int, classes: int) -> None:
+        """Put a bottleneck (inputs -> bottleneck) and a classifier (bottleneck -> classes) on `backbone`."""
+        super().__init__()
+        self.backbone = backbone
+        self.standardise: nn.Module = nn.Identity()
+        self.bottleneck = nn.Linear(inputs, bottleneck)
+        self.classifier = nn.Linear(bottleneck, classes)
+        start_new_layers(self.bottleneck, self.classifier)
+
+    def forward(self, inputs: Tensor) -> Output:
+        """(B, 3, H, W) or (B, F) -> features and logits."""
+        features = self.bottleneck(self.standardise(self.backbone(inputs)))
+        return Output(features, self.classifier(features))
+
+
+def start_new_layers(*layers: nn.Linear) -> None:
+    """Xavier normal weights, zero bias."""
+    for layer in layers:
+        nn.init.xavier_normal_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+class Discriminator(nn.Module):
+    """(B, D) features to (B,) domain logits; high means source."""
+
+    def __init__(self, features: int, hidden: int = 1024, dropout: float = 0.5) -> None:
+        """Three linear layers, the first two followed by ReLU and dropout."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(hidden, 1),
+        )  # fmt: skip
+        start_new_layers(*(layer for layer in self.layers if isinstance(layer, nn.Linear)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Domain logits of (B, D) features."""
+        logits: Tensor = self.layers(features)
+        return logits[:, 0]
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, coefficient: float) -> Tensor:
+        ctx.coefficient = coefficient
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return -ctx.coefficient * gradients[0], None
+
+
+def reverse_gradient(features: Tensor, coefficient: float) -> Tensor:
+    """The identity forward; backward, the gradient times -coefficient (Ganin et al. 2016, section 4.2)."""
+    reversed_: Tensor = _Reverse.apply(features, coefficient)
+    return reversed_

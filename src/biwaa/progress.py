@@ -1,0 +1,88 @@
+"""Progress of long work: a live display in a terminal, plain lines elsewhere.
+
+- both say what is being done, how far it is, how fast it goes, how long it will take, and the newest figures
+- everything goes to standard error, so that standard output stays for results
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+"""Least time between two plain lines."""
+
+
+class Advance(Protocol):
+    """Called with how much is done by now, and figures worth showing."""
+
+    def __call__(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """Show it."""
+
+
+def say(text: str) -> None:
+    """One line about what happens, beside any progress display."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+@contextmanager
+def track(what: str, total: int, unit: str = "steps", start: int = 0) -> Iterator[Advance]:
+    """Show the progress of `total` units of work, the first `start` of which were done earlier."""
+    if sys.stderr.isatty():
+        with _live(what, total, unit, start) as advance:
+            yield advance
+    else:
+        yield _Plain(what, total, unit, start)
+
+
+def _figures(figures: Mapping[str, float] | None) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in (figures or {}).items())
+
+
+@contextmanager
+def _live(what: str, total: int, unit: str, start: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as display:
+        task = display.add_task(what, total=total, completed=start, rate="", figures="")
+        begin = time.perf_counter()
+
+        def advance(done: int, figures: Mapping[str, float] | None = None) -> None:
+            rate = (done - start) / max(time.perf_counter() - begin, 1e-9)
+            fields = {"rate": f"{rate:.1f} {unit}/s"}
+            if figures:
+                fields["figures"] = _figures(figures)
+            display.update(task, completed=done, **fields)  # type: ignore[arg-type]
+
+        yield advance
+
+
+class _Plain:
+    """A line at the start of long work, then every few seconds, and at the end."""
+
+    def __init__(self, what: str, total: int, unit: str, start: int) -> None:
+        self.what, self.total, self.unit, self.start = what, total, unit, start
+        self.begin = self.spoken = time.perf_counter()
+
+    def __call__(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        now = time.perf_counter()
+        if done < self.total and now - self.spoken < PLAIN_SECONDS:
+            return
+        self.spoken = now
+        rate = (done - self.start) / max(now - self.begin, 1e-9)
+        left = (self.total - done) / max(rate, 1e-9)
+        print(
+            f"{self.what}: {done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left  {_figures(figures)}",
+            file=sys.stderr,
+            flush=True,
+        )

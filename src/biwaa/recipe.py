@@ -1,0 +1,194 @@
+"""Every setting once: its default, its meaning, where it comes from; and the named recipes.
+
+- the defaults are the recipe `paper`: WACV 2023 and the published implementation's defaults
+- a recipe is a name or a YAML file of some of these keys; the rest keep their defaults
+- command-line flags win over the recipe; the run folder keeps the resolved whole as recipe.yaml
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from biwaa.errors import BiwaaError, listed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a training run."""
+
+    # What is trained
+    method: str = "biwaa"
+    """How the domains are adapted: biwaa, dann or source_only."""
+    backbone: str = "resnet50"
+    """Any timm model, or alexnet, lenet, dtn, cnn."""
+    weights: str = "auto"
+    """Backbone's start: auto (the hub, then installed packages), none (random), or a state dict's file."""
+    freeze_backbone: bool = False
+    """Compute the backbone's features once and train only what stands on them."""
+    statistics: Literal["domain", "source"] = "domain"
+    """Frozen features are standardised by each domain's own mean and deviation, or all by the source's."""
+    bottleneck: int = 256
+    """Width D of the features that classifier and discriminator share."""
+    discriminator: int = 1024
+    """Width of the discriminator's two hidden layers."""
+    dropout: float = 0.5
+    """Dropout in the discriminator's hidden layers."""
+
+    # What it sees
+    image_size: int | None = None
+    """Pixels a side that the backbone sees; unset: the backbone's own (224 for most)."""
+    resize: int | None = None
+    """Pixels a side that images are stored at before cropping; unset: image size x 8/7 (256 for 224)."""
+    augment: Literal["crop_flip", "crop", "none"] = "crop_flip"
+    """Random resized crop and horizontal flip, the crop alone, or the centre crop as it is."""
+    crops: Literal[1, 10] = 10
+    """Views a prediction averages: the centre, or four corners and centre, each also flipped."""
+    batch_size: int = 36
+    """Images of each domain in a step."""
+    class_balanced: bool = True
+    """Sample the source, and from the second round the target by its predictions, evenly over classes."""
+
+    # How long and how fast
+    rounds: int = 10
+    """Trainings from afresh, each with the averaged predictions of those before it."""
+    steps: int = 5004
+    """Steps a round."""
+    baseline: bool = True
+    """First train source-only with the same settings, to stand beside the adapted model."""
+    learning_rate: float = 1e-3
+    """Initial rate of the backbone (the reference takes 3e-4 for Office-31 A>D and D>W)."""
+    head_factor: float = 10.0
+    """Bottleneck, classifier and discriminator learn this much faster."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 1e-3
+    """L2 penalty on all parameters."""
+    decay_rate: float = 1e-3
+    """Learning rate at step i is initial x (1 + decay_rate i)^-decay_power."""
+    decay_power: float = 0.75
+    """See decay_rate."""
+
+    # BIWAA
+    weighting: bool = True
+    """Show the discriminator features weighted by the classifier's gradient (section 3.1)."""
+    weight_scale: float = 10.0
+    """Length of each feature weight vector."""
+    alignment: float = 1.0
+    """Factor on the semantic alignment loss (section 3.2); 0 leaves it out."""
+    separation: float = 1.0
+    """Factor on the source separation loss (section 3.2); 0 leaves it out."""
+    adversarial_horizon: float = 20000.0
+    """Steps over which gradient reversal and alignment ramp up; with 5004 steps both end near 0.85."""
+    centroid_rate: float = 0.3
+    """Share of a batch's mean in its class centroid."""
+    memory_rate: float = 0.9
+    """Share of the newest prediction in the label memory."""
+    bootstrap_horizon: float = 500.0
+    """Steps over which later rounds pass from earlier rounds' predictions to the label memory."""
+    round_update: float = 0.2
+    """A round's predictions lose this share of their weight with each later round."""
+    previous_rounds_scale: float = 1.0
+    """Factor on earlier rounds' predictions in pseudo-labels; 10 restores the reference's sum over ten crops."""
+
+    # The machine
+    seed: int = 42
+    """Round r draws from seed + 100 r."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of the forward and backward passes."""
+    log_every: int = 50
+    """Steps between lines of log.jsonl."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints inside a round; the end of a round is always kept."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        positive = ("bottleneck", "discriminator", "batch_size", "rounds", "steps", "log_every", "checkpoint_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise BiwaaError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("learning_rate", "adversarial_horizon", "bootstrap_horizon", "head_factor"):
+            if not getattr(self, name) > 0:
+                raise BiwaaError(f"{name} must be above 0, not {getattr(self, name)}.")
+        for name in ("dropout", "centroid_rate", "memory_rate", "round_update", "momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise BiwaaError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
+        if self.image_size and self.resize and self.resize < self.image_size:
+            raise BiwaaError(f"resize ({self.resize}) must not be smaller than image_size ({self.image_size}).")
+
+
+_DIGITS: dict[str, Any] = {
+    "backbone": "lenet",
+    "weights": "none",
+    "augment": "none",
+    "crops": 1,
+    "image_size": 28,
+    "resize": 28,
+    "learning_rate": 0.01,
+    "head_factor": 1.0,
+    "rounds": 2,
+    "steps": 1000,
+}
+
+_DEMO: dict[str, Any] = _DIGITS | {
+    "backbone": "cnn",
+    "image_size": 24,
+    "resize": 24,
+    "bottleneck": 128,
+    "discriminator": 256,
+    "adversarial_horizon": 300.0,
+    "rounds": 2,
+    "steps": 300,
+}
+
+NAMED: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "digits": _DIGITS,
+    "demo": _DEMO,
+}
+"""Recipes by name: what each changes of the defaults."""
+
+
+def load_recipe(name: str) -> Recipe:
+    """Resolve a recipe's name or YAML file.
+
+    Raises:
+        BiwaaError: unknown name, unreadable file, unknown key (the nearest is named) or a value of the wrong type.
+    """
+    if name in NAMED:
+        return recipe_from(NAMED[name], name)
+    path = Path(name)
+    if not path.is_file():
+        raise BiwaaError(f"no recipe {name!r}: the named ones are {', '.join(NAMED)}, and there is no such file.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BiwaaError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(settings, dict):
+        raise BiwaaError(f"{path} must hold settings as `name: value` lines.")
+    return recipe_from(settings, str(path))
+
+
+def recipe_from(settings: dict[str, Any], where: str) -> Recipe:
+    """Check names and types of `settings`; `where` names their origin in errors."""
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {listed(known, len(known))}."
+            raise BiwaaError(f"{where}: unknown setting {key!r}; {hint}")
+    try:
+        return msgspec.convert(settings, Recipe)
+    except msgspec.ValidationError as error:
+        raise BiwaaError(f"{where}: {error}.") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe as YAML, readable by `load_recipe`."""
+    return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False)

@@ -1,0 +1,1 @@
+"""One step, one round, the rounds, and the run around them."""

@@ -1,0 +1,144 @@
+"""The run folder: what lies in it, and how it survives a crash.
+
+- recipe.yaml, model.safetensors, predictions.csv, result.json, log.jsonl, checkpoints/
+- every file is written whole or not at all; log.jsonl alone grows line by line
+- a leg is one training from afresh: source-only, round 0, round 1, ..; a finished one is never trained again
+- tensors are kept as safetensors: nothing is ever unpickled
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from biwaa.errors import BiwaaError
+from biwaa.files import replacing, write_text
+from biwaa.recipe import Recipe, dump_recipe, load_recipe
+
+CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that one run owns."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The chosen model."""
+        return self.path / "model.safetensors"
+
+    def leg(self, name: str) -> Path:
+        """A finished leg: its trained parameters and its predictions of the target."""
+        return self.path / "checkpoints" / f"{name.replace(' ', '_')}.safetensors"
+
+    @property
+    def unfinished(self) -> Path:
+        """The newest state of the leg in training."""
+        return self.path / "checkpoints" / "unfinished.safetensors"
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file."""
+        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def log(self, **entry: Any) -> None:
+        """Add a line to log.jsonl."""
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def rewind_log(self, leg: str, step: int) -> None:
+        """Drop what was logged of `leg` after `step`, since it will be trained again."""
+        path = self.path / "log.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut off in the middle of writing
+            if entry.get("leg") != leg or entry.get("step", 0) <= step:
+                kept.append(line)
+        write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+    """Make sure that `path` can be the folder of this run; nothing is written yet.
+
+    Args:
+        path: where.
+        recipe: all settings.
+        task: what is adapted to what, as far as it decides what the checkpoints mean.
+        resume: go on with the run that is there, which must be of the same recipe and task.
+        overwrite: a run that is there may be replaced.
+
+    Raises:
+        BiwaaError: there is a run or anything else already, or it is not the same run.
+    """
+    if path.exists() and not path.is_dir():
+        raise BiwaaError(f"{path} is a file: name a folder for the run.")
+    if (path / "recipe.yaml").exists():
+        if resume:
+            _same_run(path, recipe, task)
+        elif not overwrite:
+            raise BiwaaError(
+                f"{path} already holds a run: pass --resume to go on with it or --overwrite to replace it."
+            )
+    elif path.is_dir() and any(path.iterdir()):
+        raise BiwaaError(f"{path} is not empty and holds no run: name another folder.")
+
+
+def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool) -> RunFolder:
+    """Make `path`, which `look` found fit, the folder of this run; without `resume` an earlier run goes."""
+    folder = RunFolder(path)
+    if resume and (path / "recipe.yaml").exists():
+        return folder
+    for name in CONTENTS:
+        (path / name).unlink(missing_ok=True)
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)
+    path.mkdir(parents=True, exist_ok=True)
+    folder.write_json("run.json", task)
+    write_text(path / "recipe.yaml", dump_recipe(recipe))
+    return folder
+
+
+def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
+    earlier = load_recipe(str(path / "recipe.yaml"))
+    changed = [name for name in vars(recipe) if getattr(recipe, name) != getattr(earlier, name)]
+    changed = [name for name in changed if name not in ("device", "log_every", "checkpoint_every")]
+    if changed:
+        name = changed[0]
+        was, now = getattr(earlier, name), getattr(recipe, name)
+        raise BiwaaError(f"{path} was trained with {name} = {was}, not {now}: resume with its recipe.yaml, unchanged.")
+    before = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    different = [key for key in task if before.get(key) != task[key]]
+    if different:
+        raise BiwaaError(f"{path} holds a run of another task: its {different[0]} differs. Name another folder.")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> None:
+    """Write tensors and some facts about them, whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as draft:
+        save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote.
+
+    Raises:
+        BiwaaError: the file is not such a file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["biwaa"])
+        return load_file(path), facts
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise BiwaaError(f"{path} is not a file that biwaa wrote ({error}).") from None

@@ -1,0 +1,179 @@
+"""One leg: training from afresh for a number of steps, with checkpoints, a log and a watch on the losses.
+
+- all that is random in step i is drawn from a generator seeded by (seed, i), and the batches of a seed can be
+  replayed: a checkpoint needs no generator's state, and a resumed leg goes on to the bit
+- losses are read off the device once in `log_every` steps (on the CPU, where reading is free, every step)
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from biwaa.domains.inputs import Inputs
+from biwaa.domains.sampling import Indices, balanced_batches, uniform_batches
+from biwaa.errors import BiwaaError
+from biwaa.methods.method import Loss, Method
+from biwaa.models.network import Network
+from biwaa.progress import track
+from biwaa.recipe import Recipe
+from biwaa.training.folder import RunFolder, load_tensors, save_tensors
+from biwaa.training.step import build_optimizer, training_step
+
+STRIDE = 10_000_000
+"""Distance between the generators' seeds of two legs: more than any leg has steps."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """All that training sees: the source with labels, the target without."""
+
+    source: Inputs
+    source_labels: Indices
+    """(Ns,) indices of classes."""
+    target: Inputs
+    classes: int
+
+
+def train_leg(
+    name: str, seed: int, network: Network, method: Method, data: Data, previous: Tensor | None,
+    recipe: Recipe, fabric: Fabric, folder: RunFolder,
+) -> None:  # fmt: skip
+    """Train `network` and `method` in place.
+
+    Args:
+        name: of the leg, for the log and the checkpoints.
+        seed: of this leg's draws.
+        network: fresh.
+        method: fresh.
+        data: what to train on.
+        previous: (N, K) averaged predictions of earlier rounds, which balance the target; None in the first.
+        recipe: all settings.
+        fabric: device and precision.
+        folder: takes log and checkpoints; an unfinished state of this leg in it is taken up.
+
+    Raises:
+        BiwaaError: a loss is no longer finite; the message names it, the step and what is kept.
+    """
+    network.to(fabric.device).to(memory_format=torch.channels_last)
+    method.to(fabric.device)
+    optimizer = build_optimizer(network, method, recipe)
+    start = _take_up(name, network, method, optimizer, folder)
+    wrapped, stepper = fabric.setup(network, optimizer)
+    batches = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
+    labels = torch.from_numpy(data.source_labels).to(fabric.device)
+    watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
+    network.train()
+    method.train()
+    with track(name, recipe.steps, "steps", start) as advance:
+        for step, (source_rows, target_rows) in enumerate(batches, start):
+            torch.manual_seed(seed * STRIDE + step)
+            on_device = torch.from_numpy(np.stack([source_rows, target_rows])).to(fabric.device)
+            losses = training_step(
+                network, method, stepper,
+                (data.source.batch(source_rows), labels[on_device[0]]),
+                (data.target.batch(target_rows) if method.sees_target else labels[:0], on_device[1]),
+                step, fabric.backward, wrapped,
+            )  # fmt: skip
+            figures = watch(step, losses)
+            advance(step + 1, figures)
+            if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+                watch.read(step)
+                save_tensors(folder.unfinished, _state(network, method, optimizer), leg=name, step=step + 1)
+
+
+def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> Iterator[tuple[Indices, Indices]]:
+    size = recipe.batch_size
+    if recipe.class_balanced:
+        source = balanced_batches(data.source_labels, size, seed, drop_small=False)
+    else:
+        source = uniform_batches(len(data.source), size, seed)
+    if recipe.class_balanced and previous is not None:
+        target = balanced_batches(previous.argmax(dim=1).cpu().numpy(), size, seed + 1, drop_small=True)
+    else:
+        target = uniform_batches(len(data.target), size, seed + 1)
+    return zip(source, target, strict=False)
+
+
+def _state(network: Network, method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    state |= {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        if parameter in optimizer.state and optimizer.state[parameter].get("momentum_buffer") is not None:
+            state[f"momentum.{number}"] = optimizer.state[parameter]["momentum_buffer"]
+    return state
+
+
+def _take_up(name: str, network: Network, method: Method, optimizer: torch.optim.Optimizer, folder: RunFolder) -> int:
+    """Load the unfinished state of this leg, if there is one; the step to go on with."""
+    if not folder.unfinished.exists():
+        return 0
+    state, facts = load_tensors(folder.unfinished)
+    if facts["leg"] != name:
+        return 0
+    network.load_state_dict({key[8:]: value for key, value in state.items() if key.startswith("network.")})
+    method.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("method.")})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        if f"momentum.{number}" in state:
+            optimizer.state[parameter]["momentum_buffer"] = state[f"momentum.{number}"].to(parameter.device)
+    return int(facts["step"])
+
+
+class _Watch:
+    """Collects losses on the device, reads them now and then, logs means, stops at the first that is not finite."""
+
+    def __init__(self, leg: str, recipe: Recipe, folder: RunFolder, every_step: bool) -> None:
+        self.leg, self.recipe, self.folder = leg, recipe, folder
+        self.read_every = 1 if every_step else recipe.log_every
+        self.pending: list[Tensor] = []
+        self.window: list[list[float]] = []
+        self.names: list[str] = []
+        self.since = time.perf_counter()
+
+    def __call__(self, step: int, losses: dict[str, Loss]) -> dict[str, float] | None:
+        """Take the losses of `step`; figures to show, when there are new ones."""
+        self.names = list(losses)
+        self.pending.append(torch.stack([loss.value.detach() for loss in losses.values()]))
+        last = step + 1 == self.recipe.steps
+        if (step + 1) % self.read_every == 0 or last:
+            self.read(step)
+        if (step + 1) % self.recipe.log_every and not last:
+            return None
+        means = [sum(column) / len(column) for column in zip(*self.window, strict=True)]
+        figures = dict(zip(self.names, means, strict=True))
+        seconds = time.perf_counter() - self.since
+        rate = len(self.window) / max(seconds, 1e-9)
+        self.folder.log(leg=self.leg, step=step + 1, **figures, steps_per_second=round(rate, 3))
+        self.window, self.since = [], time.perf_counter()
+        return figures
+
+    def read(self, step: int) -> None:
+        """Bring pending losses to the host; raise at the first that is not finite."""
+        if not self.pending:
+            return
+        values = torch.stack(self.pending).tolist()
+        first = step + 1 - len(values)
+        self.pending = []
+        for offset, row in enumerate(values):
+            for name, value in zip(self.names, row, strict=True):
+                if not math.isfinite(value):
+                    raise BiwaaError(self._broken(name, value, first + offset))
+        self.window += values
+
+    def _broken(self, name: str, value: float, step: int) -> str:
+        kept = "finished legs are kept"
+        if self.folder.unfinished.exists():
+            _, facts = load_tensors(self.folder.unfinished)
+            kept = f"the last good state is {self.folder.unfinished} ({facts['leg']}, step {facts['step']})"
+        return (
+            f"the {name} loss became {value} at step {step} of {self.leg}; training stopped and {kept}. "
+            "Try a lower --learning-rate, or --precision 32-true."
+        )

@@ -1,0 +1,89 @@
+"""The legs of a run: source-only first, then rounds that each start afresh from what all before them predicted.
+
+Iterative label distribution alignment (WACV 2023, section 3.3) is a property of the rounds, not of a method.
+This file and all below it are given the target's images alone: labels cannot reach training.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from biwaa.evaluation.predict import predict
+from biwaa.functional import average_rounds
+from biwaa.methods import method_named
+from biwaa.models.network import Network
+from biwaa.progress import say
+from biwaa.recipe import Recipe
+from biwaa.training.folder import RunFolder, load_tensors, save_tensors
+from biwaa.training.leg import Data, train_leg
+
+BASELINE = "source-only"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished leg."""
+
+    name: str
+    state: dict[str, Tensor]
+    """The network's parameters and buffers."""
+    probabilities: Tensor
+    """(N, K) what it predicts of the target, on the CPU."""
+    average: Tensor | None
+    """(N, K) the weighted average over the rounds up to this one; None for the baseline."""
+    seconds: float
+    """Training and prediction, summed over all sittings since the last checkpoint of an interrupted leg."""
+
+
+def train_rounds(
+    data: Data, fresh_network: Callable[[int], Network], recipe: Recipe, fabric: Fabric, folder: RunFolder
+) -> Iterator[Trained]:
+    """Train leg after leg, taking up finished ones from the folder.
+
+    Args:
+        data: what to train on.
+        fresh_network: a network that starts from the pre-trained backbone, its new layers drawn from a seed.
+        recipe: all settings.
+        fabric: device and precision.
+        folder: takes log and checkpoints.
+
+    Yields:
+        Every leg once it is finished and kept.
+    """
+    if recipe.baseline and recipe.method != "source_only":
+        settings = dataclasses.replace(recipe, method="source_only")
+        yield _leg(BASELINE, recipe.seed, data, None, fresh_network, settings, fabric, folder)
+    rounds: list[Tensor] = []
+    for number in range(recipe.rounds):
+        previous = average_rounds(torch.stack(rounds), recipe.round_update) if rounds else None
+        seed = recipe.seed + 100 * number
+        leg = _leg(f"round {number}", seed, data, previous, fresh_network, recipe, fabric, folder)
+        rounds.append(leg.probabilities)
+        yield dataclasses.replace(leg, average=average_rounds(torch.stack(rounds), recipe.round_update))
+
+
+def _leg(
+    name: str, seed: int, data: Data, previous: Tensor | None,
+    fresh_network: Callable[[int], Network], recipe: Recipe, fabric: Fabric, folder: RunFolder,
+) -> Trained:  # fmt: skip
+    done = folder.leg(name)
+    if done.exists():
+        say(f"{name} is finished already")
+        state, facts = load_tensors(done)
+        return Trained(name, state, state.pop("probabilities"), None, facts["seconds"])
+    begin = time.perf_counter()
+    network = fresh_network(seed)
+    torch.manual_seed(seed + 1)
+    method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
+    train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
+    probabilities = predict(network, data.target, recipe.batch_size, fabric, f"{name}: predicting")
+    seconds = round(time.perf_counter() - begin, 2)
+    state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    save_tensors(done, state | {"probabilities": probabilities}, leg=name, seconds=seconds)
+    folder.unfinished.unlink(missing_ok=True)
+    return Trained(name, state, probabilities, None, seconds)

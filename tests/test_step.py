@@ -1,0 +1,149 @@
+"""Whole training steps: the golden runs, the literal trainer, and one backward through the backbone."""
+
+import dataclasses
+
+import literal
+import numpy as np
+import pytest
+import torch
+from conftest import GOLDEN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from biwaa.methods import METHODS
+from biwaa.methods.biwaa import Biwaa
+from biwaa.models.network import Network
+from biwaa.recipe import Recipe
+from biwaa.training.step import build_optimizer, training_step
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def toy(inputs, hidden, width, classes, targets, previous=None, disc=32, lr=0.01):
+    recipe = Recipe(bottleneck=width, discriminator=disc, dropout=0.0, learning_rate=lr, batch_size=8)
+    network = Network(nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU()), hidden, width, classes)
+    method = Biwaa(recipe, classes, targets, previous)
+    return network, method, build_optimizer(network, method, recipe)
+
+
+def parts(network, method):
+    """Our parameters under the golden vectors' names."""
+    names = {"model.body.0": network.backbone[0], "model.bottleneck": network.bottleneck, "model.fc": network.classifier}
+    names |= {f"discriminator.ad_layer{n}": method.discriminator.layers[3 * (n - 1)] for n in (1, 2, 3)}
+    return {f"{name}.{part}": getattr(layer, part) for name, layer in names.items() for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("which", ["first", "later"])
+def test_golden_five_steps(which):
+    with np.load(GOLDEN / f"steps_{which}_round.npz") as archive:
+        g = {key: torch.from_numpy(archive[key]) for key in archive}
+    previous = g["previous_round_probabilities"] if which == "later" else None
+    network, method, optimizer = toy(10, 24, 16, 6, 40, previous)
+    with torch.no_grad():
+        for name, parameter in parts(network, method).items():
+            parameter.copy_(g[f"init.{name}"])
+    pseudo = []
+    original = method.pseudo_labels
+
+    def watched(*args):
+        pseudo.append(original(*args))
+        return pseudo[-1]
+
+    method.pseudo_labels = watched
+    for i in range(5):
+        losses = training_step(
+            network, method, optimizer,
+            (g["step.xs"][i], g["step.ys"][i]), (g["step.xt"][i], g["step.idx"][i]), i,
+        )  # fmt: skip
+        assert torch.equal(pseudo[-1], g["step.pseudo"][i])
+        for ours, theirs in (("classification", "ce"), ("domain", "domain"), ("alignment", "align"), ("separation", "sep")):
+            torch.testing.assert_close(losses[ours].value.detach(), g[f"step.{theirs}"][i], **CLOSE)
+    for name, parameter in parts(network, method).items():
+        torch.testing.assert_close(parameter.detach(), g[f"final.{name}"], **CLOSE)
+    torch.testing.assert_close(method.source_centroids, g["final.source_centroids"], **CLOSE)
+    torch.testing.assert_close(method.target_centroids, g["final.target_centroids"], **CLOSE)
+    torch.testing.assert_close(method.memory, g["final.label_memory"], **CLOSE)
+
+
+@given(
+    st.integers(2, 9), st.integers(1, 6), st.integers(0, 2**31), st.booleans(), st.sampled_from([0, 3, 400, 6000])
+)
+@settings(max_examples=20, deadline=None)
+def test_steps_equal_the_literal_trainer(classes, batch, seed, later, first):
+    torch.manual_seed(seed)
+    targets = 10
+    previous = torch.rand(targets, classes).softmax(dim=1) if later else None
+    network, method, optimizer = toy(5, 7, 4, classes, targets, previous, disc=6)
+    ours = {"body": network.backbone[0], "bottleneck": network.bottleneck, "fc": network.classifier}
+    ours |= {f"d{n}": method.discriminator.layers[3 * (n - 1)] for n in (1, 2, 3)}
+    named = {f"{name}.{part}": getattr(layer, part) for name, layer in ours.items() for part in ("weight", "bias")}
+    slow = literal.LiteralTrainer({name: p.detach() for name, p in named.items()}, classes, targets, previous)
+    network.double()
+    method.double()
+    for i in range(first, first + 3):
+        xs, xt = torch.randn(2, batch, 5)
+        ys = torch.randint(classes, (batch,))
+        rows = torch.randperm(targets)[:batch]
+        losses = training_step(network, method, optimizer, (xs.double(), ys), (xt.double(), rows), i)
+        expected = slow.step(xs, ys, xt, rows, i)
+        for loss, value in zip(losses.values(), expected[:4], strict=True):
+            torch.testing.assert_close(loss.value.detach(), value.detach(), rtol=1e-4, atol=1e-6)
+    for name, parameter in named.items():
+        torch.testing.assert_close(parameter.detach(), slow.p[name].detach(), rtol=1e-4, atol=1e-6)
+    seen = sorted(slow.seen)
+    torch.testing.assert_close(method.memory[seen], slow.memory[seen], rtol=1e-4, atol=1e-6)
+    assert bool((method.memory[[row for row in range(targets) if row not in slow.seen]] == -1).all())
+
+
+def test_one_forward_of_each_domain_and_one_backward():
+    calls = {"forward": 0, "backward": 0}
+
+    class Counting(nn.Linear):
+        def forward(self, x):
+            calls["forward"] += 1
+            out = super().forward(x)
+            out.register_hook(lambda _: calls.__setitem__("backward", calls["backward"] + 1))
+            return out
+
+    network, method, optimizer = toy(5, 7, 4, 3, 10)
+    network.backbone = Counting(5, 7)
+    training_step(
+        network, method, optimizer, (torch.randn(6, 5), torch.randint(3, (6,))), (torch.randn(6, 5), torch.arange(6)), 0
+    )
+    # One backward pass reaches the two forwards' outputs once each.
+    assert calls == {"forward": 2, "backward": 2}
+
+
+def test_source_only_never_sees_the_target():
+    recipe = Recipe(method="source_only", bottleneck=4, batch_size=6)
+    network = Network(nn.Linear(5, 7), 7, 4, 3)
+    method = METHODS["source_only"](recipe, 3, 10, None)
+    poison = torch.full((6, 5), torch.nan)
+    source = (torch.randn(6, 5), torch.randint(3, (6,)))
+    training_step(network, method, build_optimizer(network, method, recipe), source, (poison, torch.arange(6)), 0)
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+def test_parts_switch_off():
+    full = Recipe(bottleneck=4, discriminator=8, batch_size=6, dropout=0.0)
+    torch.manual_seed(0)
+    network = Network(nn.Linear(5, 7), 7, 4, 3)
+    source, target = (torch.randn(6, 5), torch.randint(3, (6,))), (torch.randn(6, 5), torch.arange(6))
+    found = {}
+    for name, recipe in {
+        "all": full,
+        "weighting": dataclasses.replace(full, alignment=0.0, separation=0.0),
+        "plain": dataclasses.replace(full, alignment=0.0, separation=0.0, weighting=False),
+        "dann": dataclasses.replace(full, method="dann"),
+    }.items():
+        torch.manual_seed(1)
+        method = METHODS[recipe.method](recipe, 3, 10, None)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+        optimizer.param_groups[0]["initial"] = 0.0
+        losses = training_step(network, method, optimizer, source, target, 5)
+        found[name] = {key: float(loss.value.detach()) for key, loss in losses.items()}
+    assert set(found["all"]) == {"classification", "domain", "alignment", "separation"}
+    assert set(found["weighting"]) == {"classification", "domain"}
+    assert found["all"]["domain"] == found["weighting"]["domain"] != found["plain"]["domain"]
+    assert found["plain"] == found["dann"]
