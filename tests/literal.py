@@ -74,7 +74,7 @@ class LiteralTrainer:
 
     def __init__(self, parameters, classes, targets, previous=None, lr0=0.01):
         self.p = {name: value.double().clone().requires_grad_() for name, value in parameters.items()}
-        self.velocity = {name: None for name in parameters}
+        self.velocity = dict.fromkeys(parameters)
         dim = parameters["bottleneck.weight"].shape[0]
         self.cs = torch.zeros(classes, dim, dtype=torch.float64)
         self.ct = torch.zeros(classes, dim, dtype=torch.float64)

@@ -77,9 +77,7 @@ def test_golden_adversarial(name):
     hidden, width = g["ad_layer1.weight"].shape
     discriminator = Discriminator(width, hidden, dropout=0.0)
     for layer, index in ((1, 0), (2, 3), (3, 6)):
-        discriminator.layers[index].load_state_dict(
-            {part: g[f"ad_layer{layer}.{part}"] for part in ("weight", "bias")}
-        )
+        discriminator.layers[index].load_state_dict({part: g[f"ad_layer{layer}.{part}"] for part in ("weight", "bias")})
     features = g["features"].requires_grad_()
     half = len(features) // 2
     ramp = functional.adversarial_ramp(int(g["iteration"]))

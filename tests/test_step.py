@@ -29,7 +29,8 @@ def toy(inputs, hidden, width, classes, targets, previous=None, disc=32, lr=0.01
 
 def parts(network, method):
     """Our parameters under the golden vectors' names."""
-    names = {"model.body.0": network.backbone[0], "model.bottleneck": network.bottleneck, "model.fc": network.classifier}
+    names = {"model.body.0": network.backbone[0], "model.bottleneck": network.bottleneck}
+    names["model.fc"] = network.classifier
     names |= {f"discriminator.ad_layer{n}": method.discriminator.layers[3 * (n - 1)] for n in (1, 2, 3)}
     return {f"{name}.{part}": getattr(layer, part) for name, layer in names.items() for part in ("weight", "bias")}
 
@@ -57,7 +58,8 @@ def test_golden_five_steps(which):
             (g["step.xs"][i], g["step.ys"][i]), (g["step.xt"][i], g["step.idx"][i]), i,
         )  # fmt: skip
         assert torch.equal(pseudo[-1], g["step.pseudo"][i])
-        for ours, theirs in (("classification", "ce"), ("domain", "domain"), ("alignment", "align"), ("separation", "sep")):
+        theirs_to_ours = {"ce": "classification", "domain": "domain", "align": "alignment", "sep": "separation"}
+        for theirs, ours in theirs_to_ours.items():
             torch.testing.assert_close(losses[ours].value.detach(), g[f"step.{theirs}"][i], **CLOSE)
     for name, parameter in parts(network, method).items():
         torch.testing.assert_close(parameter.detach(), g[f"final.{name}"], **CLOSE)
@@ -66,9 +68,7 @@ def test_golden_five_steps(which):
     torch.testing.assert_close(method.memory, g["final.label_memory"], **CLOSE)
 
 
-@given(
-    st.integers(2, 9), st.integers(1, 6), st.integers(0, 2**31), st.booleans(), st.sampled_from([0, 3, 400, 6000])
-)
+@given(st.integers(2, 9), st.integers(1, 6), st.integers(0, 2**31), st.booleans(), st.sampled_from([0, 3, 400, 6000]))
 @settings(max_examples=20, deadline=None)
 def test_steps_equal_the_literal_trainer(classes, batch, seed, later, first):
     torch.manual_seed(seed)

@@ -12,7 +12,6 @@ from biwaa.methods.dann import Dann, domain_loss
 from biwaa.methods.method import Batch, Loss, classification
 from biwaa.recipe import Recipe
 
-
 UNVISITED = -1.0
 """What stands in the label memory of an image not seen yet; no probability is negative."""
 

@@ -7,7 +7,6 @@
 
 import difflib
 import importlib.util
-import pickle
 import re
 import socket
 import urllib.parse
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import timm
 import torch
@@ -105,7 +103,7 @@ def _alexnet() -> nn.Module:
     model: nn.Module = torchvision.models.alexnet(weights=None)
     assert isinstance(model.classifier, nn.Sequential)
     model.classifier = model.classifier[:-1]  # up to the second hidden layer: 4096 features
-    model.default_cfg = {"input_size": (3, 224, 224)}  # type: ignore[assignment]
+    model.pretrained_cfg = {"input_size": (3, 224, 224)}  # type: ignore[assignment]
     return model
 
 
@@ -183,7 +181,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+    except Exception as error:  # a file of another kind can fail the readers in any way
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BiwaaError(f"{path} is not a state dict of tensors ({reason}).") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state

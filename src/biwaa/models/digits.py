@@ -12,14 +12,14 @@ class _Digits(nn.Module):
     """Convolutions, then a fully connected layer; what timm's models offer to the rest of the house."""
 
     num_features: int
-    default_cfg: dict[str, object]
+    pretrained_cfg: dict[str, object]
 
     def __init__(self, convolutions: nn.Sequential, head: nn.Sequential, num_features: int, size: int) -> None:
         super().__init__()
         self.convolutions = convolutions
         self.head = head
         self.num_features = num_features
-        self.default_cfg = {"input_size": (3, size, size), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+        self.pretrained_cfg = {"input_size": (3, size, size), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, num_features)."""

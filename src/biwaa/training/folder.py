@@ -139,6 +139,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["biwaa"])
-        return load_file(path), facts
+        # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise BiwaaError(f"{path} is not a file that biwaa wrote ({error}).") from None

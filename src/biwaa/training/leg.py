@@ -123,7 +123,9 @@ def _take_up(name: str, network: Network, method: Method, optimizer: torch.optim
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, parameter in enumerate(parameters):
         if f"momentum.{number}" in state:
-            optimizer.state[parameter]["momentum_buffer"] = state[f"momentum.{number}"].to(parameter.device)
+            # In the parameter's own memory layout: the fused optimiser walks both as they lie.
+            buffer = torch.empty_like(parameter).copy_(state[f"momentum.{number}"])
+            optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
     return int(facts["step"])
 
 

@@ -28,6 +28,7 @@ from biwaa import __version__
 from biwaa.domains.domain import Domain, check_pair
 from biwaa.evaluation.metrics import accuracies, agreement, label_free
 from biwaa.files import write_text
+from biwaa.methods import method_named
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.progress import say
 from biwaa.recipe import Recipe
@@ -67,6 +68,7 @@ def adapt(
     Raises:
         BiwaaError: anything the user can mend; see the message.
     """
+    method_named(recipe.method)
     source, target = check_pair(source, target, recipe.batch_size)
     task = {
         "source": source.spec,

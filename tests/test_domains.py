@@ -1,0 +1,152 @@
+"""Every form of a domain, every kind of image, and pixels that are decoded once."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_images
+from PIL import Image
+
+from biwaa.domains.augment import Transform
+from biwaa.domains.domain import match_classes
+from biwaa.domains.pixels import keep_pixels
+from biwaa.domains.spec import open_domain
+from biwaa.errors import BiwaaError
+
+
+def test_class_folders_sort_by_the_alphabet_whatever_the_case(tmp_path):
+    write_images(tmp_path, {"bike": 2, "Apple": 1, "cup": 3})
+    domain = open_domain(str(tmp_path))
+    assert domain.classes == ("Apple", "bike", "cup")
+    assert domain.labels.tolist() == [0, 1, 1, 2, 2, 2]
+    assert domain.counts() == {"Apple": 1, "bike": 2, "cup": 3}
+
+
+def test_bare_folder_has_no_labels(tmp_path):
+    write_images(tmp_path, {"x": 3})
+    domain = open_domain(str(tmp_path / "x"))
+    assert domain.labels is None
+    assert len(domain.images) == 3
+
+
+def test_list_file_with_root_spaces_and_names_from_folders(tmp_path):
+    root = write_images(tmp_path / "my images", {"a cat": 2, "dog": 1})
+    listing = tmp_path / "list.txt"
+    listing.write_text("a cat/0.png 1\n\na cat/1.png\t1\ndog/0.png 0\n")
+    domain = open_domain(f"{listing}@{root}")
+    assert domain.classes == ("dog", "a cat")
+    assert domain.labels.tolist() == [1, 1, 0]
+    assert [path.name for path in domain.images.paths] == ["0.png", "1.png", "0.png"]
+
+
+def test_list_file_names_classes_by_number_where_folders_do_not_tell(tmp_path):
+    root = write_images(tmp_path / "r", {"all": 3})
+    (root / "list.txt").write_text("all/0.png 0\nall/1.png 1\nall/2.png 1\n")
+    assert open_domain(str(root / "list.txt")).classes == ("0", "1")
+    (root / "bare.txt").write_text("all/0.png\nall/1.png\n")
+    assert open_domain(str(root / "bare.txt")).labels is None
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 7), (5, 9, 7, 1), (5, 9, 7, 3)])
+def test_arrays_grey_and_rgb(tmp_path, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", t_x=pixels, t_y=np.array([0, 1, 1, 2, 0]), u_x=pixels)
+    domain = open_domain(f"{tmp_path / 'a.npz'}:t")
+    assert domain.classes == ("0", "1", "2")
+    image = np.asarray(domain.images.read(3))
+    assert image.shape == (9, 7, 3)
+    assert (image == (pixels[3] if shape[-1] == 3 else pixels[3].reshape(9, 7, 1))).all()
+    assert domain.images.names[3] == "t[3]"
+    assert open_domain(f"{tmp_path / 'a.npz'}:u").labels is None
+
+
+def picture(mode):
+    """Left half red, right half blue, in any mode."""
+    image = Image.new("RGB", (40, 20), "red")
+    image.paste("blue", (20, 0, 40, 20))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    "name, mode, options",
+    [
+        ("a.jpg", "RGB", {"quality": 95}), ("a.png", "RGB", {}), ("a.webp", "RGB", {"lossless": True}),
+        ("a.bmp", "RGB", {}), ("a.PNG", "P", {}), ("cmyk.jpg", "CMYK", {"quality": 95}),
+    ],
+)  # fmt: skip
+def test_formats_and_colour_modes(tmp_path, name, mode, options):
+    picture(mode).save(tmp_path / name, **options)
+    image = np.asarray(open_domain(str(tmp_path)).images.read(0)).astype(int)
+    assert image.shape == (20, 40, 3)
+    red, blue = image[10, 8], image[10, 32]
+    assert red[0] > 200
+    assert red[2] < 60
+    assert blue[2] > 200
+    assert blue[0] < 60
+
+
+def test_grey_sixteen_bit_transparent_and_rotated(tmp_path):
+    Image.new("L", (8, 8), 77).save(tmp_path / "1_grey.png")
+    Image.fromarray(np.full((8, 8), 77 * 256, dtype=np.uint16)).save(tmp_path / "2_deep.png")
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "3_clear.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    picture("RGB").save(tmp_path / "4_turned.jpg", exif=exif, quality=95)
+    images = open_domain(str(tmp_path)).images
+    assert [np.asarray(images.read(i)).max() for i in range(3)] == [77, 77, 255]
+    turned = np.asarray(images.read(3)).astype(int)
+    assert turned.shape == (40, 20, 3)
+    assert turned[5, 10, 0] > 200  # red on top
+    assert turned[35, 10, 2] > 200
+
+
+def test_classes_are_matched_by_name(tmp_path):
+    write_images(tmp_path / "a", {"x": 1, "y": 2})
+    domain = open_domain(str(tmp_path / "a"))
+    turned = match_classes(domain, ("y", "x"))
+    assert [turned.classes[label] for label in turned.labels] == [domain.classes[label] for label in domain.labels]
+    with pytest.raises(BiwaaError, match=r"only in source: z; only in .*: y"):
+        match_classes(domain, ("x", "z"))
+
+
+def test_pixels_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeypatch):
+    write_images(tmp_path / "d", {"x": 3, "y": 2})
+    domain = open_domain(str(tmp_path / "d"))
+    first = keep_pixels(domain, 16)
+    assert first.rows.shape == (5, 3, 16, 16)
+    expected = np.asarray(domain.images.read(4).resize((16, 16), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert (first.rows[4] == expected).all()
+
+    def no_decoding(*_):
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("biwaa.domains.pixels.decode", no_decoding)
+        assert (keep_pixels(domain, 16).rows == first.rows).all()
+    Image.new("RGB", (9, 9), "white").save(tmp_path / "d" / "x" / "0.png")
+    assert (keep_pixels(domain, 16).rows[0] == 255).all()
+
+
+def test_ten_crops_are_four_corners_and_centre_each_also_flipped():
+    transform = Transform(8, 4, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 10)
+    pixels = torch.arange(2 * 3 * 64, dtype=torch.int64).reshape(2, 3, 8, 8).to(torch.uint8)
+    views = transform.views(pixels)
+    assert views.shape == (10, 2, 3, 4, 4)
+    corners = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
+    for number, (top, left) in enumerate(corners):
+        crop = pixels[:, :, top : top + 4, left : left + 4]
+        assert torch.equal(views[number], crop)
+        mirrored = pixels.flip(-1)[:, :, top : top + 4, left : left + 4]
+        assert torch.equal(views[number + 5], mirrored)
+
+
+def test_augmentation_and_normalisation():
+    transform = Transform(8, 4, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    pixels = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(transform.augmented(pixels, "none"), pixels[:, :, 2:6, 2:6])
+    torch.manual_seed(0)
+    random = transform.augmented(pixels, "crop_flip")
+    assert random.shape == (3, 3, 4, 4)
+    torch.manual_seed(0)
+    assert torch.equal(transform.augmented(pixels, "crop_flip"), random)
+    white = transform.normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
+    assert white[0, :, 0, 0].tolist() == [1.0, 3.0, 1.0]

