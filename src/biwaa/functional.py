@@ -106,11 +106,16 @@ def semantic_losses(source_centroids: Tensor, target_centroids: Tensor) -> tuple
     Returns:
         Two scalars. With one class there are no pairs and the cosine terms are zero.
     """
-    source = F.normalize(source_centroids, dim=1, eps=1e-8)
-    target = F.normalize(target_centroids, dim=1, eps=1e-8)
+    source, target = _unit_rows(source_centroids), _unit_rows(target_centroids)
     inter = (source_centroids - target_centroids).square().sum(dim=1).mean()
     alignment = inter + _cross_cosine(source, target) + _cross_cosine(target, target)
     return alignment, _cross_cosine(source, source)
+
+
+def _unit_rows(rows: Tensor) -> Tensor:
+    """Rows of length one; a row without direction stays zero and gets no gradient instead of a huge one."""
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / torch.where(norm > 1e-8, norm, torch.inf)
 
 
 def _cross_cosine(a: Tensor, b: Tensor) -> Tensor:
