@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import write_images
 
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -167,6 +168,8 @@ def test_recipes_and_names(pair, tmp_path):
     refused(train(*pair, run, "--method", "dan"), "no method is called 'dan'", "dann")
     refused(train(*pair, run, "--backbone", "resnet55"), "resnet55", "Did you mean")
     refused(train(*pair, run, "--steps", "0"), "steps must be at least 1")
+    if not torch.backends.mps.is_available():
+        refused(train(*pair, run, "--device", "mps"), "cannot run on mps", "--device auto")
     refused(biwaa("trian"), "no command 'trian'", "train")
     assert not run.exists()
 

@@ -186,6 +186,13 @@ def test_semantic_losses_and_gradients_equal_the_loop(classes, width, seed, empt
         torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9)
 
 
+def test_semantic_losses_of_bfloat16_centroids_equal_the_loop():
+    source, target = torch.randn(2, 7, 16).bfloat16()
+    slow = literal.semantic_losses(source.double(), target.double())
+    for fast, expected in zip(functional.semantic_losses(source, target), slow, strict=True):
+        torch.testing.assert_close(fast.double(), expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_semantic_losses_equal_the_loop_at_345_classes():
     source, target = torch.randn(2, 345, 8, dtype=torch.float64)

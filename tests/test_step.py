@@ -68,9 +68,8 @@ def test_golden_five_steps(which):
     torch.testing.assert_close(method.memory, g["final.label_memory"], **CLOSE)
 
 
-@given(st.integers(2, 9), st.integers(1, 6), st.integers(0, 2**31), st.booleans(), st.sampled_from([0, 3, 400, 6000]))
-@settings(max_examples=20, deadline=None)
-def test_steps_equal_the_literal_trainer(classes, batch, seed, later, first):
+def compare_with_literal(classes, batch, seed, later, first, steps=3):
+    """Train a toy network both ways and hold every loss, parameter and memory against each other."""
     torch.manual_seed(seed)
     targets = 10
     previous = torch.rand(targets, classes).softmax(dim=1) if later else None
@@ -81,7 +80,7 @@ def test_steps_equal_the_literal_trainer(classes, batch, seed, later, first):
     slow = literal.LiteralTrainer({name: p.detach() for name, p in named.items()}, classes, targets, previous)
     network.double()
     method.double()
-    for i in range(first, first + 3):
+    for i in range(first, first + steps):
         xs, xt = torch.randn(2, batch, 5)
         ys = torch.randint(classes, (batch,))
         rows = torch.randperm(targets)[:batch]
@@ -94,6 +93,18 @@ def test_steps_equal_the_literal_trainer(classes, batch, seed, later, first):
     seen = sorted(slow.seen)
     torch.testing.assert_close(method.memory[seen], slow.memory[seen], rtol=1e-4, atol=1e-6)
     assert bool((method.memory[[row for row in range(targets) if row not in slow.seen]] == -1).all())
+
+
+@given(st.integers(2, 9), st.integers(1, 6), st.integers(0, 2**31), st.booleans(), st.sampled_from([0, 3, 400, 6000]))
+@settings(max_examples=20, deadline=None)
+def test_steps_equal_the_literal_trainer(classes, batch, seed, later, first):
+    compare_with_literal(classes, batch, seed, later, first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes, steps", [(65, 2), (345, 1)])
+def test_steps_equal_the_literal_trainer_with_many_classes(classes, steps):
+    compare_with_literal(classes, 6, 0, True, 100, steps)
 
 
 def test_one_forward_of_each_domain_and_one_backward():

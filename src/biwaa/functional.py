@@ -86,10 +86,11 @@ def update_centroids(centroids: Tensor, features: Tensor, labels: Tensor, rate: 
         (K, D) in the dtype of `centroids`.
     """
     with torch.autocast(features.device.type, enabled=False):
-        members = F.one_hot(labels, len(centroids)).to(centroids.dtype)  # (B, K)
+        memory = centroids.to(torch.promote_types(centroids.dtype, torch.float32))
+        members = F.one_hot(labels, len(memory)).to(memory.dtype)  # (B, K)
         counts = members.sum(dim=0)[:, None]  # (K, 1)
-        means = members.T @ features.to(centroids.dtype) / counts.clamp(min=1)
-        return torch.where(counts > 0, (1 - rate) * centroids + rate * means, centroids)
+        means = members.T @ features.to(memory.dtype) / counts.clamp(min=1)
+        return torch.where(counts > 0, (1 - rate) * memory + rate * means, memory).to(centroids.dtype)
 
 
 def semantic_losses(source_centroids: Tensor, target_centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,8 +105,10 @@ def semantic_losses(source_centroids: Tensor, target_centroids: Tensor) -> tuple
         target_centroids: (K, D).
 
     Returns:
-        Two scalars. With one class there are no pairs and the cosine terms are zero.
+        Two scalars, float32 at least. With one class there are no pairs and the cosine terms are zero.
     """
+    precise = torch.promote_types(source_centroids.dtype, torch.float32)
+    source_centroids, target_centroids = source_centroids.to(precise), target_centroids.to(precise)
     source, target = _unit_rows(source_centroids), _unit_rows(target_centroids)
     inter = (source_centroids - target_centroids).square().sum(dim=1).mean()
     alignment = inter + _cross_cosine(source, target) + _cross_cosine(target, target)

