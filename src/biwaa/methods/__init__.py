@@ -2,11 +2,32 @@
 
 from biwaa.errors import BiwaaError
 from biwaa.methods.biwaa import Biwaa
+from biwaa.methods.bnm import Bnm
+from biwaa.methods.cdan import Cdan, CdanE
+from biwaa.methods.dan import Dan
 from biwaa.methods.dann import Dann
+from biwaa.methods.deep_coral import DeepCoral
+from biwaa.methods.mcc import Mcc
+from biwaa.methods.mdd import Mdd
 from biwaa.methods.method import Method
+from biwaa.methods.mstn import Mstn
+from biwaa.methods.self_training import SelfTraining
 from biwaa.methods.source_only import SourceOnly
 
-METHODS: dict[str, type[Method]] = {"biwaa": Biwaa, "dann": Dann, "source_only": SourceOnly}
+METHODS: dict[str, type[Method]] = {
+    "biwaa": Biwaa,
+    "source_only": SourceOnly,
+    "dann": Dann,
+    "cdan": Cdan,
+    "cdan_e": CdanE,
+    "mdd": Mdd,
+    "mstn": Mstn,
+    "mcc": Mcc,
+    "bnm": Bnm,
+    "deep_coral": DeepCoral,
+    "dan": Dan,
+    "self_training": SelfTraining,
+}
 
 
 def method_named(name: str) -> type[Method]:

@@ -1,0 +1,43 @@
+"""MCC: minimum class confusion on the target.
+
+Jin et al., "Minimum Class Confusion for Versatile Domain Adaptation", ECCV 2020, equations 3 to 7.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from biwaa.methods.method import Batch, Loss, Method, classification
+
+TEMPERATURE = 2.5
+"""T of equation 3, the paper's value for all tasks."""
+
+
+class Mcc(Method):
+    """Source classification and the confusion of the target's classes; no discriminator."""
+
+    def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
+        """Classification and confusion."""
+        return {"classification": classification(batch), "confusion": Loss(class_confusion(batch.target.logits))}
+
+
+def class_confusion(logits: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """How much the classes of a batch are confused with each other (equation 7).
+
+    Args:
+        logits: (B, K) of the target.
+        temperature: rescales the logits (equation 3).
+
+    Returns:
+        A scalar in [0, 1 - 1/K].
+    """
+    probabilities = (logits / temperature).softmax(dim=1)  # (B, K)
+    certainty = 1 + torch.exp(-entropy(probabilities).detach())
+    weights = len(logits) * certainty / certainty.sum()  # (B,), mean 1 (equation 5)
+    confusion = (probabilities * weights[:, None]).T @ probabilities  # (K, K), equation 4
+    confusion = confusion / confusion.sum(dim=1, keepdim=True)  # equation 6
+    return (confusion.sum() - confusion.trace()) / len(confusion)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """(B, K) -> (B,) in nats."""
+    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=1)

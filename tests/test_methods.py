@@ -1,0 +1,164 @@
+"""Each method's loss against a slow loop written from its paper's formula, and every method through real training."""
+
+import dataclasses
+import math
+
+import hypothesis.strategies as st
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import write_images
+from hypothesis import given, settings
+from torch import nn
+
+from biwaa.domains.spec import open_domain
+from biwaa.methods import METHODS
+from biwaa.methods.bnm import nuclear_norm
+from biwaa.methods.cdan import RANDOM, Cdan, CdanE
+from biwaa.methods.dan import WIDTHS, mean_discrepancy
+from biwaa.methods.deep_coral import covariance_distance
+from biwaa.methods.mcc import class_confusion
+from biwaa.methods.mdd import GAMMA, margin_disparity
+from biwaa.methods.method import Batch
+from biwaa.methods.mstn import Mstn
+from biwaa.methods.self_training import confident_cross_entropy
+from biwaa.models.network import Output
+from biwaa.recipe import NAMED, Recipe, recipe_from
+from biwaa.training.run import adapt
+
+CLOSE = {"rtol": 1e-8, "atol": 1e-10}
+shapes = given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 2**31))
+quick = settings(max_examples=25, deadline=None)
+
+
+def drawn(seed, *shape):
+    return 2 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@shapes
+@quick
+def test_class_confusion(batch, classes, seed):
+    z = drawn(seed, batch, classes)
+    y = [[math.exp(v / 2.5) / sum(math.exp(u / 2.5) for u in row) for v in row] for row in z.tolist()]
+    e = [1 + math.exp(sum(p * math.log(p) for p in row)) for row in y]
+    w = [batch * v / sum(e) for v in e]
+    c = [[sum(w[i] * y[i][j] * y[i][k] for i in range(batch)) for k in range(classes)] for j in range(classes)]
+    expected = sum(c[j][k] / sum(c[j]) for j in range(classes) for k in range(classes) if j != k) / classes
+    assert float(class_confusion(z)) == pytest.approx(expected, rel=1e-8)
+
+
+@shapes
+@quick
+def test_nuclear_norm(batch, classes, seed):
+    p = drawn(seed, batch, classes).softmax(dim=1)
+    eigenvalues = torch.linalg.eigvalsh(p.T @ p).clamp(min=0)
+    expected = sum(math.sqrt(v) for v in eigenvalues.tolist()) / batch
+    assert float(nuclear_norm(p.log())) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@shapes
+@quick
+def test_covariance_distance(batch, width, seed):
+    source, target = drawn(seed, 2, batch, width)
+
+    def covariance(x, a, b):
+        return sum((x[i, a] - x[:, a].mean()) * (x[i, b] - x[:, b].mean()) for i in range(batch)) / (batch - 1)
+
+    pairs = [(a, b) for a in range(width) for b in range(width)]
+    expected = sum((covariance(source, a, b) - covariance(target, a, b)) ** 2 for a, b in pairs) / (4 * width**2)
+    torch.testing.assert_close(covariance_distance(source, target), expected, **CLOSE)
+
+
+@shapes
+@quick
+def test_mean_discrepancy(batch, width, seed):
+    source, target = drawn(seed, 2, batch, width)
+    every = [*source, *target]
+    far = [float(((a - b) ** 2).sum()) for i, a in enumerate(every) for j, b in enumerate(every) if i != j]
+    scale = sum(far) / len(far)
+
+    def k(a, b):
+        return sum(math.exp(-float(((a - b) ** 2).sum()) / (2 * w * scale)) for w in WIDTHS) / len(WIDTHS)
+
+    def within(x):
+        return sum(k(x[i], x[j]) for i in range(batch) for j in range(batch) if i != j) / (batch * (batch - 1))
+
+    across = sum(k(a, b) for a in source for b in target) / batch**2
+    expected = within(source) + within(target) - 2 * across
+    assert float(mean_discrepancy(source, target)) == pytest.approx(expected, rel=1e-8, abs=1e-10)
+
+
+@shapes
+@quick
+def test_margin_disparity(batch, classes, seed):
+    source, target = drawn(seed, 2, batch, classes)
+    said = torch.randint(classes, (2, batch), generator=torch.Generator().manual_seed(seed))
+    p, q = source.softmax(1), target.softmax(1)
+    on_source = -sum(math.log(p[i, said[0, i]]) for i in range(batch)) / batch
+    on_target = -sum(math.log(1 - q[i, said[1, i]]) for i in range(batch)) / batch
+    disparity = margin_disparity(source, said[0], target, said[1])
+    assert float(disparity) == pytest.approx(GAMMA * on_source + on_target, rel=1e-7)
+
+
+def test_confident_cross_entropy():
+    p = torch.tensor([[0.97, 0.03], [0.9, 0.1], [0.01, 0.99], [0.5, 0.5]], dtype=torch.float64)
+    expected = -(math.log(0.97) + math.log(0.99)) / 4
+    assert float(confident_cross_entropy(p.log())) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", [Cdan, CdanE])
+def test_conditional_domain_loss(method):
+    recipe = Recipe(bottleneck=3, discriminator=8, dropout=0.0)
+    cdan = method(recipe, 4, 10, None).double()
+    f, z = drawn(1, 10, 3), drawn(2, 10, 4)
+    batch = Batch(Output(f[:5], z[:5]), torch.arange(5) % 4, Output(f[5:], z[5:]), torch.arange(5))
+    p = z.softmax(1)
+    total = 0.0
+    for half, is_source in ((range(5), True), (range(5, 10), False)):
+        weights = {i: 1 + math.exp(float((p[i] * p[i].log()).sum())) if method is CdanE else 1.0 for i in half}
+        for i in half:
+            crossed = torch.tensor([float(f[i, d] * p[i, k]) for d in range(3) for k in range(4)], dtype=torch.float64)
+            logit = cdan.discriminator(crossed[None])[0]
+            loss = F.softplus(-logit if is_source else logit)
+            total += weights[i] * 5 / sum(weights.values()) * float(loss.detach()) / 10
+    losses = cdan.losses(nn.Identity(), batch, 5)
+    assert float(losses["domain"].value.detach()) == pytest.approx(total, rel=1e-8)
+
+
+def test_wide_products_are_randomised_and_keep_their_inner_products():
+    torch.manual_seed(0)
+    cdan = Cdan(Recipe(bottleneck=256), 65, 10, None)
+    outputs = Output(torch.randn(4, 256), 3 * torch.randn(4, 65))
+    random = cdan.joint(outputs)
+    assert random.shape == (4, RANDOM)
+    exact = torch.einsum("bd,bk->bdk", outputs.features, outputs.logits.softmax(1)).flatten(1)
+    scale = exact.norm(dim=1).outer(exact.norm(dim=1))
+    assert ((random @ random.T - exact @ exact.T) / scale).abs().max() < 0.35
+
+
+def test_semantic_loss_of_mstn():
+    mstn = Mstn(Recipe(bottleneck=3, discriminator=8, dropout=0.0), 4, 10, None).double()
+    f, z = drawn(3, 10, 3), drawn(4, 10, 4)
+    labels = torch.arange(5) % 4
+    batch = Batch(Output(f[:5], z[:5]), labels, Output(f[5:], z[5:]), torch.arange(5))
+    expected = 0.0
+    for k in range(4):
+        s = [f[i] for i in range(5) if labels[i] == k]
+        t = [f[5 + i] for i in range(5) if int(z[5 + i].argmax()) == k]
+        zero = torch.zeros(3, dtype=torch.float64)
+        cs, ct = 0.3 * sum(s) / len(s) if s else zero, 0.3 * sum(t) / len(t) if t else zero
+        expected += float(((cs - ct) ** 2).sum())
+    assert float(mstn.losses(nn.Identity(), batch, 5)["semantic"].value) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_alone_and_in_rounds(name, tmp_path):
+    """Two rounds, so that every method meets earlier predictions; the classes are easy, so all must learn them."""
+    source = write_images(tmp_path / "source", {"cat": 12, "dog": 10, "eel": 11}, seed=0, size=12)
+    target = write_images(tmp_path / "target", {"cat": 11, "dog": 12, "eel": 10}, seed=1, size=12)
+    recipe = recipe_from({**NAMED["demo"], "steps": 60, "batch_size": 12, "image_size": 12, "resize": 12,
+                          "bottleneck": 8, "discriminator": 16, "baseline": False}, "test")  # fmt: skip
+    recipe = dataclasses.replace(recipe, method=name)
+    run = adapt(open_domain(str(source)), open_domain(str(target)), recipe, tmp_path / "run")
+    assert set(run.result["accuracy"]["legs"]) == {"round 0", "round 1"}
+    assert run.result["accuracy"]["legs"]["round 0"]["over_images"] > 0.6
