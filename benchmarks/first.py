@@ -6,12 +6,14 @@
     python benchmarks/first.py table                      the README's table from the figures
 
 DIR holds pacs/{art_painting,cartoon,photo,sketch}/CLASS/ and digits.npz with {mnist,usps}_train_{x,y}.
-Figures are added to benchmarks/results/first.json. Finished runs in --work are not trained again.
+Figures are added to benchmarks/results/first.json. Finished runs in --work are not
+trained again, the demo excepted.
 Every figure is the last checkpoint of its leg on all target images, chosen by the schedule, never by labels.
 """
 
 import dataclasses
 import json
+import os
 import platform
 import statistics
 from pathlib import Path
@@ -100,6 +102,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    facts = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in facts.read_text().splitlines() if line.startswith("model name")] \
+        if facts.exists() else []  # fmt: skip
+    return names[0] if names else platform.machine()
+
+
 def main(what: Positional[str], data_root: Path = Path("data"), work: Path = Path("runs/first")) -> None:
     """Measure `what`: pacs, digits or demo; or print the table.
 
@@ -116,7 +126,11 @@ def main(what: Positional[str], data_root: Path = Path("data"), work: Path = Pat
     results[what] = {
         "protocol": "last step of each leg, chosen by the schedule; all target images, which were trained on "
         "without labels; shares in [0, 1]",
-        "hardware": {"machine": platform.machine(), "threads": torch.get_num_threads(), "gpu": "none"},
+        "hardware": {
+            "cpu": f"{_processor()}, {os.cpu_count()} cores",
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        },
         "versions": versions(),
         "rows": rows,
     }

@@ -1,6 +1,8 @@
 """Wrong input through the installed command: one clear sentence, exit code 2, no traceback, nothing lost."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_images
+
+from biwaa.training.folder import load_tensors
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 TINY = ["--backbone", "cnn", "--weights", "none", "--image-size", "12", "--resize", "12", "--augment", "none",
@@ -94,6 +98,8 @@ def test_unreadable_images_stop_before_training_and_can_be_skipped(pair, tmp_pat
         ("cat/1.png", ("line 2", "no label", "cat/1.png")),
         ("cat/1.png -1", ("line 2", "-1", "out of range")),
         ("cat/1.png 999", ("line 2", "999", "out of range")),
+        (f"cat/1.png {'9' * 30}", ("line 2", "99999", "out of range")),
+        (f"{'x' * 300}.png 0", ("line 2", "no such image")),
         ("cat/gone.png 0", ("line 2", "no such image", "gone.png")),
     ],
 )
@@ -101,6 +107,11 @@ def test_list_lines(pair, tmp_path, line, words):
     listing = tmp_path / "list.txt"
     listing.write_text(f"cat/0.png 0\n{line}\ndog/0.png 1\n")
     refused(train(f"{listing}@{pair[0]}", pair[1], tmp_path / "run"), listing, *words)
+
+
+def test_list_with_names_for_labels(pair, tmp_path):
+    (tmp_path / "list.txt").write_text("cat/0.png cat\ndog/0.png dog\n")
+    refused(train(f"{tmp_path / 'list.txt'}@{pair[0]}", pair[1], tmp_path / "run"), "line 1", "'cat' is no number")
 
 
 def test_list_with_spaces_in_paths_works(pair, tmp_path):
@@ -113,16 +124,79 @@ def test_list_with_spaces_in_paths_works(pair, tmp_path):
 
 
 def test_identical_domains(pair, tmp_path):
-    refused(train(pair[0], f"{pair[0]}/", tmp_path / "run"), "the same images")
+    (tmp_path / "link").symlink_to(pair[0])
+    for same in (f"{pair[0]}/", f"{pair[1]}/../source", tmp_path / "link"):
+        refused(train(pair[0], same, tmp_path / "run"), "the same images")
 
 
-def test_nan_loss_names_loss_and_step_and_keeps_the_last_good_state(pair, tmp_path):
+def test_output_that_cannot_be_written(pair, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    refused(train(*pair, tmp_path / "file" / "run"), "cannot be made")
+    refused(train(*pair, tmp_path / "file"), "is a file")
+    assert train(*pair, tmp_path / "run").returncode == 0
+    (tmp_path / "folder").mkdir()
+    refused(biwaa("predict", tmp_path / "run", pair[1], "--out", tmp_path / "folder"), "is a folder")
+    refused(biwaa("evaluate", tmp_path / "run", pair[1], "--out", tmp_path / "folder"), "is a folder")
+    refused(biwaa("demo", "--out", pair[0]), "holds other things")
+    (tmp_path / "run" / "run.json").write_text("{")
+    refused(train(*pair, tmp_path / "run", "--resume"), "is damaged")
+
+
+def test_images_that_are_none_of_ours_are_left_alone(pair, tmp_path):
+    """Hidden files that other systems leave behind are no images; names may hold any bytes."""
+    (pair[0] / "cat" / "._0.png").write_text("left by a zip")
+    odd = os.fsencode(pair[1] / "cat") + b"/caf\xe9.png"
+    shutil.copy(pair[1] / "cat" / "0.png", odd)
+    done = train(*pair, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert b"caf\xe9.png" in (tmp_path / "run" / "predictions.csv").read_bytes()
+
+
+def test_check_says_what_training_would(pair, tmp_path):
+    (pair[1] / "cat" / "0.png").write_text("broken")
+    done = biwaa("check", *pair, "--batch-size", "6")
+    refused(done, "1 unreadable image", "0.png")
+    assert "16 images, 2 classes" in done.stdout
+    assert "can be adapted" not in done.stdout
+
+
+def test_evaluate_on_some_of_the_classes(pair, tmp_path):
+    assert train(*pair, tmp_path / "run").returncode == 0
+    shutil.rmtree(pair[1] / "dog")
+    done = biwaa("evaluate", tmp_path / "run", pair[1])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["by_class"]["dog"] is None
+
+
+@pytest.fixture
+def diverging():
+    """Flags under which the loss stays finite for some steps, then does not."""
+    return ["--learning-rate", "1e4", "--head-factor", "1", "--weight-decay", "1", "--steps", "50", "--no-baseline"]
+
+
+def test_nan_loss_names_loss_and_step_and_keeps_the_last_good_state(pair, tmp_path, diverging):
     run = tmp_path / "run"
-    rate = ["--learning-rate", "1e30", "--head-factor", "1"]
-    done = train(*pair, run, *rate, "--steps", "50", "--checkpoint-every", "1", "--no-baseline")
+    done = train(*pair, run, *diverging, "--checkpoint-every", "1")
     refused(done, "loss became", "at step", "round 0", "last good state", "--learning-rate")
-    assert (run / "checkpoints" / "unfinished.safetensors").exists()
+    broke = int(re.search(r"at step (\d+)", done.stderr)[1])
+    state, facts = load_tensors(run / "checkpoints" / "unfinished.safetensors")
+    assert facts["leg"] == "round 0"
+    assert 1 <= facts["step"] < broke
+    assert all(tensor.isfinite().all() for tensor in state.values())
     assert not (run / "model.safetensors").exists()
+
+
+def test_overwrite_keeps_the_old_run_until_there_is_a_new_model(pair, tmp_path, diverging):
+    run = tmp_path / "run"
+    assert train(*pair, run).returncode == 0
+    before = (run / "model.safetensors").read_bytes()
+    for _ in range(2):
+        refused(train(*pair, run, "--overwrite", *diverging), "loss became")
+        assert (run / "replaced" / "model.safetensors").read_bytes() == before
+        assert (run / "replaced" / "checkpoints").is_dir()
+    assert train(*pair, run, "--overwrite").returncode == 0
+    assert not (run / "replaced").exists()
+    assert (run / "model.safetensors").read_bytes() == before
 
 
 def test_output_folder_that_holds_a_run(pair, tmp_path):
@@ -165,9 +239,12 @@ def test_recipes_and_names(pair, tmp_path):
     refused(train(*pair, run, "--recipe", tmp_path / "r.yaml"), "unknown setting 'stepz'", "did you mean 'steps'")
     refused(train(*pair, run, "--recipe", tmp_path / "t.yaml"), "steps")
     refused(train(*pair, run, "--recipe", "papr"), "no recipe 'papr'", "paper")
-    refused(train(*pair, run, "--method", "dan"), "no method is called 'dan'", "dann")
+    refused(train(*pair, run, "--method", "danny"), "no method is called 'danny'", "dann")
     refused(train(*pair, run, "--backbone", "resnet55"), "resnet55", "Did you mean")
     refused(train(*pair, run, "--steps", "0"), "steps must be at least 1")
+    refused(train(*pair, run, "--resize", "8"), "resize (8) must not be smaller than image_size (12)")
+    refused(train(*pair, run, "--seed", "-1"), "seed must lie between")
+    refused(train(*pair, run, "--batch-size", "1"), "batch_size must be at least 2")
     if not torch.backends.mps.is_available():
         refused(train(*pair, run, "--device", "mps"), "cannot run on mps", "--device auto")
     refused(biwaa("trian"), "no command 'trian'", "train")

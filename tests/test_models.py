@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from biwaa.errors import BiwaaError
@@ -56,6 +57,23 @@ def test_local_state_dict(tmp_path, suffix):
     assert load_weights(backbone, str(file)) == str(file)
     for name, tensor in backbone.module.state_dict().items():
         assert torch.equal(tensor, state[name])
+
+
+def test_local_state_dict_under_torchvisions_names(tmp_path):
+    state = torchvision.models.vgg11().state_dict()
+    torch.save(state, tmp_path / "vgg11.pth")
+    backbone = build_backbone("vgg11")
+    load_weights(backbone, str(tmp_path / "vgg11.pth"))
+    assert torch.equal(backbone.module.state_dict()["features.0.weight"], state["features.0.weight"])
+    own = backbone.module.state_dict()["pre_logits.fc1.weight"]
+    assert torch.equal(own.flatten(), state["classifier.0.weight"].flatten())
+
+
+def test_local_state_dict_of_a_transformer_at_another_size(tmp_path):
+    save_file(build_backbone("vit_tiny_patch16_224").module.state_dict(), tmp_path / "vit.safetensors")
+    backbone = build_backbone("vit_tiny_patch16_224", 96)
+    load_weights(backbone, str(tmp_path / "vit.safetensors"))
+    assert backbone.module(torch.zeros(1, 3, 96, 96)).isfinite().all()
 
 
 def test_weights_that_do_not_fit_or_are_no_weights(tmp_path):

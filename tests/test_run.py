@@ -110,7 +110,7 @@ class Crash(Exception):
     """Stands for anything that ends a process."""
 
 
-@pytest.mark.parametrize("step", [3, 7, 11, 12 + 6, 12 + 11, 24 + 3, 24 + 6, 24 + 11])
+@pytest.mark.parametrize("step", [3, 7, 9, 11, 12 + 6, 12 + 11, 24 + 3, 24 + 6, 24 + 11])
 def test_resume_ends_with_the_same_bytes(pair, tmp_path, monkeypatch, step):
     adapt(*pair, TINY, tmp_path / "whole")
     from biwaa.training import leg
@@ -136,6 +136,17 @@ def test_resume_ends_with_the_same_bytes(pair, tmp_path, monkeypatch, step):
         for run in ("cut", "whole")
     ]
     assert logs[0] == logs[1]
+
+
+def test_a_damaged_round_costs_no_later_model(pair, tmp_path):
+    run = tmp_path / "run"
+    adapt(*pair, TINY, run)
+    before = contents(run, "model.safetensors", "predictions.csv", "result.json")
+    damaged = run / "checkpoints" / "round_1.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(BiwaaError, match=r"round_1.safetensors is not a file that biwaa wrote"):
+        adapt(*pair, TINY, run, resume=True)
+    assert contents(run, *before) == before
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@
 - torch is imported only once there is work for it
 """
 
+import io
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -137,9 +138,9 @@ def check(specs: Positional[tuple[str, ...]], batch_size: int = 36) -> None:
         specs: one domain, or source and target.
         batch_size: of the training to come.
     """
-    from biwaa.domains.check import describe
+    from biwaa.domains.check import check_domains
 
-    print(describe(specs, batch_size))
+    check_domains(specs, batch_size)
 
 
 def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
@@ -182,6 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"biwaa {__version__}")
         return 0
     name, rest = words[0], words[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
         if name not in COMMANDS:
             raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
@@ -192,8 +196,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BiwaaError as error:
         print(f"biwaa: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"biwaa: error: {where}{error.strerror or error}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("biwaa: interrupted; `--resume` goes on from the last checkpoint", file=sys.stderr)
+        hint = "; `--resume` goes on from the last checkpoint" if name == "train" else ""
+        print(f"biwaa: interrupted{hint}", file=sys.stderr)
         return 130
     return 0
 

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as F2
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
+from biwaa.errors import BiwaaError
 from biwaa.files import replacing
 from biwaa.recipe import load_recipe, recipe_from
 from biwaa.training.folder import load_tensors
@@ -77,6 +78,9 @@ def run_demo(out: Path, seed: int) -> Run:
         seed: of data and training.
     """
     data = out / "digits.npz"
+    strangers = {path.name for path in out.iterdir()} - {data.name, "run", "samples.png"} if out.is_dir() else set()
+    if strangers:
+        raise BiwaaError(f"{out} holds other things ({sorted(strangers)[0]}): name a folder of the demo's own.")
     make_data(data, seed)
     source, target = open_domain(f"{data}:source"), open_domain(f"{data}:target")
     recipe = recipe_from({**vars(load_recipe("demo")), "seed": seed}, "demo")

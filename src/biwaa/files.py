@@ -1,5 +1,6 @@
 """Files written whole or not at all, and the one place outside run folders that is written to."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -19,6 +20,11 @@ def cache_dir() -> Path:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` only once the block ended well."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path  # a pipe or a device is written to, never replaced
+        return
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -27,7 +33,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield draft
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
-        draft.chmod(0o644)
+        umask = os.umask(0)
+        os.umask(umask)
+        draft.chmod(0o666 & ~umask)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -36,7 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as draft:
-        draft.write_text(text, encoding="utf-8")
+        # File names may hold bytes that are no UTF-8; they come out as they are.
+        draft.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def _live(what: str, total: int, unit: str, start: int) -> Iterator[Advance]:
 
 
 class _Plain:
-    """A line at the start of long work, then every few seconds, and at the end."""
+    """A line every few seconds, and at the end."""
 
     def __init__(self, what: str, total: int, unit: str, start: int) -> None:
         self.what, self.total, self.unit, self.start = what, total, unit, start

@@ -113,6 +113,16 @@ class Recipe:
         for name in positive:
             if getattr(self, name) < 1:
                 raise BiwaaError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("image_size", "resize"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise BiwaaError(f"{name} must be at least 1 pixel, not {getattr(self, name)}.")
+        for name in ("weight_decay", "decay_rate", "decay_power"):
+            if not getattr(self, name) >= 0:
+                raise BiwaaError(f"{name} must not be below 0, it is {getattr(self, name)}.")
+        if self.batch_size < 2:
+            raise BiwaaError("batch_size must be at least 2: one image has no batch statistics.")
+        if not 0 <= self.seed < 2**31:
+            raise BiwaaError(f"seed must lie between 0 and 2^31, not {self.seed}.")
         for name in ("learning_rate", "adversarial_horizon", "bootstrap_horizon", "head_factor"):
             if not getattr(self, name) > 0:
                 raise BiwaaError(f"{name} must be above 0, not {getattr(self, name)}.")

@@ -37,15 +37,21 @@ class Domain:
         return dict(zip(self.classes, counts.tolist(), strict=True))
 
 
-def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source") -> Domain:
+def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source", subset: bool = False) -> Domain:
     """Renumber the labels of `domain` by the order of `classes`.
+
+    Args:
+        domain: with labels, or left as it is.
+        classes: the names that count.
+        other: where those come from, for the message.
+        subset: `domain` may lack some of them.
 
     Raises:
         BiwaaError: a class stands in one of the two alone; the message names each.
     """
     if domain.classes is None or domain.labels is None:
         return domain
-    missing = [name for name in classes if name not in domain.classes]
+    missing = [] if subset else [name for name in classes if name not in domain.classes]
     extra = [name for name in domain.classes if name not in classes]
     if missing or extra:
         parts = [f"only in {other}: {listed(missing)}"] * bool(missing)
@@ -81,6 +87,6 @@ def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain,
                 f"{domain.spec} has {len(domain.images)} images, fewer than a batch of {batch_size}: "
                 f"add images or set --batch-size {len(domain.images)} or lower."
             )
-    if source.images.fingerprint() == target.images.fingerprint():
+    if source.images.identity() == target.images.identity():
         raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
     return source, target

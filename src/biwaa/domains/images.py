@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".avif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 """File endings that count as images, in lower case."""
 
 
@@ -33,6 +35,9 @@ class Images(Protocol):
 
     def select(self, indices: NDArray[np.int64]) -> "Images":
         """The images at `indices`, in that order."""
+
+    def identity(self) -> frozenset[str]:
+        """Which images these are, whatever their order and by whatever way they were named."""
 
     def fingerprint(self) -> str:
         """Changes whenever the images change: of files their paths, sizes and times; of arrays their bytes."""
@@ -61,6 +66,11 @@ class FileImages:
     def select(self, indices: NDArray[np.int64]) -> "FileImages":
         """Keep the files at `indices`."""
         return FileImages(tuple(self.paths[index] for index in indices))
+
+    def identity(self) -> frozenset[str]:
+        """Paths with every link in their folders followed."""
+        folders = {folder: folder.resolve() for folder in {path.parent for path in self.paths}}
+        return frozenset(str(folders[path.parent] / path.name) for path in self.paths)
 
     def fingerprint(self) -> str:
         """Hash of every file's path, size and time of change."""
@@ -99,6 +109,10 @@ class ArrayImages:
         """Keep the rows at `indices`."""
         rows = indices if self.indices is None else self.indices[indices]
         return ArrayImages(self.array[indices], self.name, rows)
+
+    def identity(self) -> frozenset[str]:
+        """The bytes' hash."""
+        return frozenset({self.fingerprint()})
 
     def fingerprint(self) -> str:
         """Hash of shape and pixels."""

@@ -85,9 +85,10 @@ def kept(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[A
     folder = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
         found = _open_kept(folder)
-        if found.rows.shape == shape:
+        # Rows that could not be read are tried again: the reason may have gone.
+        if found.rows.shape == shape and not found.unreadable:
             return found
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         pass  # not there, or not as it was left: made again below
     _remove(folder)
     with building(folder) as draft:

@@ -54,6 +54,13 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
+
+
 def _open_folder(spec: str, folder: Path) -> Domain:
     entries = _visible(folder)
     bare = [path for path in entries if _is_image(path)]
@@ -71,7 +78,7 @@ def _open_folder(spec: str, folder: Path) -> Domain:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(folders):
-        found = sorted(path for path in name.rglob("*") if _is_image(path))
+        found = sorted(path for path in name.rglob("*") if _is_image(path) and not path.name.startswith("."))
         if not found:
             raise BiwaaError(f"no image in class folder {name}: add images or remove the folder.")
         files += found
@@ -82,7 +89,7 @@ def _open_folder(spec: str, folder: Path) -> Domain:
 
 def _open_list(spec: str, file: Path, root: Path) -> Domain:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise BiwaaError(f"no such list file: {file} ({error.strerror}).") from None
     except UnicodeDecodeError:
@@ -99,16 +106,20 @@ def _open_list(spec: str, file: Path, root: Path) -> Domain:
         raise BiwaaError(f"{file}, line {number}: no label after the path in {text!r}; write `PATH LABEL`.")
     paths = [root / (match[1] if match else line) for _, match, line in parsed]
     for (number, _), path in zip(rows, paths, strict=True):
-        if not path.is_file():
+        if not _exists(path):
+            named = _exists(path.with_name(path.name.rsplit(maxsplit=1)[0])) if " " in path.name else False
+            if named:
+                raise BiwaaError(f"{file}, line {number}: the label {path.name.rsplit()[-1]!r} is no number from 0 up.")
             hint = "" if "@" in spec else f" Name the folder that paths start from with {spec}@ROOT."
             raise BiwaaError(f"{file}, line {number}: no such image: {path}.{hint}")
     images = FileImages(tuple(paths))
     if unlabelled:
         return Domain(spec, images)
-    labels = np.array([int(match[2]) for _, match, _ in parsed if match], dtype=np.int64)
-    for (number, _), label in zip(rows, labels, strict=True):
+    numbers = [int(match[2]) for _, match, _ in parsed if match]
+    for (number, _), label in zip(rows, numbers, strict=True):
         if not 0 <= label < len(rows):
             raise BiwaaError(f"{file}, line {number}: label {label} is out of range; labels count from 0.")
+    labels = np.array(numbers, dtype=np.int64)
     return Domain(spec, images, _list_classes(file, paths, labels), labels)
 
 
@@ -135,7 +146,7 @@ def _open_arrays(spec: str, file: Path, name: str) -> Domain:
                 raise BiwaaError(f"{file} has no array {name}_x; it has {listed(names) or 'none that ends in _x'}.")
             pixels = archive[f"{name}_x"]
             labels = archive.get(f"{name}_y")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise BiwaaError(f"{file} is not readable as arrays: {error}.") from None
     if pixels.ndim == 4 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from biwaa.evaluation.metrics import accuracies, accuracy_by_class
 from biwaa.evaluation.predict import average_views
 from biwaa.files import replacing
 from biwaa.models.saved import SavedModel, load_model
-from biwaa.progress import track
+from biwaa.progress import say, track
 
 
 def stream_predictions(
@@ -46,7 +47,7 @@ def evaluate_run(run: Path, spec: str, device: str, batch_size: int, skip_unread
         BiwaaError: no model, no labels, other classes, or unreadable images that may not be skipped.
     """
     model = load_model(run)
-    domain = match_classes(open_domain(spec), model.classes, other=f"the model of {run}")
+    domain = match_classes(open_domain(spec), model.classes, other=f"the model of {run}", subset=True)
     if domain.labels is None:
         raise BiwaaError(f"{spec} has no labels to score against: `biwaa predict` predicts without.")
     parts: list[Tensor] = []
@@ -55,6 +56,8 @@ def evaluate_run(run: Path, spec: str, device: str, batch_size: int, skip_unread
         parts.append(probabilities)
         unreadable |= bad
     kept, rows = readable(domain, unreadable, skip_unreadable)
+    if not len(rows):
+        raise BiwaaError(f"no image of {spec} can be read.")
     assert kept.labels is not None  # checked above
     every = torch.cat(parts)[torch.from_numpy(rows)]
     shares = accuracy_by_class(every.argmax(dim=1).numpy(), kept.labels, len(model.classes))
@@ -65,7 +68,10 @@ def evaluate_run(run: Path, spec: str, device: str, batch_size: int, skip_unread
         "left_out": len(unreadable),
         "views_an_image": model.transform.crops,
         "accuracy": accuracies(every, kept.labels),
-        "by_class": {name: round(float(share), 6) for name, share in zip(model.classes, shares, strict=True)},
+        "by_class": {
+            name: None if np.isnan(share) else round(float(share), 6)
+            for name, share in zip(model.classes, shares, strict=True)
+        },
     }
 
 
@@ -79,10 +85,12 @@ def predict_paths(run: Path, paths: tuple[str, ...], out: Path, device: str, bat
         BiwaaError: no model, or a path that is neither an image nor a domain.
     """
     model = load_model(run)
+    if out.is_dir():
+        raise BiwaaError(f"{out} is a folder: name the CSV file to write.")
     if not paths:
         raise BiwaaError("name at least one image or folder to predict.")
     written = unreadable = 0
-    with replacing(out) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    with replacing(out) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "confidence"])
         for path in paths:
@@ -95,6 +103,7 @@ def predict_paths(run: Path, paths: tuple[str, ...], out: Path, device: str, bat
                     row = first + offset
                     if row in bad:
                         unreadable += 1
+                        say(f"unreadable: {names[row]} ({bad[row]})")
                         writer.writerow([names[row], "", ""])
                         continue
                     written += 1

@@ -22,7 +22,6 @@ import timm
 import torch
 import torchvision
 from huggingface_hub import constants as hub
-from timm.models import load_pretrained
 from torch import Tensor, nn
 
 from biwaa.errors import BiwaaError, listed
@@ -91,12 +90,33 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
     return Backbone(known, module, features[1], size, tuple(config["mean"]), tuple(config["std"]))
 
 
-def _timm(name: str, image_size: int | None) -> nn.Module:
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=0)
-    config: Any = model.pretrained_cfg
-    if image_size and config.get("fixed_input_size") and image_size != config["input_size"][-1]:
-        model = timm.create_model(name, pretrained=False, num_classes=0, img_size=image_size)
+def _timm(name: str, image_size: int | None, **pretrained: Any) -> nn.Module:
+    config: Any = timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {"num_classes": 0, **pretrained}
+    if image_size and config and config.fixed_input_size and image_size != config.input_size[-1]:
+        options["img_size"] = image_size
+    model: nn.Module = timm.create_model(name, **options)
     return model
+
+
+def _load_through_timm(backbone: Backbone, **source: Any) -> None:
+    """Let timm fetch and convert weights; it passes over names that it does not know, so every matrix is checked.
+
+    Raises:
+        BiwaaError: some matrix is still as random as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        start = _timm(backbone.name, backbone.image_size).state_dict()
+        torch.manual_seed(0)
+        loaded = _timm(backbone.name, backbone.image_size, pretrained=True, **source).state_dict()
+    random = [
+        name for name, tensor in loaded.items()
+        if tensor.ndim > 1 and tensor.unique().numel() > 1 and torch.equal(tensor, start[name])
+    ]  # fmt: skip
+    if random:
+        raise BiwaaError(f"the weights do not fit {backbone.name}: they lack {listed(random, 3)}.")
+    backbone.module.load_state_dict(loaded)
 
 
 def _alexnet() -> nn.Module:
@@ -124,7 +144,15 @@ def load_weights(backbone: Backbone, weights: str) -> str:
         return "random"
     if weights != "auto":
         state = read_state(Path(weights))
-        _fit(backbone, state, weights)
+        try:
+            _fit(backbone, state, weights)
+        except BiwaaError as misfit:
+            if not timm.is_model(backbone.name):
+                raise
+            try:  # timm knows other names of the same weights
+                _load_through_timm(backbone, pretrained_cfg_overlay={"state_dict": state})
+            except Exception:
+                raise misfit from None
         return weights
     if backbone.name in DIGITS:
         raise BiwaaError(f"there are no ImageNet weights for {backbone.name}: pass --weights none to start at random.")
@@ -134,7 +162,7 @@ def load_weights(backbone: Backbone, weights: str) -> str:
             _fit(backbone, state, "torchvision")
             return "torchvision, ImageNet-1k"
         with _hub_if_reachable():
-            load_pretrained(backbone.module, num_classes=0)
+            _load_through_timm(backbone)
         return "hub, " + str(getattr(backbone.module, "pretrained_cfg", {}).get("tag") or backbone.name)
     except Exception as error:  # hub clients raise errors of many libraries; each means that weights are not to be had
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -185,7 +213,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BiwaaError(f"{path} is not a state dict of tensors ({reason}).") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise BiwaaError(f"{path} is not a state dict of tensors.")
     return state
 

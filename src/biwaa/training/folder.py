@@ -7,6 +7,7 @@
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,9 +45,23 @@ class RunFolder:
         """The newest state of the leg in training."""
         return self.path / "checkpoints" / "unfinished.safetensors"
 
+    @property
+    def candidate(self) -> Path:
+        """A state whose own loss is not known yet; it becomes `unfinished` once the next step's is finite."""
+        return self.path / "checkpoints" / "candidate.safetensors"
+
+    @property
+    def replaced(self) -> Path:
+        """The run that --overwrite replaces, until the new one has a model."""
+        return self.path / "replaced"
+
+    def forget_replaced(self) -> None:
+        """The new run has a model: the replaced one may go."""
+        shutil.rmtree(self.replaced, ignore_errors=True)
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file."""
-        write_text(self.path / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def log(self, **entry: Any) -> None:
         """Add a line to log.jsonl."""
@@ -84,7 +99,8 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
     """
     if path.exists() and not path.is_dir():
         raise BiwaaError(f"{path} is a file: name a folder for the run.")
-    if (path / "recipe.yaml").exists():
+    _check_writable(path)
+    if _holds_run(path):
         if resume:
             _same_run(path, recipe, task)
         elif not overwrite:
@@ -98,15 +114,38 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
 def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool) -> RunFolder:
     """Make `path`, which `look` found fit, the folder of this run; without `resume` an earlier run goes."""
     folder = RunFolder(path)
-    if resume and (path / "recipe.yaml").exists():
+    if resume and _holds_run(path):
         return folder
-    for name in CONTENTS:
-        (path / name).unlink(missing_ok=True)
-    shutil.rmtree(path / "checkpoints", ignore_errors=True)
     path.mkdir(parents=True, exist_ok=True)
+    _set_aside(folder)
     folder.write_json("run.json", task)
     write_text(path / "recipe.yaml", dump_recipe(recipe))
     return folder
+
+
+def _holds_run(path: Path) -> bool:
+    return (path / "recipe.yaml").exists() and (path / "run.json").exists()
+
+
+def _check_writable(path: Path) -> None:
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise BiwaaError(f"{path} cannot be made: {existing} is no folder that can be written to.")
+
+
+def _set_aside(folder: RunFolder) -> None:
+    """Keep the run that is there in `replaced`; a failed one without a model never takes the place of a good one."""
+    present = [folder.path / name for name in (*CONTENTS, "checkpoints") if (folder.path / name).exists()]
+    if folder.replaced.exists() and folder.model.exists():
+        shutil.rmtree(folder.replaced)
+    if present and folder.replaced.exists():
+        shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
+        for path in present:
+            path.unlink(missing_ok=True) if not path.is_dir() else None
+    elif present:
+        folder.replaced.mkdir()
+        for path in present:
+            path.rename(folder.replaced / path.name)
 
 
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
@@ -117,10 +156,16 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
         name = changed[0]
         was, now = getattr(earlier, name), getattr(recipe, name)
         raise BiwaaError(f"{path} was trained with {name} = {was}, not {now}: resume with its recipe.yaml, unchanged.")
-    before = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    different = [key for key in task if before.get(key) != task[key]]
+    try:
+        before = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        different = [key for key in ("classes", "source_images", "target_images") if before[key] != task[key]]
+    except (ValueError, KeyError, TypeError):
+        raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:
-        raise BiwaaError(f"{path} holds a run of another task: its {different[0]} differs. Name another folder.")
+        raise BiwaaError(
+            f"{path} holds a run of other images or classes ({different[0]} differ; were files changed since?). "
+            "Name another folder."
+        )
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> None:

@@ -65,6 +65,7 @@ def train_leg(
     method.to(fabric.device)
     optimizer = build_optimizer(network, method, recipe)
     start = _take_up(name, network, method, optimizer, folder)
+    folder.rewind_log(name, start)
     wrapped, stepper = fabric.setup(network, optimizer)
     batches = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
@@ -83,9 +84,12 @@ def train_leg(
             )  # fmt: skip
             figures = watch(step, losses)
             advance(step + 1, figures)
+            if folder.candidate.exists():
+                watch.read(step)  # raises where the step from that state was not finite
+                folder.candidate.replace(folder.unfinished)
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 watch.read(step)
-                save_tensors(folder.unfinished, _state(network, method, optimizer), leg=name, step=step + 1)
+                save_tensors(folder.candidate, _state(network, method, optimizer), leg=name, step=step + 1)
 
 
 def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> Iterator[tuple[Indices, Indices]]:
@@ -113,6 +117,7 @@ def _state(network: Network, method: Method, optimizer: torch.optim.Optimizer) -
 
 def _take_up(name: str, network: Network, method: Method, optimizer: torch.optim.Optimizer, folder: RunFolder) -> int:
     """Load the unfinished state of this leg, if there is one; the step to go on with."""
+    folder.candidate.unlink(missing_ok=True)
     if not folder.unfinished.exists():
         return 0
     state, facts = load_tensors(folder.unfinished)
@@ -171,7 +176,7 @@ class _Watch:
         self.window += values
 
     def _broken(self, name: str, value: float, step: int) -> str:
-        kept = "finished legs are kept"
+        kept = "what earlier legs finished is kept"
         if self.folder.unfinished.exists():
             _, facts = load_tensors(self.folder.unfinished)
             kept = f"the last good state is {self.folder.unfinished} ({facts['leg']}, step {facts['step']})"

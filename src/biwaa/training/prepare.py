@@ -69,7 +69,9 @@ def prepare(source: Domain, target: Domain, recipe: Recipe, fabric: Fabric, skip
             inputs.append(FeatureInputs(torch.from_numpy(found.rows[rows]).to(fabric.device)))
         else:
             inputs.append(PixelInputs(found.rows, rows, transform, recipe.augment, fabric.device))
-    source, target = check_pair(domains[0], domains[1], recipe.batch_size)
+    # Skipping may have emptied a class of the source; of the target no label decides anything here.
+    source, target = domains
+    check_pair(source, Domain(target.spec, target.images), recipe.batch_size)
     standardise: nn.Module = nn.Identity()
     if recipe.freeze_backbone:
         inputs, standardise = _standardised(inputs, recipe)
@@ -100,6 +102,10 @@ def prepare(source: Domain, target: Domain, recipe: Recipe, fabric: Fabric, skip
 
 def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
     resize = recipe.resize or round(backbone.image_size * 8 / 7)
+    if resize < backbone.image_size:
+        raise BiwaaError(
+            f"--resize {resize} is smaller than the {backbone.image_size} pixels that {backbone.name} sees."
+        )
     crops = 1 if recipe.freeze_backbone else recipe.crops
     return Transform(resize, backbone.image_size, backbone.mean, backbone.std, crops)
 

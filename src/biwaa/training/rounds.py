@@ -36,6 +36,8 @@ class Trained:
     """(N, K) what it predicts of the target, on the CPU."""
     average: Tensor | None
     """(N, K) the weighted average over the rounds up to this one; None for the baseline."""
+    fresh: bool
+    """Trained in this sitting, not found finished."""
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted leg."""
 
@@ -75,7 +77,7 @@ def _leg(
     if done.exists():
         say(f"{name} is finished already")
         state, facts = load_tensors(done)
-        return Trained(name, state, state.pop("probabilities"), None, facts["seconds"])
+        return Trained(name, state, state.pop("probabilities"), None, False, facts["seconds"])
     begin = time.perf_counter()
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
@@ -86,4 +88,5 @@ def _leg(
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     save_tensors(done, state | {"probabilities": probabilities}, leg=name, seconds=seconds)
     folder.unfinished.unlink(missing_ok=True)
-    return Trained(name, state, probabilities, None, seconds)
+    folder.candidate.unlink(missing_ok=True)
+    return Trained(name, state, probabilities, None, True, seconds)

@@ -5,8 +5,8 @@
 """
 
 import csv
+import dataclasses
 import io
-import json
 import platform
 import time
 from collections.abc import Sequence
@@ -85,15 +85,19 @@ def adapt(
     legs: list[Trained] = []
     result: dict[str, Any] = {}
     for leg in train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder):
+        if legs:
+            legs[-1] = dataclasses.replace(legs[-1], state={})  # the newest leg's parameters are all that is needed
         legs.append(leg)
-        if leg.name != BASELINE:
-            result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin)
+        # A finished round found again must not put its model in the place of a later one's.
+        if leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
+            result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin, fabric.device.type)
+            folder.forget_replaced()
     say(f"the model is in {folder.path}")
     return Run(folder, result)
 
 
 def _write_outputs(
-    folder: RunFolder, prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float
+    folder: RunFolder, prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float, device: str
 ) -> dict[str, Any]:
     classes = prepared.source.classes or ()
     newest = legs[-1]
@@ -101,7 +105,7 @@ def _write_outputs(
     save_model(folder.model, SavedModel(network, classes, prepared.transform, prepared.backbone.name))
     table = predictions_table(prepared.target.images.names, newest.probabilities, classes)
     write_text(folder.path / "predictions.csv", table)
-    result = _result(prepared, recipe, legs, seconds)
+    result = _result(prepared, recipe, legs, seconds, device)
     folder.write_json("result.json", result)
     return result
 
@@ -117,7 +121,7 @@ def predictions_table(names: Sequence[str], probabilities: torch.Tensor, classes
     return text.getvalue()
 
 
-def _result(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float) -> dict[str, Any]:
+def _result(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float, device: str) -> dict[str, Any]:
     classes = prepared.source.classes or ()
     rounds = [leg for leg in legs if leg.name != BASELINE]
     baseline = next((leg for leg in legs if leg.name == BASELINE), None)
@@ -150,7 +154,7 @@ def _result(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: fl
     result["steps"] = {"a_leg": recipe.steps, "images_a_step": 2 * recipe.batch_size}
     result["seed"] = recipe.seed
     result["versions"] = versions()
-    result["hardware"] = {"device": recipe.device, "threads": torch.get_num_threads(), "machine": platform.machine()}
+    result["hardware"] = {"device": device, "threads": torch.get_num_threads(), "machine": platform.machine()}
     return result
 
 
@@ -187,9 +191,3 @@ def versions() -> dict[str, str]:
     return {"biwaa": __version__, "python": platform.python_version()} | {
         module.__name__: str(module.__version__) for module in modules
     }
-
-
-def read_result(run: Path) -> dict[str, Any]:
-    """A run's result.json."""
-    result: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    return result
