@@ -108,7 +108,7 @@ def draw_samples(run: Run, target: Domain, rounds: int, path: Path, columns: int
     score = {leg: f"{100 * legs[leg]['over_images']:.0f} %" for leg in legs}
     figure = matplotlib.figure.Figure(figsize=(columns * 0.95, rows * 1.35 + 0.5), layout="constrained")
     figure.suptitle(
-        f"digits on photographs, trained on clean digits alone: source-only {score[BASELINE]} right, "
+        f"digits on photographs, labels from clean digits alone: source-only {score[BASELINE]} right, "
         f"adapted {score[f'round {rounds - 1}']}",
         fontsize=11,
     )
