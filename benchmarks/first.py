@@ -1,6 +1,7 @@
 """The first measured table: five PACS tasks frozen, digits both ways end to end, three seeds, and the demo.
 
     python benchmarks/first.py pacs --data-root DIR       what the parts of the method are worth, recipe `paper`
+    python benchmarks/first.py rivals --data-root DIR     the other methods on the same tasks and features, one round
     python benchmarks/first.py digits --data-root DIR     MNIST and USPS with LeNet, recipe `digits`
     python benchmarks/first.py demo                       the demo's gain over five seeds
     python benchmarks/first.py table                      the README's table from the figures
@@ -37,6 +38,7 @@ VARIANTS: dict[str, Recipe] = {
     "dann": dataclasses.replace(FROZEN, rounds=1, baseline=False, method="dann"),
     "weighting": dataclasses.replace(FROZEN, rounds=1, baseline=False, alignment=0.0, separation=0.0),
 }
+RIVALS = ("cdan", "cdan_e", "mdd", "mstn", "deep_coral", "dan", "bnm", "mcc", "self_training")
 COLUMNS = ("source-only", "dann", "weighting", "round 0", "round 1", "round 2", "round 3")
 
 
@@ -58,6 +60,21 @@ def pacs(root: Path, work: Path) -> list[dict[str, Any]]:
                 recipe = dataclasses.replace(variant, seed=seed)
                 trained = legs(source, target, recipe, work / f"pacs_{task.replace('>', '_to_')}_{name}_{seed}")
                 found |= trained if name == "biwaa" else {name: trained["round 0"]}
+            rows.append({"task": task, "seed": seed, "legs": found})
+    return rows
+
+
+def rivals(root: Path, work: Path) -> list[dict[str, Any]]:
+    """Frozen EfficientNet-Lite0: every method that `pacs` leaves out, each as its paper sets it, none tuned."""
+    rows = []
+    for seed in SEEDS:
+        for task in PACS_TASKS:
+            source, target = (str(root / "pacs" / domain) for domain in task.split(">"))
+            found: dict[str, dict[str, float]] = {}
+            for method in RIVALS:
+                recipe = dataclasses.replace(FROZEN, rounds=1, baseline=False, method=method, seed=seed)
+                out = work / f"rivals_{task.replace('>', '_to_')}_{method}_{seed}"
+                found[method] = legs(source, target, recipe, out)["round 0"]
             rows.append({"task": task, "seed": seed, "legs": found})
     return rows
 
@@ -88,12 +105,16 @@ def demo(work: Path) -> list[dict[str, Any]]:
 def table() -> str:
     """Markdown: target accuracy over images in percent, mean and standard deviation over the seeds."""
     results = json.loads(RESULTS.read_text())
-    lines = ["| task | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
-    for name in ("pacs", "digits", "demo"):
-        rows = results.get(name, {}).get("rows", [])
+    parts = _table([results.get(name, {}).get("rows", []) for name in ("pacs", "digits", "demo")], COLUMNS)
+    return parts + "\n\n" + _table([results.get("rivals", {}).get("rows", [])], RIVALS)
+
+
+def _table(groups: list[list[dict[str, Any]]], columns: tuple[str, ...]) -> str:
+    lines = ["| task | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for rows in groups:
         for task in dict.fromkeys(row["task"] for row in rows):
             cells = []
-            for column in COLUMNS:
+            for column in columns:
                 values = [100 * row["legs"][column]["over_images"] for row in rows
                           if row["task"] == task and column in row["legs"]]  # fmt: skip
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -111,17 +132,17 @@ def _processor() -> str:
 
 
 def main(what: Positional[str], data_root: Path = Path("data"), work: Path = Path("runs/first")) -> None:
-    """Measure `what`: pacs, digits or demo; or print the table.
+    """Measure `what`: pacs, rivals, digits or demo; or print the table.
 
     Args:
-        what: pacs, digits, demo or table.
+        what: pacs, rivals, digits, demo or table.
         data_root: where pacs/ and digits.npz lie.
         work: folder for the runs.
     """
     if what == "table":
         print(table())
         return
-    rows = demo(work) if what == "demo" else {"pacs": pacs, "digits": digits}[what](data_root, work)
+    rows = demo(work) if what == "demo" else {"pacs": pacs, "rivals": rivals, "digits": digits}[what](data_root, work)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[what] = {
         "protocol": "last step of each leg, chosen by the schedule; all target images, which were trained on "
