@@ -147,7 +147,7 @@ def test_semantic_loss_of_mstn():
         t = [f[5 + i] for i in range(5) if int(z[5 + i].argmax()) == k]
         zero = torch.zeros(3, dtype=torch.float64)
         cs, ct = 0.3 * sum(s) / len(s) if s else zero, 0.3 * sum(t) / len(t) if t else zero
-        expected += float(((cs - ct) ** 2).sum())
+        expected += float(((cs - ct) ** 2).sum()) / 4
     assert float(mstn.losses(nn.Identity(), batch, 5)["semantic"].value) == pytest.approx(expected, rel=1e-8)
 
 

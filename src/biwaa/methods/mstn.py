@@ -35,5 +35,6 @@ class Mstn(Dann):
         self.source_centroids.copy_(source.detach())
         self.target_centroids.copy_(target.detach())
         ramp = adversarial_ramp(step, self.recipe.adversarial_horizon)
-        losses["semantic"] = Loss((source - target).square().sum(), ramp)
+        # The mean over the classes, not equation 3's sum, which on real features runs off to infinity.
+        losses["semantic"] = Loss((source - target).square().sum(dim=1).mean(), ramp)
         return losses
