@@ -54,6 +54,11 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Every image in `folder` and the folders in it, sorted; hidden files are none."""
+    return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.name.startswith("."))
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.is_file()
@@ -78,7 +83,7 @@ def _open_folder(spec: str, folder: Path) -> Domain:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(folders):
-        found = sorted(path for path in name.rglob("*") if _is_image(path) and not path.name.startswith("."))
+        found = images_below(name)
         if not found:
             raise BiwaaError(f"no image in class folder {name}: add images or remove the folder.")
         files += found

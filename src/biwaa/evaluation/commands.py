@@ -16,7 +16,7 @@ from biwaa.device import open_fabric
 from biwaa.domains.domain import match_classes
 from biwaa.domains.images import SUFFIXES, FileImages, Images
 from biwaa.domains.pixels import decode_batches, readable
-from biwaa.domains.spec import open_domain
+from biwaa.domains.spec import images_below, open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.metrics import accuracies, accuracy_by_class
 from biwaa.evaluation.predict import average_views
@@ -117,7 +117,7 @@ def _images(path: str) -> Images:
     if file.is_file() and file.suffix.lower() in SUFFIXES:
         return FileImages((file,))
     if file.is_dir():
-        found = sorted(entry for entry in file.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
+        found = images_below(file)
         if not found:
             raise BiwaaError(f"no images in {path} (looked for {', '.join(sorted(SUFFIXES))}).")
         return FileImages(tuple(found))

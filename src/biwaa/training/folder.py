@@ -140,8 +140,8 @@ def _set_aside(folder: RunFolder) -> None:
         shutil.rmtree(folder.replaced)
     if present and folder.replaced.exists():
         shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
-        for path in present:
-            path.unlink(missing_ok=True) if not path.is_dir() else None
+        for name in CONTENTS:
+            (folder.path / name).unlink(missing_ok=True)
     elif present:
         folder.replaced.mkdir()
         for path in present:

@@ -70,6 +70,7 @@ def train_leg(
     batches = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
     watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
+    unproven = False  # whether a candidate waits for the loss of the step after it
     network.train()
     method.train()
     with track(name, recipe.steps, "steps", start) as advance:
@@ -84,12 +85,14 @@ def train_leg(
             )  # fmt: skip
             figures = watch(step, losses)
             advance(step + 1, figures)
-            if folder.candidate.exists():
+            if unproven:
                 watch.read(step)  # raises where the step from that state was not finite
                 folder.candidate.replace(folder.unfinished)
+                unproven = False
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 watch.read(step)
                 save_tensors(folder.candidate, _state(network, method, optimizer), leg=name, step=step + 1)
+                unproven = True
 
 
 def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> Iterator[tuple[Indices, Indices]]:
@@ -108,11 +111,15 @@ def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> 
 def _state(network: Network, method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     state |= {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
+    for number, parameter in enumerate(_parameters(optimizer)):
         if parameter in optimizer.state and optimizer.state[parameter].get("momentum_buffer") is not None:
             state[f"momentum.{number}"] = optimizer.state[parameter]["momentum_buffer"]
     return state
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """In the order by which their momentum is numbered in checkpoints."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _take_up(name: str, network: Network, method: Method, optimizer: torch.optim.Optimizer, folder: RunFolder) -> int:
@@ -125,8 +132,7 @@ def _take_up(name: str, network: Network, method: Method, optimizer: torch.optim
         return 0
     network.load_state_dict({key[8:]: value for key, value in state.items() if key.startswith("network.")})
     method.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("method.")})
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
+    for number, parameter in enumerate(_parameters(optimizer)):
         if f"momentum.{number}" in state:
             # In the parameter's own memory layout: the fused optimiser walks both as they lie.
             buffer = torch.empty_like(parameter).copy_(state[f"momentum.{number}"])

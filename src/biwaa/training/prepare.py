@@ -47,8 +47,6 @@ def prepare(source: Domain, target: Domain, recipe: Recipe, fabric: Fabric, skip
     Raises:
         BiwaaError: an image cannot be read, or too few stay; the backbone or its weights are not to be had.
     """
-    if source.labels is None or source.classes is None:
-        raise BiwaaError(f"the source {source.spec} has no labels.")
     if recipe.freeze_backbone and recipe.weights == "none":
         raise BiwaaError("--freeze-backbone with --weights none would freeze random weights: leave one of them out.")
     torch.manual_seed(recipe.seed)

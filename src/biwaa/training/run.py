@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from biwaa import __version__
 from biwaa.device import open_fabric
 from biwaa.domains.domain import Domain, check_pair
+from biwaa.errors import listed
 from biwaa.evaluation.metrics import accuracies, agreement, label_free
 from biwaa.files import write_text
 from biwaa.methods import method_named
@@ -179,8 +180,8 @@ def _warnings(newest: Trained, classes: tuple[str, ...]) -> list[str]:
     if not never:
         return []
     return [
-        f"{len(never)} of {len(classes)} classes are never predicted on the target ({', '.join(never[:5])}"
-        f"{' ..' if len(never) > 5 else ''}): the adaptation may have collapsed. Compare with source-only before use, "
+        f"{len(never)} of {len(classes)} classes are never predicted on the target ({listed(never)}): "
+        "the adaptation may have collapsed. Compare with source-only before use, "
         "and try --separation 0 --alignment 0."
     ]
 
