@@ -28,7 +28,8 @@ from biwaa.demo import run_demo
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.recipe import Recipe, load_recipe
-from biwaa.training.run import adapt, versions
+from biwaa.training.result import versions
+from biwaa.training.run import adapt
 
 RESULTS = Path(__file__).parent / "results" / "first.json"
 SEEDS = (42, 43, 44)

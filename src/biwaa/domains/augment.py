@@ -52,3 +52,9 @@ class Transform:
             steps.append(v2.RandomHorizontalFlip())
         random_view = v2.Compose(steps)
         return torch.stack([random_view(image) for image in pixels])
+
+    def distorted(self, pixels: Tensor, how: Literal["crop_flip", "crop", "none"]) -> Tensor:
+        """`augmented`, then RandAugment and a grey square over part of the image (FixMatch, section 2.3)."""
+        square = v2.RandomErasing(p=1.0, scale=(0.02, 0.25), ratio=(1.0, 1.0), value=127)
+        strong = v2.Compose([v2.RandAugment(num_ops=2, magnitude=10), square])
+        return torch.stack([strong(image) for image in self.augmented(pixels, how)])

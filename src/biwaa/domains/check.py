@@ -1,21 +1,35 @@
-"""What `biwaa check` says: what is in a domain, and whether two of them can be trained on."""
+"""What `biwaa check` says: what is in a domain, whether a benchmark is whole, whether two domains can be trained on."""
 
+from pathlib import Path
+
+from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, empty_classes, find, how_it_should_look
 from biwaa.domains.domain import Domain, check_pair
 from biwaa.domains.pixels import decode, readable
-from biwaa.domains.spec import open_domain
-from biwaa.errors import BiwaaError
+from biwaa.domains.spec import default_data_root, open_domain
+from biwaa.errors import BiwaaError, listed
 from biwaa.progress import track
 
 
-def check_domains(specs: tuple[str, ...], batch_size: int) -> None:
+def check_domains(specs: tuple[str, ...], batch_size: int, data_root: Path | None = None) -> None:
     """Print images and classes of one or two domains, then make sure that all can be read and trained on.
 
+    Args:
+        specs: one domain, source and target, or a catalogued benchmark as a whole.
+        batch_size: of the training to come.
+        data_root: where benchmarks lie; None for $BIWAA_DATA or ./data.
+
     Raises:
-        BiwaaError: a domain cannot be opened, holds unreadable images, or the two cannot be adapted to each other.
+        BiwaaError: a domain cannot be opened, is not the benchmark's, holds unreadable images, or the two
+            cannot be adapted to each other.
     """
+    root = data_root or default_data_root()
+    if len(specs) == 1 and specs[0] in BENCHMARKS and not Path(specs[0]).exists():
+        return _check_benchmark(BENCHMARKS[specs[0]], root)
     if len(specs) not in (1, 2):
         raise BiwaaError("name one domain, or source and target.")
-    domains = [open_domain(spec) for spec in specs]
+    for spec in specs:
+        _check_catalogued(spec, root)
+    domains = [open_domain(spec, root) for spec in specs]
     for domain in domains:
         print("\n".join(_lines(domain)))
     for domain in domains:
@@ -23,6 +37,64 @@ def check_domains(specs: tuple[str, ...], batch_size: int) -> None:
     if len(domains) == 2:
         check_pair(domains[0], domains[1], batch_size)
         print(f"{specs[0]} can be adapted to {specs[1]}")
+    return None
+
+
+def _check_catalogued(spec: str, root: Path) -> None:
+    """Hold a benchmark's domain against its counts; other SPECs pass."""
+    name, _, domain = spec.partition(":")
+    if name not in BENCHMARKS or Path(spec).exists():
+        return
+    entry = BENCHMARKS[name]
+    found = find(entry, domain, root)
+    if found is None:
+        raise BiwaaError(f"{spec} is not below {root}. {how_it_should_look(entry, domain, root)}")
+    wrong = deviations(entry, domain, found)
+    if not wrong:
+        figure = entry.domains[domain].images
+        print(f"{spec}: as the benchmark has it, {figure or len(found.images)} images in {len(entry.classes)} classes")
+        return
+    print("\n".join(_beside(entry, domain, found)))
+    raise BiwaaError(f"{spec} is not the benchmark's: {listed(wrong, 8)}. {how_it_should_look(entry, domain, root)}")
+
+
+def _beside(entry: Benchmark, domain: str, found: Domain) -> list[str]:
+    """Counts of each class, found and expected, where single counts are known."""
+    facts = entry.domains[domain]
+    width = max(map(len, entry.classes))
+    lines = [f"{found.spec}: {len(found.images)} images found, {facts.images or 'an unknown number'} expected"]
+    expected = facts.counts or (None,) * len(entry.classes)
+    for (name, count), should in zip(found.counts().items(), expected, strict=True):
+        mark = "" if count and should in (None, count) else "   <- missing" if not count else f"   <- {should} expected"
+        lines.append(f"  {name:{width}}  {count:6}{mark}")
+    return lines
+
+
+def _check_benchmark(entry: Benchmark, root: Path) -> None:
+    """A line for each domain, the tasks that can run, and what is missing for the others."""
+    print(f"{entry.title}: {len(entry.classes)} classes. {entry.citation}.")
+    print(f"terms: {entry.terms}\nfrom: {entry.where}")
+    if entry.note:
+        print(f"note: {entry.note}")
+    width = max(map(len, entry.domains))
+    lacking: dict[str, str] = {}
+    for domain in entry.domains:
+        found = find(entry, domain, root)
+        if found is None or empty_classes(found):
+            said = "missing" if found is None else f"no image of {listed(empty_classes(found))}"
+            lacking[domain] = said
+        else:
+            wrong = deviations(entry, domain, found)
+            said = f"{len(found.images)} images" + (f"; not the benchmark's: {listed(wrong, 3)}" if wrong else "")
+        print(f"  {domain:{width}}  {said}")
+    able = [task for task in entry.tasks if not {*entry.task(task), f"{entry.task(task)[1]}/test"} & set(lacking)]
+    print(f"tasks that can run: {' '.join(able) or 'none'}")
+    if lacking:
+        domain = next(iter(lacking))
+        raise BiwaaError(
+            f"{entry.name} is not complete below {root}: {', '.join(lacking)}. "
+            f"{domain}: {how_it_should_look(entry, domain, root)}"
+        )
 
 
 def _lines(domain: Domain) -> list[str]:

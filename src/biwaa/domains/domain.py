@@ -23,6 +23,8 @@ class Domain:
     """Names of the classes; None where the images carry no labels."""
     labels: NDArray[np.int64] | None = None
     """(N,) indices into `classes`."""
+    may_lack: tuple[str, ...] = ()
+    """Classes that a benchmark itself has no image of here."""
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
         """Keep the images at `indices` and their labels; the classes stay as they are."""
@@ -77,7 +79,7 @@ def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain,
             f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
         )
     for domain in (source, target):
-        empty = [name for name, count in domain.counts().items() if count == 0]
+        empty = [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
         if empty:
             raise BiwaaError(f"no image of class {listed(empty)} in {domain.spec}: add images or remove the class.")
     target = match_classes(target, source.classes, other=source.spec)

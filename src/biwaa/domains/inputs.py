@@ -24,6 +24,9 @@ class Inputs(Protocol):
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """Training inputs of `rows`, (B, ..) on the device."""
 
+    def strong(self, rows: NDArray[np.int64]) -> Tensor:
+        """Strongly augmented training inputs of `rows`, (B, ..) on the device."""
+
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         """Prediction's inputs of `rows`, (V, B, ..) on the device."""
 
@@ -49,7 +52,14 @@ class PixelInputs:
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """One random view of each image, normalised, channels last."""
-        pixels = self.transform.augmented(self._stored(rows), self.augment).to(self.device, non_blocking=True)
+        return self._ready(self.transform.augmented(self._stored(rows), self.augment))
+
+    def strong(self, rows: NDArray[np.int64]) -> Tensor:
+        """One random view of each image, distorted beyond `augment`."""
+        return self._ready(self.transform.distorted(self._stored(rows), self.augment))
+
+    def _ready(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.to(self.device, non_blocking=True)
         return self.transform.normalise(pixels).contiguous(memory_format=torch.channels_last)
 
     def views(self, rows: NDArray[np.int64]) -> Tensor:
@@ -71,6 +81,10 @@ class FeatureInputs:
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """(B, F)."""
         return self.features[torch.from_numpy(rows).to(self.features.device)]
+
+    def strong(self, rows: NDArray[np.int64]) -> Tensor:
+        """Features have no augmentation."""
+        raise NotImplementedError
 
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         """(1, B, F)."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -83,6 +84,14 @@ def kept(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[A
         fill: writes all rows of the array it is given and returns the unreadable ones.
     """
     folder = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # of several processes one makes it, the others wait
+        return _found_or_made(folder, shape, dtype, fill)
+
+
+def _found_or_made(
+    folder: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]
+) -> Kept:
     try:
         found = _open_kept(folder)
         # Rows that could not be read are tried again: the reason may have gone.

@@ -1,175 +1,59 @@
-"""SPEC -> Domain: a folder of class folders, a folder of images, a list file, or arrays.
+"""SPEC -> Domain: which of the forms a SPEC has; what lies behind it is opened by `sources`, `catalogue`, `hub`."""
 
-Nothing is decoded here; everything that can be wrong with names, labels and files is said here.
-"""
-
+import os
 import re
-import zipfile
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from biwaa.domains.catalogue import BENCHMARKS, open_catalogued
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import SUFFIXES, ArrayImages, FileImages
-from biwaa.errors import BiwaaError, listed
+from biwaa.domains.hub import open_hub
+from biwaa.domains.sources import open_arrays, open_folder, open_list
+from biwaa.errors import BiwaaError
 
-FORMS = "a folder of class folders, a folder of images, LIST.txt[@ROOT], or FILE.npz:NAME"
+FORMS = (
+    "a folder of class folders, a folder of images, LIST.txt[@ROOT], FILE.npz:NAME, "
+    "BENCHMARK:DOMAIN below --data-root, or hf:DATASET[?column=value]"
+)
 
 
-def open_domain(spec: str) -> Domain:
+def default_data_root() -> Path:
+    """Where benchmarks are looked for: $BIWAA_DATA, else ./data."""
+    return Path(os.environ.get("BIWAA_DATA", "data"))
+
+
+def open_domain(spec: str, data_root: Path | None = None) -> Domain:
     """Find a domain's images and labels.
 
     Args:
         spec: a folder of class folders; a folder of bare images (no labels); a list file of `PATH LABEL`
             lines, `LIST.txt@ROOT` naming the folder that its paths start from (else the list's own);
-            `FILE.npz:NAME` for arrays NAME_x and, where there are labels, NAME_y.
+            `FILE.npz:NAME` for arrays NAME_x and, where there are labels, NAME_y; `BENCHMARK:DOMAIN` of the
+            catalogue; `hf:DATASET[?column=value]` for a Hugging Face data set.
+        data_root: the folder that holds catalogued benchmarks; None for $BIWAA_DATA or ./data.
 
     Raises:
         BiwaaError: there is no such thing, or what is in it cannot be used.
     """
+    if spec.startswith("hf:"):
+        return open_hub(spec)
     arrays = re.fullmatch(r"(.+\.npz):([^:/\\]+)", spec)
     if arrays:
-        return _open_arrays(spec, Path(arrays[1]).expanduser(), arrays[2])
+        return open_arrays(spec, Path(arrays[1]).expanduser(), arrays[2])
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _open_folder(spec, path)
+        return open_folder(spec, path)
     listing = re.fullmatch(r"(.+\.txt)(?:@(.+))?", spec)
     if listing:
         file = Path(listing[1]).expanduser()
-        return _open_list(spec, file, Path(listing[2]).expanduser() if listing[2] else file.parent)
+        return open_list(spec, file, Path(listing[2]).expanduser() if listing[2] else file.parent)
     if path.suffix == ".npz":
         raise BiwaaError(f"{spec} does not say which arrays to take: write {spec}:NAME for NAME_x and NAME_y.")
     if path.exists():
         raise BiwaaError(f"{spec} is a single file: a domain is {FORMS}.")
+    named = re.fullmatch(r"([\w-]+):(.+)", spec)
+    if named:
+        return open_catalogued(named[1], named[2], data_root or default_data_root())
+    if spec in BENCHMARKS:
+        domains = ", ".join(f"{spec}:{domain}" for domain in BENCHMARKS[spec].domains)
+        raise BiwaaError(f"{spec} is a whole benchmark: name one of its domains, {domains}.")
     raise BiwaaError(f"no such folder: {spec}. A domain is {FORMS}.")
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Every image in `folder` and the folders in it, sorted; hidden files are none."""
-    return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.name.startswith("."))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a zero byte
-        return False
-
-
-def _open_folder(spec: str, folder: Path) -> Domain:
-    entries = _visible(folder)
-    bare = [path for path in entries if _is_image(path)]
-    # The benchmarks number their classes by the alphabet, upper and lower case alike.
-    folders = sorted((path for path in entries if path.is_dir()), key=lambda path: (path.name.casefold(), path.name))
-    if not folders:
-        if not bare:
-            raise BiwaaError(f"no images in {spec} (looked for {', '.join(sorted(SUFFIXES))}).")
-        return Domain(spec, FileImages(tuple(bare)))
-    if bare:
-        raise BiwaaError(
-            f"{spec} holds class folders and also images of no class ({listed([path.name for path in bare], 3)}): "
-            "move those images away or into a class folder."
-        )
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(folders):
-        found = images_below(name)
-        if not found:
-            raise BiwaaError(f"no image in class folder {name}: add images or remove the folder.")
-        files += found
-        labels += [label] * len(found)
-    classes = tuple(path.name for path in folders)
-    return Domain(spec, FileImages(tuple(files)), classes, np.array(labels, dtype=np.int64))
-
-
-def _open_list(spec: str, file: Path, root: Path) -> Domain:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise BiwaaError(f"no such list file: {file} ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise BiwaaError(f"{file} is not a text file in UTF-8.") from None
-    rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise BiwaaError(f"{file} is empty: it needs a line `PATH LABEL` for each image.")
-    # The label is the last word; all before it is the path, spaces included.
-    parsed = [(number, re.fullmatch(r"(.+?)\s+([+-]?\d+)", line), line) for number, line in rows]
-    unlabelled = [number for number, match, _ in parsed if match is None]
-    if unlabelled and len(unlabelled) < len(rows):
-        number = unlabelled[0]
-        text = lines[number - 1].strip()
-        raise BiwaaError(f"{file}, line {number}: no label after the path in {text!r}; write `PATH LABEL`.")
-    paths = [root / (match[1] if match else line) for _, match, line in parsed]
-    for (number, _), path in zip(rows, paths, strict=True):
-        if not _exists(path):
-            named = _exists(path.with_name(path.name.rsplit(maxsplit=1)[0])) if " " in path.name else False
-            if named:
-                raise BiwaaError(f"{file}, line {number}: the label {path.name.rsplit()[-1]!r} is no number from 0 up.")
-            hint = "" if "@" in spec else f" Name the folder that paths start from with {spec}@ROOT."
-            raise BiwaaError(f"{file}, line {number}: no such image: {path}.{hint}")
-    images = FileImages(tuple(paths))
-    if unlabelled:
-        return Domain(spec, images)
-    numbers = [int(match[2]) for _, match, _ in parsed if match]
-    for (number, _), label in zip(rows, numbers, strict=True):
-        if not 0 <= label < len(rows):
-            raise BiwaaError(f"{file}, line {number}: label {label} is out of range; labels count from 0.")
-    labels = np.array(numbers, dtype=np.int64)
-    return Domain(spec, images, _list_classes(file, paths, labels), labels)
-
-
-def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """Names of a list's classes: the images' folders where these and the labels go one to one, else the numbers."""
-    total = int(labels.max()) + 1
-    absent = sorted(set(range(total)) - set(labels.tolist()))
-    if absent:
-        names = listed([str(label) for label in absent])
-        raise BiwaaError(f"{file}: no image has label {names}, though labels go up to {total - 1} (out of range?).")
-    pairs = Counter(zip(labels.tolist(), (path.parent.name for path in paths), strict=True))
-    if len(pairs) == total and len({name for _, name in pairs}) == total:
-        return tuple(name for _, name in sorted(pairs))
-    return tuple(str(label) for label in range(total))
-
-
-def _open_arrays(spec: str, file: Path, name: str) -> Domain:
-    if not file.is_file():
-        raise BiwaaError(f"no such file: {file}.")
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            if f"{name}_x" not in archive:
-                names = sorted(key[:-2] for key in archive if key.endswith("_x"))
-                raise BiwaaError(f"{file} has no array {name}_x; it has {listed(names) or 'none that ends in _x'}.")
-            pixels = archive[f"{name}_x"]
-            labels = archive.get(f"{name}_y")
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise BiwaaError(f"{file} is not readable as arrays: {error}.") from None
-    if pixels.ndim == 4 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[-1] != 3):
-        raise BiwaaError(
-            f"{file}: {name}_x is {pixels.dtype} of shape {pixels.shape}; it must be uint8 from 0 to 255 "
-            "of shape (images, height, width) or (images, height, width, 3)."
-        )
-    if len(pixels) == 0:
-        raise BiwaaError(f"{file}: {name}_x holds no image.")
-    images = ArrayImages(pixels, name)
-    if labels is None:
-        return Domain(spec, images)
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
-        raise BiwaaError(f"{file}: {name}_y must be {len(pixels)} whole numbers, not {labels.dtype} {labels.shape}.")
-    labels = labels.astype(np.int64)
-    if labels.min() < 0 or labels.max() >= len(labels):
-        raise BiwaaError(
-            f"{file}: {name}_y has label {labels.min() if labels.min() < 0 else labels.max()}, out of range."
-        )
-    return Domain(spec, images, tuple(str(label) for label in range(int(labels.max()) + 1)), labels)

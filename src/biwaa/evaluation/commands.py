@@ -16,7 +16,8 @@ from biwaa.device import open_fabric
 from biwaa.domains.domain import match_classes
 from biwaa.domains.images import SUFFIXES, FileImages, Images
 from biwaa.domains.pixels import decode_batches, readable
-from biwaa.domains.spec import images_below, open_domain
+from biwaa.domains.sources import images_below
+from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.metrics import accuracies, accuracy_by_class
 from biwaa.evaluation.predict import average_views
@@ -40,14 +41,16 @@ def stream_predictions(
             advance(done)
 
 
-def evaluate_run(run: Path, spec: str, device: str, batch_size: int, skip_unreadable: bool) -> dict[str, Any]:
+def evaluate_run(
+    run: Path, spec: str, device: str, batch_size: int, skip_unreadable: bool, data_root: Path | None = None
+) -> dict[str, Any]:
     """Accuracy of a run's model on a labelled domain, over images, over classes and by class.
 
     Raises:
         BiwaaError: no model, no labels, other classes, or unreadable images that may not be skipped.
     """
     model = load_model(run)
-    domain = match_classes(open_domain(spec), model.classes, other=f"the model of {run}", subset=True)
+    domain = match_classes(open_domain(spec, data_root), model.classes, other=f"the model of {run}", subset=True)
     if domain.labels is None:
         raise BiwaaError(f"{spec} has no labels to score against: `biwaa predict` predicts without.")
     parts: list[Tensor] = []

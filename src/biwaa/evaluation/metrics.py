@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biwaa.methods.mcc import entropy
+
 
 def accuracy_over_images(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
     """Share of images whose predicted class is right, in [0, 1]."""
@@ -39,13 +41,17 @@ def label_free(probabilities: Tensor, classes: tuple[str, ...]) -> dict[str, Any
     Returns:
         mean_confidence; mean_entropy in nats; predicted_share of each class.
     """
-    entropy = -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=1)
     shares = probabilities.argmax(dim=1).bincount(minlength=len(classes)) / len(probabilities)
     return {
         "mean_confidence": round(float(probabilities.amax(dim=1).mean()), 6),
-        "mean_entropy": round(float(entropy.mean()), 6),
+        "mean_entropy": round(float(entropy(probabilities).mean()), 6),
         "predicted_share": {name: round(share, 6) for name, share in zip(classes, shares.tolist(), strict=True)},
     }
+
+
+def total_variation(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """Half the sum of |p - q| over two (K,) distributions: the share that would have to change class, in [0, 1]."""
+    return round(float(np.abs(p - q).sum() / 2), 6)
 
 
 def agreement(a: Tensor, b: Tensor) -> float:

@@ -7,6 +7,8 @@ from biwaa.methods.cdan import Cdan, CdanE
 from biwaa.methods.dan import Dan
 from biwaa.methods.dann import Dann
 from biwaa.methods.deep_coral import DeepCoral
+from biwaa.methods.fixmatch import FixMatch
+from biwaa.methods.linear_probe import LinearProbe
 from biwaa.methods.mcc import Mcc
 from biwaa.methods.mdd import Mdd
 from biwaa.methods.method import Method
@@ -17,6 +19,7 @@ from biwaa.methods.source_only import SourceOnly
 METHODS: dict[str, type[Method]] = {
     "biwaa": Biwaa,
     "source_only": SourceOnly,
+    "linear_probe": LinearProbe,
     "dann": Dann,
     "cdan": Cdan,
     "cdan_e": CdanE,
@@ -27,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "deep_coral": DeepCoral,
     "dan": Dan,
     "self_training": SelfTraining,
+    "fixmatch": FixMatch,
 }
 
 

@@ -39,5 +39,5 @@ def class_confusion(logits: Tensor, temperature: float = TEMPERATURE) -> Tensor:
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """(B, K) -> (B,) in nats."""
-    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=1)
+    """(.., K) -> (..) in nats."""
+    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=-1)

@@ -22,6 +22,8 @@ class Batch(NamedTuple):
     target: Output
     target_rows: Tensor
     """(B,) which target images these are."""
+    strong: Output | None = None
+    """The target's strongly augmented views, for methods that ask for them."""
 
 
 class Loss(NamedTuple):
@@ -36,6 +38,12 @@ class Method(nn.Module):
 
     sees_target: ClassVar[bool] = True
     """False: the target is not even passed through the network."""
+    strong_view: ClassVar[bool] = False
+    """True: strongly augmented views of the target go through the network too; needs images, not features."""
+    frozen: ClassVar[bool] = False
+    """True: the backbone is never trained."""
+    bottleneck: ClassVar[bool] = True
+    """False: the classifier stands on the backbone's features themselves."""
 
     def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
         """Start a round.

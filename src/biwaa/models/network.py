@@ -45,14 +45,14 @@ class Standardise(nn.Module):
 class Network(nn.Module):
     """Images, or features of a frozen backbone, to bottleneck features and logits."""
 
-    def __init__(self, backbone: nn.Module, inputs: int, bottleneck: int, classes: int) -> None:
-        """Put a bottleneck (inputs -> bottleneck) and a classifier (bottleneck -> classes) on `backbone`."""
+    def __init__(self, backbone: nn.Module, inputs: int, bottleneck: int | None, classes: int) -> None:
+        """Put a bottleneck (inputs -> bottleneck; None for none) and a classifier to `classes` on `backbone`."""
         super().__init__()
         self.backbone = backbone
         self.standardise: nn.Module = nn.Identity()
-        self.bottleneck = nn.Linear(inputs, bottleneck)
-        self.classifier = nn.Linear(bottleneck, classes)
-        start_new_layers(self.bottleneck, self.classifier)
+        self.bottleneck: nn.Module = nn.Linear(inputs, bottleneck) if bottleneck else nn.Identity()
+        self.classifier = nn.Linear(bottleneck or inputs, classes)
+        start_new_layers(*(layer for layer in (self.bottleneck, self.classifier) if isinstance(layer, nn.Linear)))
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, 3, H, W) or (B, F) -> features and logits."""

@@ -36,7 +36,7 @@ def save_model(path: Path, model: SavedModel) -> None:
     facts = {
         "format": FORMAT,
         "backbone": model.backbone,
-        "bottleneck": model.network.bottleneck.out_features,
+        "bottleneck": getattr(model.network.bottleneck, "out_features", None),
         "standardised": standardised,
         "classes": list(model.classes),
         "transform": dataclasses.asdict(model.transform),

@@ -159,6 +159,7 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     try:
         before = json.loads((path / "run.json").read_text(encoding="utf-8"))
         different = [key for key in ("classes", "source_images", "target_images") if before[key] != task[key]]
+        different += ["held_out_images"] * (before.get("held_out_images") != task.get("held_out_images"))
     except (ValueError, KeyError, TypeError):
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:

@@ -81,7 +81,7 @@ def train_leg(
                 network, method, stepper,
                 (data.source.batch(source_rows), labels[on_device[0]]),
                 (data.target.batch(target_rows) if method.sees_target else labels[:0], on_device[1]),
-                step, fabric.backward, wrapped,
+                step, fabric.backward, wrapped, data.target.strong(target_rows) if method.strong_view else None,
             )  # fmt: skip
             figures = watch(step, losses)
             advance(step + 1, figures)

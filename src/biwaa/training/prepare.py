@@ -15,7 +15,9 @@ from biwaa.domains.augment import Transform
 from biwaa.domains.domain import Domain, check_pair
 from biwaa.domains.inputs import FeatureInputs, Inputs, PixelInputs
 from biwaa.domains.pixels import keep_pixels, readable
+from biwaa.domains.shift import shifted_rows
 from biwaa.errors import BiwaaError
+from biwaa.methods import method_named
 from biwaa.models.backbone import Backbone, build_backbone, load_weights
 from biwaa.models.features import keep_features
 from biwaa.models.network import Network, Standardise
@@ -31,6 +33,9 @@ class Prepared:
     target: Domain
     """Both without what was left out; the target's labels, if any, are for evaluation alone."""
     data: Data
+    held_out: Domain | None
+    """Target images that training gets nothing of, to be scored beside the others."""
+    held_out_inputs: Inputs | None
     transform: Transform
     backbone: Backbone
     weights: str
@@ -41,34 +46,53 @@ class Prepared:
     """From a leg's trained state to a network that takes images."""
 
 
-def prepare(source: Domain, target: Domain, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -> Prepared:
+def prepare(
+    source: Domain,
+    target: Domain,
+    recipe: Recipe,
+    fabric: Fabric,
+    skip_unreadable: bool,
+    held_out: Domain | None = None,
+) -> Prepared:
     """Decode, build and check all that training needs.
 
     Raises:
         BiwaaError: an image cannot be read, or too few stay; the backbone or its weights are not to be had.
     """
+    method = method_named(recipe.method)
+    if method.strong_view and recipe.freeze_backbone:
+        raise BiwaaError(f"{recipe.method} needs images to augment: it does not go with --freeze-backbone.")
     if recipe.freeze_backbone and recipe.weights == "none":
-        raise BiwaaError("--freeze-backbone with --weights none would freeze random weights: leave one of them out.")
+        raise BiwaaError(
+            f"{'a linear probe' if method.frozen else '--freeze-backbone'} with --weights none would freeze random "
+            "weights: leave one of them out."
+        )
     torch.manual_seed(recipe.seed)
     backbone = build_backbone(recipe.backbone, recipe.image_size)
     weights = load_weights(backbone, recipe.weights)
     transform = _transform(backbone, recipe)
     domains: list[Domain] = []
     inputs: list[Inputs] = []
+    opened = [domain for domain in (source, target, held_out) if domain]
     kept = [
         keep_features(domain, backbone, transform, fabric) if recipe.freeze_backbone
         else keep_pixels(domain, transform.resize)
-        for domain in (source, target)
+        for domain in opened
     ]  # fmt: skip
-    for domain, found in zip((source, target), kept, strict=True):
+    shifts = (recipe.source_shift, recipe.target_shift, "none")
+    for domain, found, shift in zip(opened, kept, shifts, strict=False):
         left, rows = readable(domain, found.unreadable, skip_unreadable)
+        # An experiment's own making, before training: the one place where labels say which target images there are.
+        chosen = shifted_rows(left, shift)
+        left, rows = left.select(chosen), rows[chosen]
         domains.append(left)
         if recipe.freeze_backbone:
             inputs.append(FeatureInputs(torch.from_numpy(found.rows[rows]).to(fabric.device)))
         else:
             inputs.append(PixelInputs(found.rows, rows, transform, recipe.augment, fabric.device))
     # Skipping may have emptied a class of the source; of the target no label decides anything here.
-    source, target = domains
+    source, target = domains[:2]
+    held_out = domains[2] if held_out else None
     check_pair(source, Domain(target.spec, target.images), recipe.batch_size)
     standardise: nn.Module = nn.Identity()
     if recipe.freeze_backbone:
@@ -76,6 +100,7 @@ def prepare(source: Domain, target: Domain, recipe: Recipe, fabric: Fabric, skip
     assert source.labels is not None  # check_pair made sure of both
     assert source.classes is not None
     data = Data(inputs[0], source.labels, inputs[1], len(source.classes))
+    width = recipe.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:
         torch.manual_seed(seed)
@@ -85,17 +110,20 @@ def prepare(source: Domain, target: Domain, recipe: Recipe, fabric: Fabric, skip
             module = build_backbone(recipe.backbone, recipe.image_size).module
         else:
             module = copy.deepcopy(backbone.module)
-        return Network(module, backbone.features, recipe.bottleneck, data.classes)
+        return Network(module, backbone.features, width, data.classes)
 
     def whole_network(state: dict[str, torch.Tensor]) -> Network:
-        network = Network(copy.deepcopy(backbone.module).cpu(), backbone.features, recipe.bottleneck, data.classes)
+        network = Network(copy.deepcopy(backbone.module).cpu(), backbone.features, width, data.classes)
         missing, unexpected = network.load_state_dict(state, strict=not recipe.freeze_backbone)
         if unexpected or any(not name.startswith("backbone.") for name in missing):
             raise BiwaaError(f"a checkpoint does not fit the recipe: {missing + unexpected}.")
         network.standardise = standardise.cpu()
         return network.eval()
 
-    return Prepared(source, target, data, transform, backbone, weights, fresh_network, whole_network)
+    held_out_inputs = inputs[2] if held_out else None
+    return Prepared(
+        source, target, data, held_out, held_out_inputs, transform, backbone, weights, fresh_network, whole_network
+    )
 
 
 def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
@@ -111,7 +139,8 @@ def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
 def _standardised(inputs: list[Inputs], recipe: Recipe) -> tuple[list[Inputs], nn.Module]:
     """Standardise both domains' features; the target's standardisation stays with the model."""
     features = [entry.features for entry in inputs if isinstance(entry, FeatureInputs)]
-    own = [Standardise.of(part) for part in features]
+    own = [Standardise.of(part) for part in features[:2]]
     if recipe.statistics == "source":
         own = [own[0], own[0]]
-    return [FeatureInputs(of(part)) for of, part in zip(own, features, strict=True)], own[1]
+    of_each = [own[0], own[1], own[1]][: len(features)]  # held-out images are the target's
+    return [FeatureInputs(of(part)) for of, part in zip(of_each, features, strict=True)], own[1]

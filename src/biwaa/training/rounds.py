@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from biwaa.domains.inputs import Inputs
 from biwaa.evaluation.predict import predict
 from biwaa.functional import average_rounds
 from biwaa.methods import method_named
@@ -38,12 +39,19 @@ class Trained:
     """(N, K) the weighted average over the rounds up to this one; None for the baseline."""
     fresh: bool
     """Trained in this sitting, not found finished."""
+    held_out: Tensor | None
+    """(M, K) what it predicts of the held-out target images, where there are any."""
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted leg."""
 
 
 def train_rounds(
-    data: Data, fresh_network: Callable[[int], Network], recipe: Recipe, fabric: Fabric, folder: RunFolder
+    data: Data,
+    fresh_network: Callable[[int], Network],
+    recipe: Recipe,
+    fabric: Fabric,
+    folder: RunFolder,
+    held_out: Inputs | None = None,
 ) -> Iterator[Trained]:
     """Train leg after leg, taking up finished ones from the folder.
 
@@ -53,40 +61,48 @@ def train_rounds(
         recipe: all settings.
         fabric: device and precision.
         folder: takes log and checkpoints.
+        held_out: target images to predict beside those that are trained on.
 
     Yields:
         Every leg once it is finished and kept.
     """
-    if recipe.baseline and recipe.method != "source_only":
+    if recipe.baseline and method_named(recipe.method).sees_target:
         settings = dataclasses.replace(recipe, method="source_only")
-        yield _leg(BASELINE, recipe.seed, data, None, fresh_network, settings, fabric, folder)
+        yield _leg(BASELINE, recipe.seed, data, None, fresh_network, settings, fabric, folder, held_out)
     rounds: list[Tensor] = []
     for number in range(recipe.rounds):
-        previous = average_rounds(torch.stack(rounds), recipe.round_update) if rounds else None
+        previous = average_rounds(torch.stack(rounds), recipe.round_update) if rounds and recipe.iterate else None
         seed = recipe.seed + 100 * number
-        leg = _leg(f"round {number}", seed, data, previous, fresh_network, recipe, fabric, folder)
+        leg = _leg(f"round {number}", seed, data, previous, fresh_network, recipe, fabric, folder, held_out)
         rounds.append(leg.probabilities)
-        yield dataclasses.replace(leg, average=average_rounds(torch.stack(rounds), recipe.round_update))
+        update = recipe.round_update if recipe.iterate else 0.0  # of independent rounds none is the better informed
+        yield dataclasses.replace(leg, average=average_rounds(torch.stack(rounds), update))
 
 
 def _leg(
     name: str, seed: int, data: Data, previous: Tensor | None,
     fresh_network: Callable[[int], Network], recipe: Recipe, fabric: Fabric, folder: RunFolder,
+    held_out: Inputs | None,
 ) -> Trained:  # fmt: skip
     done = folder.leg(name)
     if done.exists():
         say(f"{name} is finished already")
         state, facts = load_tensors(done)
-        return Trained(name, state, state.pop("probabilities"), None, False, facts["seconds"])
+        predictions = state.pop("probabilities"), None, False, state.pop("held_out", None)
+        return Trained(name, state, *predictions, facts["seconds"])
     begin = time.perf_counter()
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
     method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
     train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
     probabilities = predict(network, data.target, recipe.batch_size, fabric, f"{name}: predicting")
+    predicted = {"probabilities": probabilities}
+    if held_out:
+        what = f"{name}: predicting held-out images"
+        predicted["held_out"] = predict(network, held_out, recipe.batch_size, fabric, what)
     seconds = round(time.perf_counter() - begin, 2)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-    save_tensors(done, state | {"probabilities": probabilities}, leg=name, seconds=seconds)
+    save_tensors(done, state | predicted, leg=name, seconds=seconds)
     folder.unfinished.unlink(missing_ok=True)
     folder.candidate.unlink(missing_ok=True)
-    return Trained(name, state, probabilities, None, True, seconds)
+    return Trained(name, state, probabilities, None, True, predicted.get("held_out"), seconds)

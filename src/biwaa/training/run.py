@@ -1,33 +1,22 @@
 """The whole run: from two domains to a folder with a model, its predictions and what they are worth.
 
-- labels of the target, where there are any, are opened here and only after a leg is trained
+- labels of the target, where there are any, are used after a leg is trained (`result.py`) and never before
 - outputs are renewed after every round: whatever happens later, the last finished round's model is there
 """
 
 import csv
 import dataclasses
 import io
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning_fabric
-import numpy as np
-import PIL
-import safetensors
-import timm
 import torch
-import torchvision
-from numpy.typing import NDArray
 
-from biwaa import __version__
 from biwaa.device import open_fabric
-from biwaa.domains.domain import Domain, check_pair
-from biwaa.errors import listed
-from biwaa.evaluation.metrics import accuracies, agreement, label_free
+from biwaa.domains.domain import Domain, check_pair, match_classes
 from biwaa.files import write_text
 from biwaa.methods import method_named
 from biwaa.models.saved import SavedModel, save_model
@@ -35,6 +24,7 @@ from biwaa.progress import say
 from biwaa.recipe import Recipe
 from biwaa.training.folder import RunFolder, claim, look
 from biwaa.training.prepare import Prepared, prepare
+from biwaa.training.result import describe
 from biwaa.training.rounds import BASELINE, Trained, train_rounds
 
 
@@ -54,6 +44,7 @@ def adapt(
     resume: bool = False,
     overwrite: bool = False,
     skip_unreadable: bool = False,
+    held_out: Domain | None = None,
 ) -> Run:
     """Train on labelled `source` and unlabelled `target`; leave everything in `out`.
 
@@ -65,27 +56,34 @@ def adapt(
         resume: go on with an interrupted run of the same recipe and domains.
         overwrite: replace a run that lies there.
         skip_unreadable: leave out images that cannot be decoded instead of stopping.
+        held_out: labelled images of the target's place that training gets nothing of; scored beside the others.
 
     Raises:
         BiwaaError: anything the user can mend; see the message.
     """
-    method_named(recipe.method)
+    if method_named(recipe.method).frozen and not recipe.freeze_backbone:
+        recipe = dataclasses.replace(recipe, freeze_backbone=True)
     source, target = check_pair(source, target, recipe.batch_size)
-    task = {
+    if held_out:
+        held_out = match_classes(held_out, source.classes or (), other=source.spec, subset=True)
+    task: dict[str, Any] = {
         "source": source.spec,
         "target": target.spec,
         "classes": list(source.classes or ()),
         "source_images": source.images.fingerprint(),
         "target_images": target.images.fingerprint(),
     }
+    if held_out:
+        task |= {"held_out": held_out.spec, "held_out_images": held_out.images.fingerprint()}
     look(out, recipe, task, resume, overwrite)
     fabric = open_fabric(recipe.device, recipe.precision)
-    prepared = prepare(source, target, recipe, fabric, skip_unreadable)
+    prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
     folder = claim(out, recipe, task, resume)
     begin = time.perf_counter()
     legs: list[Trained] = []
     result: dict[str, Any] = {}
-    for leg in train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder):
+    trained = train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder, prepared.held_out_inputs)
+    for leg in trained:
         if legs:
             legs[-1] = dataclasses.replace(legs[-1], state={})  # the newest leg's parameters are all that is needed
         legs.append(leg)
@@ -106,7 +104,7 @@ def _write_outputs(
     save_model(folder.model, SavedModel(network, classes, prepared.transform, prepared.backbone.name))
     table = predictions_table(prepared.target.images.names, newest.probabilities, classes)
     write_text(folder.path / "predictions.csv", table)
-    result = _result(prepared, recipe, legs, seconds, device)
+    result = describe(prepared, recipe, legs, seconds, device)
     folder.write_json("result.json", result)
     return result
 
@@ -120,75 +118,3 @@ def predictions_table(names: Sequence[str], probabilities: torch.Tensor, classes
     for name, index, value in zip(names, label.tolist(), confidence.tolist(), strict=True):
         writer.writerow([name, classes[index], f"{value:.4f}"])
     return text.getvalue()
-
-
-def _result(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float, device: str) -> dict[str, Any]:
-    classes = prepared.source.classes or ()
-    rounds = [leg for leg in legs if leg.name != BASELINE]
-    baseline = next((leg for leg in legs if leg.name == BASELINE), None)
-    newest = rounds[-1]
-    free = label_free(newest.probabilities, classes)
-    if baseline:
-        free["agreement_with_source_only"] = round(agreement(newest.probabilities, baseline.probabilities), 6)
-    if len(rounds) > 1:
-        free["agreement_with_round_before"] = round(agreement(newest.probabilities, rounds[-2].probabilities), 6)
-    result: dict[str, Any] = {
-        "finished": len(rounds) == recipe.rounds,
-        "source": {"spec": prepared.source.spec, "images": len(prepared.source.images)},
-        "target": {"spec": prepared.target.spec, "images": len(prepared.target.images)},
-        "classes": list(classes),
-        "model": {
-            "checkpoint": f"last step of {newest.name}",
-            "chosen_by": "the schedule: the last round's last step, no labels",
-            "backbone": prepared.backbone.name,
-            "weights": prepared.weights,
-            "frozen": recipe.freeze_backbone,
-            "batch_norm": "frozen" if recipe.freeze_backbone else "batch statistics apart, running averages shared",
-        },
-        "label_free": free,
-        "warnings": _warnings(newest, classes),
-    }
-    labels = prepared.target.labels
-    if labels is not None:
-        result["accuracy"] = _accuracy(legs, rounds, labels, recipe)
-    result["seconds"] = {"this_sitting": round(seconds, 2)} | {leg.name: leg.seconds for leg in legs}
-    result["steps"] = {"a_leg": recipe.steps, "images_a_step": 2 * recipe.batch_size}
-    result["seed"] = recipe.seed
-    result["versions"] = versions()
-    result["hardware"] = {"device": device, "threads": torch.get_num_threads(), "machine": platform.machine()}
-    return result
-
-
-def _accuracy(legs: list[Trained], rounds: list[Trained], labels: NDArray[np.int64], recipe: Recipe) -> dict[str, Any]:
-    every = {leg.name: accuracies(leg.probabilities, labels) for leg in legs}
-    newest = rounds[-1]
-    assert newest.average is not None  # rounds have one
-    best = max((leg.name for leg in rounds), key=lambda name: every[name]["over_images"])
-    return {
-        "split": "all target images, the same that were trained on without labels",
-        "seeds": [recipe.seed],
-        "adapted": every[newest.name] | {"checkpoint": f"last step of {newest.name}", "chosen_by": "the schedule"},
-        "average_of_rounds": accuracies(newest.average, labels),
-        "legs": every,
-        "oracle_best_round": every[best] | {"checkpoint": f"last step of {best}", "chosen_by": "target labels"},
-    }
-
-
-def _warnings(newest: Trained, classes: tuple[str, ...]) -> list[str]:
-    counts = newest.probabilities.argmax(dim=1).bincount(minlength=len(classes))
-    never = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
-    if not never:
-        return []
-    return [
-        f"{len(never)} of {len(classes)} classes are never predicted on the target ({listed(never)}): "
-        "the adaptation may have collapsed. Compare with source-only before use, "
-        "and try --separation 0 --alignment 0."
-    ]
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that a figure depends on."""
-    modules = (torch, torchvision, timm, lightning_fabric, safetensors, np, PIL)
-    return {"biwaa": __version__, "python": platform.python_version()} | {
-        module.__name__: str(module.__version__) for module in modules
-    }

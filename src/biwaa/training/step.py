@@ -49,6 +49,7 @@ def training_step(
     step: int,
     backward: Callable[[Tensor], object] = torch.Tensor.backward,
     forward: Callable[[Tensor], Output] | None = None,
+    strong: Tensor | None = None,
 ) -> dict[str, Loss]:
     """Renew network, method and optimiser by one step.
 
@@ -61,6 +62,7 @@ def training_step(
         step: from 0.
         backward: how to backpropagate (Fabric's scales mixed precision).
         forward: how to call the network (Fabric's wrapper); None calls it as it is.
+        strong: strongly augmented target inputs (B, ..), where the method asks for them.
 
     Returns:
         The losses, still on the device.
@@ -70,7 +72,7 @@ def training_step(
     from_source = forward(source[0])
     # A method that does not see the target gets an empty one.
     from_target = forward(target[0]) if method.sees_target else Output(from_source[0][:0], from_source[1][:0])
-    batch = Batch(from_source, source[1], from_target, target[1])
+    batch = Batch(from_source, source[1], from_target, target[1], None if strong is None else forward(strong))
     losses = method.losses(network.classifier, batch, step)
     optimizer.zero_grad(set_to_none=True)
     backward(torch.stack([loss.weight * loss.value for loss in losses.values()]).sum())

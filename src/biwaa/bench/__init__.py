@@ -1,0 +1,1 @@
+"""A benchmark's whole table: suites, the grid of runs, published numbers."""

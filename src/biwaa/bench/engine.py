@@ -1,0 +1,207 @@
+"""Trains the runs of a grid: in processes of this machine, on a Ray cluster, or as Slurm jobs.
+
+- a run is trained by whoever holds its lock; a finished one is never trained again
+- a failed one leaves a sentence in NAME.failed and a log in NAME.log, and the others go on
+- a process that dies is replaced and its run resumed from its last checkpoint, at most TRIES times
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from biwaa.bench.grid import Work
+from biwaa.domains.spec import open_domain
+from biwaa.errors import BiwaaError
+from biwaa.files import write_text
+from biwaa.recipe import recipe_from
+from biwaa.training.run import adapt
+
+TRIES = 3
+"""How often a run may lose its process."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    name: str
+    state: str
+    """finished, failed, or busy: another process holds it."""
+    reason: str = ""
+
+
+def train_one(work: Work) -> Outcome:
+    """Train one run, or find it finished. Never raises but for an interrupt."""
+    locks = work.folder / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    work.run.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(locks / f"{work.name}.lock", timeout=-1 if work.wait else 0):
+            return _train_locked(work)
+    except Timeout:
+        return Outcome(work.name, "busy")
+
+
+def _train_locked(work: Work) -> Outcome:
+    if work.result():
+        return Outcome(work.name, "finished")
+    work.failed.unlink(missing_ok=True)
+    tries = 1 + int(work.running.read_text() or 0) if work.running.exists() else 1
+    if tries > TRIES:
+        work.running.unlink()
+        return _failed(work, f"its process died {TRIES} times; was there too little memory?")
+    write_text(work.running, str(tries))
+    try:
+        log = work.run.with_name(f"{work.name}.log").open("a", encoding="utf-8")
+        with log, contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
+            outcome = _train_logged(work)
+    finally:
+        work.running.unlink(missing_ok=True)
+    return outcome
+
+
+def _train_logged(work: Work) -> Outcome:
+    try:
+        recipe = recipe_from(work.recipe, work.name)
+        source, target = open_domain(work.source, work.data_root), open_domain(work.target, work.data_root)
+        held_out = open_domain(work.held_out, work.data_root) if work.held_out else None
+        adapt(source, target, recipe, work.run, resume=True, held_out=held_out)
+    except (BiwaaError, OSError) as error:
+        return _failed(work, str(error))
+    except Exception as error:  # one run's bug must not end the others
+        traceback.print_exc()
+        return _failed(work, f"{type(error).__name__}: {error}")
+    if not work.keep_models:
+        shutil.rmtree(work.run / "checkpoints", ignore_errors=True)
+        (work.run / "model.safetensors").unlink(missing_ok=True)
+    return Outcome(work.name, "finished")
+
+
+def _failed(work: Work, reason: str) -> Outcome:
+    write_text(work.failed, reason + "\n")
+    return Outcome(work.name, "failed", reason)
+
+
+def local(works: list[Work], processes: int) -> Iterator[Outcome]:
+    """Train on this machine, `processes` at a time, each with its share of the cores and one of the GPUs."""
+    context = multiprocessing.get_context("spawn")
+    pending = {work.name: work for work in works}
+    while pending:
+        slots = context.Queue()
+        for slot in range(processes):
+            slots.put(slot)
+        with ProcessPoolExecutor(processes, context, _start_worker, (slots, processes)) as pool:
+            futures = [pool.submit(train_one, work) for work in pending.values()]
+            try:
+                for future in as_completed(futures):
+                    outcome = future.result()
+                    del pending[outcome.name]
+                    yield outcome
+            except BrokenProcessPool:
+                continue  # a process died: a new pool goes on with what is left
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(getattr(pool, "_processes", {}).values()):
+                    process.terminate()
+                raise
+
+
+def _start_worker(slots: "multiprocessing.Queue[int]", processes: int) -> None:
+    slot = slots.get()
+    torch.set_num_threads(max(1, cores() // processes))
+    if gpus := torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ray(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
+    """Train on the Ray cluster at options["address"], or on a new local one; options are those of a Ray task.
+
+    Every node must see the bench's folder and the data under the same paths.
+
+    Raises:
+        BiwaaError: the extra [cluster] is missing, or there is no such cluster.
+    """
+    try:
+        import ray as library
+    except ImportError:
+        raise BiwaaError("--cluster ray needs Ray: pip install 'biwaa[cluster]'.") from None
+    options = {"num_cpus": 1, "max_retries": TRIES, **options}
+    address = options.pop("address", None)
+    if not library.is_initialized():
+        try:
+            library.init(address=address, log_to_driver=False, include_dashboard=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise BiwaaError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:200]}.") from None
+    # Few threads a task, or neighbours on a node trample on each other.
+    environment = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(options["num_cpus"])))}}
+    task = library.remote(train_one).options(runtime_env=environment, **options)
+    pending = {task.remote(work): work for work in works}
+    while pending:
+        done, _ = library.wait(list(pending), num_returns=1)
+        work = pending.pop(done[0])
+        try:
+            yield library.get(done[0])
+        except library.exceptions.RayError as error:
+            yield _failed(work, f"Ray lost the run: {' '.join(str(error).split())[:300]}")
+
+
+def slurm(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
+    """Submit the runs as one Slurm job array and wait for it; options are submitit's (timeout_min, slurm_partition ..).
+
+    Raises:
+        BiwaaError: the extra [cluster] or Slurm is missing, or Slurm refuses the job.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise BiwaaError("--cluster slurm needs submitit: pip install 'biwaa[cluster]'.") from None
+    if not shutil.which("sbatch"):
+        raise BiwaaError("--cluster slurm: there is no sbatch here; start it on a machine that can submit Slurm jobs.")
+    executor = submitit.SlurmExecutor(folder=works[0].folder / "slurm")
+    try:
+        executor.update_parameters(**{"time": 240, "cpus_per_task": 2, "array_parallelism": 64, **options})
+        jobs = dict(zip(executor.map_array(train_one, works), works, strict=True))
+    except (submitit.core.utils.FailedJobError, ValueError, TypeError, OSError) as error:
+        raise BiwaaError(f"Slurm refused the runs: {' '.join(str(error).split())[:300]}.") from None
+    for job in submitit.helpers.as_completed(list(jobs), poll_frequency=5):
+        try:
+            yield job.result()
+        except Exception as error:  # submitit raises what the job raised, or that it has no result
+            yield _failed(jobs[job], f"Slurm lost the run: {' '.join(str(error).split())[:300]}")
+
+
+Engine = Callable[[list[Work]], Iterable[Outcome]]
+
+
+def train_all(works: list[Work], engine: Engine) -> Iterator[Outcome]:
+    """Every run's outcome once; runs that another process holds are waited for last."""
+    left: list[Work] = []
+    by_name = {work.name: work for work in works}
+    finished = [work for work in works if work.result()]
+    yield from (Outcome(work.name, "finished") for work in finished)
+    todo = [work for work in works if not work.result()]
+    if todo:
+        for outcome in engine(todo):
+            if outcome.state == "busy":
+                left.append(dataclasses.replace(by_name[outcome.name], wait=True))
+            else:
+                yield outcome
+    if left:
+        yield from engine(left)

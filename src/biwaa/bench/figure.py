@@ -1,0 +1,64 @@
+"""The figure of a bench: what each variant gains over source-only, a dot a task, so that harm is seen."""
+
+import statistics
+from pathlib import Path
+
+import matplotlib.figure
+
+from biwaa.bench.grid import Bench
+from biwaa.bench.rows import Row, accuracy_of
+from biwaa.files import replacing
+
+
+def gains(bench: Bench, rows: list[Row]) -> dict[str, dict[str, float]]:
+    """Variant -> task -> points over its source-only, the mean over the seeds that both have."""
+    read = accuracy_of("last")
+    value = {(row.variant, row.task, row.seed): read(row) for row in rows}
+    found: dict[str, dict[str, float]] = {}
+    for variant in bench.variants:
+        if variant.name == variant.source_only:
+            continue
+        for task in bench.tasks:
+            pairs = [
+                (value.get((variant.name, task, seed)), value.get((variant.source_only, task, seed)))
+                for seed in bench.seeds
+            ]
+            points = [mine - base for mine, base in pairs if mine is not None and base is not None]
+            if points:
+                found.setdefault(variant.name, {})[task] = statistics.mean(points)
+    return found
+
+
+def draw(bench: Bench, rows: list[Row], path: Path) -> None:
+    """Draw `gains`, best mean on top; nothing where no variant has a source-only beside it."""
+    found = gains(bench, rows)
+    if not found:
+        return
+    titles = {variant.name: variant.title for variant in bench.variants}
+    order = sorted(found, key=lambda name: statistics.mean(found[name].values()))
+    figure = matplotlib.figure.Figure(figsize=(8, 1.4 + 0.36 * len(order)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.4", linewidth=1)
+    for height, name in enumerate(order):
+        points = list(found[name].values())
+        harmed = [point < 0 for point in points]
+        axes.scatter(points, [height] * len(points), s=22, alpha=0.75, linewidths=0,
+                     c=["tab:red" if bad else "tab:blue" for bad in harmed])  # fmt: skip
+        axes.plot([statistics.mean(points)] * 2, [height - 0.32, height + 0.32], color="black", linewidth=2)
+        axes.annotate(
+            f"{statistics.mean(points):+.1f}",
+            (1.01, height),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+        )
+    axes.set_yticks(range(len(order)), [titles[name] for name in order])
+    axes.set_xlabel("points of target accuracy over source-only, last step of the last round")
+    axes.set_title(
+        f"{bench.entry.title}: {bench.study}. A dot a task (mean over {len(bench.seeds)} seeds), a bar the mean",
+        fontsize=10, loc="left",
+    )  # fmt: skip
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    with replacing(path) as draft:
+        figure.savefig(draft, format="png", dpi=150)

@@ -1,0 +1,156 @@
+"""The grid: a list of independent runs with stable names, and the folder that keeps them.
+
+- DIR/bench.json says what is compared; DIR/runs/NAME is one run's folder, NAME is TASK.VARIANT.SEED
+- a later invocation may add tasks, variants and seeds; one with other settings is refused
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from biwaa.bench.suites import Variant, resolve
+from biwaa.domains.catalogue import Benchmark, benchmark_named
+from biwaa.errors import BiwaaError
+from biwaa.files import write_text
+from biwaa.recipe import Recipe
+
+FREE = ("seed", "device", "log_every", "checkpoint_every", "method", "baseline")
+"""Settings that may differ between invocations, or that the grid decides."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of the grid; plain values, so that it travels to other processes and machines."""
+
+    name: str
+    source: str
+    target: str
+    held_out: str | None
+    recipe: dict[str, Any]
+    data_root: Path
+    folder: Path
+    """The bench's folder."""
+    keep_models: bool = False
+    wait: bool = False
+    """Wait for another process that trains this run; otherwise leave it to that one."""
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder / "runs" / self.name
+
+    @property
+    def failed(self) -> Path:
+        """Says why, where the last try failed."""
+        return self.run.with_name(f"{self.name}.failed")
+
+    @property
+    def running(self) -> Path:
+        """Holds the number of tries while the run is being trained, and after its process died."""
+        return self.run.with_name(f"{self.name}.running")
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run says; None of one that is not."""
+        try:
+            found = json.loads((self.run / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and found.get("finished") else None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is compared, as bench.json has it."""
+
+    benchmark: str
+    study: str
+    settings: dict[str, Any]
+    """The whole recipe that all variants start from."""
+    task_settings: dict[str, dict[str, Any]]
+    """What single tasks change of it."""
+    tasks: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def entry(self) -> Benchmark:
+        """The benchmark's entry in the catalogue."""
+        return benchmark_named(self.benchmark)
+
+    def works(self, folder: Path, data_root: Path, keep_models: bool = False) -> list[Work]:
+        """All runs: seed by seed, so that a first whole table is there early."""
+        found = []
+        for seed in self.seeds:
+            for task in self.tasks:
+                source, target = self.entry.task(task)
+                base = Recipe(**{**self.settings, **self.task_settings.get(task, {})})
+                test = f"{target}/test"
+                held_out = f"{self.benchmark}:{test}" if test in self.entry.domains else None
+                for variant in self.variants:
+                    recipe = dataclasses.asdict(resolve(variant, base, seed))
+                    found.append(
+                        Work(
+                            f"{task}.{variant.name}.{seed}", f"{self.benchmark}:{source}",
+                            f"{self.benchmark}:{target}", held_out, recipe, data_root, folder, keep_models,
+                        )
+                    )  # fmt: skip
+        return found
+
+
+def load_bench(folder: Path) -> Bench:
+    """What a bench folder compares.
+
+    Raises:
+        BiwaaError: the folder holds no bench.
+    """
+    try:
+        facts = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+        variants = tuple(Variant(**variant) for variant in facts.pop("variants"))
+        return Bench(**{**facts, "tasks": tuple(facts["tasks"]), "seeds": tuple(facts["seeds"])}, variants=variants)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BiwaaError(f"{folder} holds no bench: there is no readable bench.json in it.") from None
+
+
+def enrol(bench: Bench, folder: Path) -> Bench:
+    """Write bench.json, or add to the one that is there what is new in `bench`; the two together.
+
+    Raises:
+        BiwaaError: the folder holds another bench, or something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "bench.json").exists():
+        strangers = [path.name for path in folder.iterdir() if path.name != "bench.lock"]
+        if strangers:
+            raise BiwaaError(f"{folder} is not empty and holds no bench ({strangers[0]}): name another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "bench.lock"):
+        if (folder / "bench.json").exists():
+            bench = _joined(load_bench(folder), bench, folder)
+        facts = dataclasses.asdict(bench)
+        write_text(folder / "bench.json", json.dumps(facts, indent=2) + "\n")
+    return bench
+
+
+def _joined(there: Bench, new: Bench, folder: Path) -> Bench:
+    if (there.benchmark, there.study) != (new.benchmark, new.study):
+        raise BiwaaError(
+            f"{folder} holds the bench {there.benchmark}/{there.study}, not {new.benchmark}/{new.study}: "
+            "name another folder."
+        )
+    changed = [name for name in new.settings if name not in FREE and there.settings.get(name) != new.settings[name]]
+    if changed:
+        was, now = there.settings.get(changed[0]), new.settings[changed[0]]
+        raise BiwaaError(
+            f"the runs in {folder} have {changed[0]} = {was}, not {now}: name another folder, or go on as before."
+        )
+    for task in set(there.task_settings) | set(new.task_settings):
+        if there.task_settings.get(task) != new.task_settings.get(task):
+            raise BiwaaError(f"the runs in {folder} have other settings for the task {task}: name another folder.")
+    order = {name: index for index, name in enumerate(new.entry.tasks)}
+    tasks = sorted({*there.tasks, *new.tasks}, key=lambda name: (order.get(name, len(order)), name))
+    variants = {variant.name: variant for variant in (*there.variants, *new.variants)}
+    seeds = tuple(dict.fromkeys((*there.seeds, *new.seeds)))
+    return dataclasses.replace(there, tasks=tuple(tasks), variants=tuple(variants.values()), seeds=seeds)

@@ -1,0 +1,106 @@
+"""Tables as Markdown, LaTeX and CSV, and all of a bench's files at once."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from biwaa.bench.figure import draw
+from biwaa.bench.grid import Bench, Work
+from biwaa.bench.rows import VALIDATOR, Row, collect
+from biwaa.bench.tables import Table, tables
+from biwaa.files import write_text
+
+
+def markdown(bench: Bench, found: list[Table], works: list[Work]) -> str:
+    """The whole page."""
+    finished = sum(work.result() is not None for work in works)
+    lines = [f"# {bench.entry.title}: {bench.study}", "", *_protocol(bench), ""]
+    if finished < len(works):
+        lines += [f"{finished} of {len(works)} runs are finished.", ""]
+    for table in found:
+        lines += [f"## {table.title}", ""]
+        lines += ["| " + " | ".join(table.header) + " |", "|" + " --- |" * len(table.header)]
+        lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+        lines.append("")
+    failed = {work.name: work.failed.read_text().strip() for work in works if work.failed.exists()}
+    if failed:
+        lines += ["## Failed runs", "", *(f"- {name}: {reason}" for name, reason in failed.items()), ""]
+    return "\n".join(lines)
+
+
+def _protocol(bench: Bench) -> list[str]:
+    settings = bench.settings
+    how = "frozen" if settings["freeze_backbone"] else "trained end to end"
+    special = "; ".join(
+        f"{task}: {', '.join(f'{key} {value}' for key, value in changed.items())}"
+        for task, changed in bench.task_settings.items()
+    )
+    lines = [
+        f"Backbone {settings['backbone']}, {how}; {settings['steps']} steps a round, {settings['batch_size']} images a "
+        f"domain and step. Percent, mean ± standard deviation over seeds {', '.join(map(str, bench.seeds))}. All "
+        "target images, which were trained on without labels; held-out images where the benchmark has a test split.",
+        "",
+        f"The label-free choice takes, of a run's rounds and source-only, the highest "
+        f"{VALIDATOR.replace('_', ' ')}; the oracle takes the best by target labels. Published rows are as their "
+        "sources have them, each with its protocol.",
+    ]
+    return lines + (["", f"Settings of single tasks: {special}."] if special else [])
+
+
+def latex(found: list[Table]) -> str:
+    """Every table as a tabular with booktabs' rules."""
+    escapes = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", ">": "$>$"}
+
+    def cell(text: str) -> str:
+        return "".join(escapes.get(letter, letter) for letter in text)
+
+    parts = []
+    for table in found:
+        lines = [
+            f"% {table.title}",
+            r"\begin{tabular}{l" + "r" * (len(table.header) - 1) + "}", r"\toprule",
+            " & ".join(map(cell, table.header)) + r" \\", r"\midrule",
+            *(" & ".join(map(cell, row)) + r" \\" for row in table.rows),
+            r"\bottomrule", r"\end{tabular}",
+        ]  # fmt: skip
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def long_csv(bench: Bench, rows: list[Row]) -> str:
+    """A line for each run and figure, in percent, with what it cost."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["benchmark", "study", "task", "variant", "seed", "figure", "over_images", "over_classes", "picked",
+         "steps", "images", "seconds"]
+    )  # fmt: skip
+    for row in rows:
+        figures = dict(row.accuracy)
+        figures |= {f"round {n}": {"over_images": value} for n, value in enumerate(row.by_round)}
+        for figure, means in figures.items():
+            writer.writerow(
+                [bench.benchmark, bench.study, row.task, row.variant, row.seed, figure, f"{means['over_images']:.4f}",
+                 f"{means['over_classes']:.4f}" if "over_classes" in means else "",
+                 row.picked if figure == "chosen" else "",
+                 row.cost["steps"], row.cost["images"], row.cost["seconds"]]
+            )  # fmt: skip
+    return text.getvalue()
+
+
+def write_tables(bench: Bench, folder: Path) -> str:
+    """Write table.md, table.csv, table.tex, table.json and, with two runs or more, table.png; the Markdown text."""
+    works = bench.works(folder, Path())
+    rows = collect(bench, folder)
+    found = tables(bench, rows) if rows else []
+    text = markdown(bench, found, works)
+    write_text(folder / "table.md", text)
+    write_text(folder / "table.csv", long_csv(bench, rows))
+    write_text(folder / "table.tex", latex(found))
+    hardware = [result for work in works if (result := work.result())][:1]
+    facts = {"hardware": hardware[0]["hardware"], "versions": hardware[0]["versions"]} if hardware else {}
+    write_text(folder / "table.json", json.dumps(facts | {"rows": [vars(row) for row in rows]}, indent=1) + "\n")
+    if rows:
+        draw(bench, rows, folder / "table.png")
+    return text

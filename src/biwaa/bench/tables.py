@@ -1,0 +1,127 @@
+"""The tables of a bench, as text cells: by task, over classes, by way of choosing, by round, label shift, cost."""
+
+import csv
+import io
+import statistics
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from biwaa.bench.grid import Bench
+from biwaa.bench.rows import FIGURES, Row, accuracy_of, over_seeds, task_means
+from biwaa.bench.suites import SOURCE_ONLY
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, the first column naming the row."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(bench: Bench, rows: list[Row]) -> list[Table]:
+    """All tables of a bench: by task, over classes, by way of choosing, by round, label shift, cost."""
+    of = {variant.name: [row for row in rows if row.variant == variant.name] for variant in bench.variants}
+    titles = {variant.name: variant.title for variant in bench.variants}
+    present = [name for name in of if of[name]]
+    found = [
+        _by_task(bench, of, titles, present, "over_images", "Target accuracy over images, last step of the last round"),
+        _by_task(bench, of, titles, present, "over_classes", "The same over classes"),
+        _choices(bench, of, titles, present),
+    ]
+    if any(len(row.by_round) > 1 for row in rows):
+        found.append(_by_round(bench, of, titles, present))
+    if bench.study in ("shift", "distribution"):
+        found.append(_distances(bench, of, titles, present))
+    return [*found, _cost(bench, of, titles, present)]
+
+
+def _by_task(bench: Bench, of: Any, titles: Any, present: list[str], mean: str, title: str) -> Table:
+    read = accuracy_of("last", mean)
+    lines = []
+    for name in present:
+        cells = [
+            over_seeds(v for row in of[name] if row.task == task and (v := read(row)) is not None)
+            for task in bench.tasks
+        ]
+        lines.append((titles[name], *cells, over_seeds(task_means(of[name], bench.tasks, read))))
+    if mean == "over_images":
+        lines += published_rows(bench)
+    return Table(title, ("", *bench.tasks, "mean"), tuple(lines))
+
+
+def _choices(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
+    figures = [name for name in FIGURES if any(name in row.accuracy for row in (r for n in present for r in of[n]))]
+    names = {
+        "last": "last round", "average": "average of rounds", "chosen": "label-free choice",
+        "oracle": "oracle (target labels)", "held_out": "last round, held-out images",
+    }  # fmt: skip
+    lines = []
+    for name in present:
+        cells = [over_seeds(task_means(of[name], bench.tasks, accuracy_of(figure))) for figure in figures]
+        pick = sum(row.picked == SOURCE_ONLY for row in of[name])
+        lines.append((titles[name], *cells, f"{pick} of {len(of[name])}"))
+    header = ("", *(names[figure] for figure in figures), "choice is source-only")
+    return Table("Mean over tasks, by who chooses among the rounds and source-only", header, tuple(lines))
+
+
+def _by_round(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
+    most = max(len(row.by_round) for name in present for row in of[name])
+    lines = []
+    for name in present:
+        many = max(len(row.by_round) for row in of[name])
+        if many == 1:
+            continue
+        cells = [
+            over_seeds(task_means(of[name], bench.tasks, lambda row, at=number: row.by_round[at]))  # type: ignore[misc]
+            for number in range(many)
+        ]
+        lines.append((titles[name], *cells, *("" for _ in range(most - many))))
+    return Table("Mean over tasks, by round", ("", *(f"round {n}" for n in range(most))), tuple(lines))
+
+
+def _distances(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
+    lines = tuple(
+        (
+            titles[name],
+            over_seeds(task_means(of[name], bench.tasks, lambda row: row.distance["source_to_true"])),
+            over_seeds(task_means(of[name], bench.tasks, lambda row: row.distance["estimated_to_true"])),
+        )
+        for name in present
+    )
+    title = "Distance to the target's true label distribution (total variation, percent; mean over tasks)"
+    return Table(title, ("", "source's distribution", "last round's predictions"), lines)
+
+
+def _cost(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
+    lines = []
+    for name in present:
+        rows = of[name]
+        values = [statistics.mean(row.cost[key] for row in rows) for key in ("steps", "images", "seconds")]
+        lines.append((titles[name], f"{values[0]:.0f}", f"{values[1]:.0f}", f"{values[2]:.1f}", str(len(rows))))
+    header = ("", "steps", "images through training", "seconds", "runs")
+    return Table("Cost of a run, all its rounds (mean; decoding and frozen features come before)", header, tuple(lines))
+
+
+def published() -> list[dict[str, str]]:
+    """Rows of published.csv: benchmark, backbone, method, task, accuracy, protocol, source."""
+    text = (resources.files("biwaa.bench") / "published.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def published_rows(bench: Bench) -> list[tuple[str, ...]]:
+    """Published figures of the same benchmark, each with its backbone and protocol."""
+    entry = bench.entry
+    found: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in published():
+        if row["benchmark"] == bench.benchmark:
+            task = row["task"]
+            name = task if task == "mean" else entry.task_name(*entry.task(task))
+            found.setdefault((row["method"], row["backbone"], row["protocol"]), {})[name] = row["accuracy"]
+    return [
+        (f"published: {method}, {backbone} ({protocol})", *(cells.get(task, "") for task in bench.tasks),
+         cells.get("mean", "") if set(bench.tasks) == set(entry.tasks) else "")
+        for (method, backbone, protocol), cells in found.items()
+    ]  # fmt: skip

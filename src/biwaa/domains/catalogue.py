@@ -1,0 +1,222 @@
+"""The field's benchmarks: their domains, classes, counts, tasks, and where they lie below a data root.
+
+- an entry is one YAML file in `benchmarks/`: facts with their source, nothing that only code could say
+- layouts are SPECs relative to the benchmark's folder: a folder, LIST.txt@ROOT, FILE.npz:NAME, or a digit archive
+- class folders are recognised by name, whatever their case and whatever joins their words
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from biwaa.domains.bundled import bundled_digits
+from biwaa.domains.digits import is_archive, open_archive
+from biwaa.domains.domain import Domain, match_classes
+from biwaa.domains.sources import array_names, open_arrays, open_folder, open_list
+from biwaa.errors import BiwaaError, listed
+
+
+@dataclass(frozen=True)
+class CatalogueDomain:
+    """One place of a benchmark."""
+
+    images: int | None
+    """How many the benchmark has; None where no figure could be verified."""
+    layouts: tuple[str, ...]
+    """Where it may lie in the benchmark's folder, the official place first."""
+    short: str = ""
+    """Its letter in task names."""
+    counts: tuple[int, ...] = ()
+    """Images of each class, in the classes' order; empty where only the total is known."""
+    lacks: tuple[str, ...] = ()
+    """Classes that the benchmark has no image of here."""
+    smallest_largest: tuple[int, int] | None = None
+    """Images of the smallest and the largest class, where single counts are not known."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """An entry of the catalogue."""
+
+    name: str
+    title: str
+    citation: str
+    terms: str
+    where: str
+    """Where to get it."""
+    folders: tuple[str, ...]
+    """Names that its folder goes by."""
+    classes: tuple[str, ...]
+    """In the order of their indices."""
+    domains: dict[str, CatalogueDomain]
+    """By name; NAME/test is the held-out split of NAME."""
+    tasks: tuple[str, ...]
+    """In the customary order, by the domains' letters: A2W."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Folder names that stand for a class of another name."""
+    subset: bool = False
+    """Its folders may hold further classes, which are left out."""
+    list_labels: bool = False
+    """Its list files give each image's class by number; otherwise the images' folders do."""
+    hub: tuple[str, ...] = ()
+    """SPECs of copies on the Hugging Face hub."""
+    note: str = ""
+    """What else a user should know."""
+
+    def class_of(self, folder: str) -> str | None:
+        """The class that a folder's name stands for."""
+        return self._by_name.get(_plain(folder))
+
+    @property
+    def _by_name(self) -> dict[str, str]:
+        return _names(self.name)
+
+    def task(self, name: str) -> tuple[str, str]:
+        """Source and target of A2W or amazon>webcam.
+
+        Raises:
+            BiwaaError: no such task.
+        """
+        letters = {domain.short: key for key, domain in self.domains.items() if domain.short}
+        for mark, known in (("2", letters), (">", {key: key for key in self.domains})):
+            source, found, target = name.partition(mark)
+            if found and source in known and target in known and source != target:
+                return known[source], known[target]
+        raise BiwaaError(
+            f"no task {name!r} in {self.name}: there are {', '.join(self.tasks)}; or name two of its domains, "
+            f"{' and '.join(list(self.domains)[:2])} as {'>'.join(list(self.domains)[:2])}."
+        )
+
+    def task_name(self, source: str, target: str) -> str:
+        """A2W, or amazon>webcam where a domain has no letter."""
+        letters = self.domains[source].short, self.domains[target].short
+        return "2".join(letters) if all(letters) else f"{source}>{target}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.casefold())
+
+
+@cache
+def _names(benchmark: str) -> dict[str, str]:
+    entry = BENCHMARKS[benchmark]
+    return {_plain(name): name for name in entry.classes} | {_plain(a): b for a, b in entry.aliases.items()}
+
+
+def _load() -> dict[str, Benchmark]:
+    folder = resources.files("biwaa.domains") / "benchmarks"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    entries = [msgspec.convert(yaml.safe_load(file.read_text(encoding="utf-8")), Benchmark) for file in files]
+    return {entry.name: entry for entry in entries}
+
+
+BENCHMARKS = _load()
+"""By name."""
+
+
+def benchmark_named(name: str) -> Benchmark:
+    """Look an entry up.
+
+    Raises:
+        BiwaaError: there is none of that name.
+    """
+    if name not in BENCHMARKS:
+        raise BiwaaError(f"no benchmark {name!r}: the catalogue has {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name]
+
+
+def open_catalogued(name: str, domain: str, root: Path) -> Domain:
+    """A benchmark's domain below `root`, its classes in the benchmark's order.
+
+    Raises:
+        BiwaaError: no such benchmark or domain, it is not below `root`, or classes of it are missing.
+    """
+    entry = benchmark_named(name)
+    found = find(entry, domain, root)
+    if found is None:
+        raise BiwaaError(f"{name}:{domain} is not below {root}. {how_it_should_look(entry, domain, root)}")
+    missing = empty_classes(found)
+    if missing:
+        raise BiwaaError(
+            f"{name}:{domain} lacks {len(missing)} of its {len(entry.classes)} classes ({listed(missing)}): "
+            f"`biwaa check {name}:{domain} --data-root {root}` says what is there."
+        )
+    return found
+
+
+def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
+    """What lies there of a domain, missing classes empty; None if nothing does.
+
+    Raises:
+        BiwaaError: no such domain, or what lies there cannot be read.
+    """
+    if domain not in entry.domains:
+        raise BiwaaError(f"no domain {domain!r} in {entry.name}: there are {', '.join(entry.domains)}.")
+    spec = f"{entry.name}:{domain}"
+    if entry.domains[domain].layouts == ("bundled",):
+        return bundled_digits(spec, domain)
+    for base in bases(entry, root):
+        for layout in entry.domains[domain].layouts:
+            found = _open_layout(spec, base, layout, entry)
+            if found is not None and len(found.images):
+                matched = match_classes(found, entry.classes, other=entry.name, subset=True)
+                return dataclasses.replace(matched, may_lack=entry.domains[domain].lacks)
+    return None
+
+
+def empty_classes(domain: Domain) -> list[str]:
+    """Classes without an image that should have one."""
+    return [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
+
+
+def deviations(entry: Benchmark, domain: str, found: Domain) -> list[str]:
+    """Where the images that were found are not those of the benchmark, by counts; empty if they are."""
+    facts, counts = entry.domains[domain], found.counts()
+    if facts.counts:
+        pairs = zip(counts.items(), facts.counts, strict=True)
+        return [f"{name} has {count} images instead of {should}" for (name, count), should in pairs if count != should]
+    said = [f"{name} has no image" for name in empty_classes(found)]
+    if facts.images is not None and len(found.images) != facts.images:
+        said.append(f"{len(found.images)} images instead of {facts.images}")
+    here = (min(counts.values()), max(counts.values()))
+    if facts.smallest_largest and here != facts.smallest_largest:
+        should = facts.smallest_largest
+        said.append(
+            f"smallest and largest class have {here[0]} and {here[1]} images instead of {should[0]} and {should[1]}"
+        )
+    return said
+
+
+def bases(entry: Benchmark, root: Path) -> list[Path]:
+    """Folders that may be the benchmark's: one of its names below `root`, or `root` itself."""
+    return [path for path in (*(root / folder for folder in entry.folders), root) if path.is_dir()]
+
+
+def _open_layout(spec: str, base: Path, layout: str, entry: Benchmark) -> Domain | None:
+    path, _, rest = layout.partition(":" if ".npz:" in layout else "@")
+    file = base / path
+    if path.endswith(".npz"):
+        return open_arrays(spec, file, rest) if file.is_file() and rest in array_names(file) else None
+    if path.endswith(".txt"):
+        class_of = None if entry.list_labels else entry.class_of
+        return open_list(spec, file, base / rest, class_of) if file.is_file() else None
+    if is_archive(path):
+        return open_archive(spec, file) if file.is_file() else None
+    if not file.is_dir() or not any(entry.class_of(path.name) for path in file.iterdir() if path.is_dir()):
+        return None
+    return open_folder(spec, file, entry.class_of)
+
+
+def how_it_should_look(entry: Benchmark, domain: str, root: Path) -> str:
+    """Where the domain was looked for, and where it is to be had."""
+    places = [f"{entry.folders[0]}/{layout}" for layout in entry.domains[domain].layouts]
+    inside = f", with class folders such as {listed(list(entry.classes), 3)}" if "." not in places[0] else ""
+    also = f" (or {listed(places[1:])})" if places[1:] else ""
+    copies = f" Copies on the hub: {', '.join(entry.hub)}." if entry.hub else ""
+    return f"It should lie in {root}/{places[0]}{also}{inside}. Get it from {entry.where}.{copies}"

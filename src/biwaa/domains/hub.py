@@ -1,0 +1,160 @@
+"""`hf:DATASET[?column=value&..]`: a data set of the Hugging Face hub, or a folder in that library's own format.
+
+- needs the extra [hub]; no code of a data set is ever run
+- the image column and the class column are found by their types; `split`, `config`, `image` and `label` name them
+  where there are several; any other column=value keeps the rows where the column has that value
+"""
+
+import hashlib
+import io
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from biwaa.domains.domain import Domain
+from biwaa.domains.images import to_rgb
+from biwaa.errors import BiwaaError, listed
+
+RESERVED = ("split", "config", "image", "label")
+
+
+@dataclass(frozen=True)
+class HubImages:
+    """Images in the rows of a data set."""
+
+    table: Any
+    """A `datasets.Dataset` whose image column is not decoded by it."""
+    column: str
+    name: str
+    rows: NDArray[np.int64]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """NAME[0], NAME[1], .. with the row's number in the data set."""
+        return [f"{self.name}[{row}]" for row in self.rows]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.rows)
+
+    def read(self, index: int) -> Image.Image:
+        """Decode one row."""
+        cell = self.table[int(self.rows[index])][self.column]
+        with Image.open(io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as image:
+            return to_rgb(image)
+
+    def select(self, indices: NDArray[np.int64]) -> "HubImages":
+        """Keep the rows at `indices`."""
+        return HubImages(self.table, self.column, self.name, self.rows[indices])
+
+    def identity(self) -> frozenset[str]:
+        """The data set and each row's number in it."""
+        return frozenset(f"{self.table._fingerprint}[{row}]" for row in self.rows)
+
+    def fingerprint(self) -> str:
+        """Hash of the library's own fingerprint of the data, and of the rows."""
+        digest = hashlib.sha256(f"{self.table._fingerprint} {self.column}".encode())
+        digest.update(np.ascontiguousarray(self.rows).data)
+        return digest.hexdigest()
+
+
+def open_hub(spec: str) -> Domain:
+    """Open an hf: SPEC.
+
+    Raises:
+        BiwaaError: the extra is missing, no such data set, split, column or value, or no images in it.
+    """
+    dataset, _, query = spec.removeprefix("hf:").partition("?")
+    asked = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    table = _load(spec, dataset, asked)
+    import datasets
+
+    image = _column(spec, table, asked.get("image"), datasets.Image, "image")
+    label = _column(spec, table, asked.get("label"), datasets.ClassLabel, "label")
+    assert image is not None  # else _column had raised
+    table = table.cast_column(image, datasets.Image(decode=False))
+    rows = np.arange(len(table), dtype=np.int64)
+    for column, value in asked.items():
+        if column not in RESERVED:
+            rows = rows[_equal(spec, table, column, value)[rows]]
+    if not len(rows):
+        raise BiwaaError(f"{spec} keeps no row of {len(table)}: nothing has all of these values.")
+    images = HubImages(table, image, dataset, rows)
+    if label is None:
+        return Domain(spec, images)
+    numbers, names = _classes(table, label)
+    numbers = numbers[rows]
+    if (numbers < 0).any():  # how the library writes a missing label
+        return Domain(spec, images)
+    return Domain(spec, images, names, numbers)
+
+
+def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise BiwaaError(f"{spec} needs the library datasets: pip install 'biwaa[hub]'.") from None
+    local = Path(dataset).expanduser()
+    try:
+        if local.is_dir():
+            found = datasets.load_from_disk(str(local))
+        else:
+            found = datasets.load_dataset(dataset, asked.get("config"))
+    except Exception as error:  # the library raises what its many back ends raise
+        reason = " ".join(str(error).split())[:300]
+        raise BiwaaError(f"{spec} cannot be opened ({type(error).__name__}: {reason}).") from None
+    if isinstance(found, datasets.DatasetDict):
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if asked.get("split") not in found:
+            raise BiwaaError(f"{spec}: name one of its splits, {listed(list(found))}, as ?split={next(iter(found))}.")
+        return found[asked["split"]]
+    return found
+
+
+def _column(spec: str, table: Any, asked: str | None, kind: type, what: str) -> str | None:
+    """The column of `kind`: the one asked for, or the only one; `label` among several class columns."""
+    features = table.features
+    if asked:
+        if asked not in features:
+            raise BiwaaError(f"{spec} has no column {asked!r}: there are {listed(list(features))}.")
+        return asked
+    fitting: list[str] = [name for name, feature in features.items() if isinstance(feature, kind)]
+    if not fitting and what == "label":
+        return "label" if "label" in features else None
+    if len(fitting) > 1 and what in fitting:
+        return what
+    if len(fitting) != 1:
+        have = f"several ({listed(fitting)})" if fitting else f"none (it has {listed(list(features))})"
+        raise BiwaaError(f"{spec}: which column holds the {what}? There are {have}; say ?{what}=COLUMN.")
+    return fitting[0]
+
+
+def _equal(spec: str, table: Any, column: str, value: str) -> NDArray[np.bool_]:
+    """(N,) where `column` has `value`, by a class's name or as text."""
+    if column not in table.features:
+        raise BiwaaError(f"{spec} has no column {column!r}: there are {listed(list(table.features))}.")
+    feature, values = table.features[column], list(table[column])
+    names = getattr(feature, "names", None)
+    texts = [names[entry] if names and isinstance(entry, int) and entry >= 0 else str(entry) for entry in values]
+    same = np.array([text == value for text in texts], dtype=bool)
+    if not same.any():
+        raise BiwaaError(f"{spec}: no row has {column} = {value!r}; it is one of {listed(sorted(set(texts)))}.")
+    return same
+
+
+def _classes(table: Any, label: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Numbers and names of the classes; a column of texts or numbers gets its sorted values as classes."""
+    values = list(table[label])
+    names = getattr(table.features[label], "names", None)
+    if names:
+        return np.array([-1 if value is None else value for value in values], dtype=np.int64), tuple(names)
+    order = sorted({value for value in values if value is not None})
+    numbers = {value: index for index, value in enumerate(order)}
+    return np.array([numbers.get(value, -1) for value in values], dtype=np.int64), tuple(map(str, order))

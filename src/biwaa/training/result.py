@@ -1,0 +1,165 @@
+"""What result.json says of a run: label-free scores, and accuracy only where labels exist.
+
+The target's labels are opened here, after the legs are trained, and nowhere before.
+"""
+
+import platform
+from typing import Any
+
+import lightning_fabric
+import numpy as np
+import PIL
+import safetensors
+import timm
+import torch
+import torchvision
+from numpy.typing import NDArray
+
+from biwaa import __version__
+from biwaa.errors import listed
+from biwaa.evaluation.metrics import accuracies, agreement, label_free, total_variation
+from biwaa.evaluation.validators import VALIDATORS
+from biwaa.methods import method_named
+from biwaa.recipe import Recipe
+from biwaa.training.prepare import Prepared
+from biwaa.training.rounds import BASELINE, Trained
+
+
+def describe(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float, device: str) -> dict[str, Any]:
+    """All figures of the legs trained so far, the newest a round; `seconds` are those of this sitting."""
+    classes = prepared.source.classes or ()
+    rounds = [leg for leg in legs if leg.name != BASELINE]
+    newest = rounds[-1]
+    result: dict[str, Any] = {
+        "finished": len(rounds) == recipe.rounds,
+        "method": recipe.method,
+        "source": {"spec": prepared.source.spec, "images": len(prepared.source.images), "shift": recipe.source_shift},
+        "target": {"spec": prepared.target.spec, "images": len(prepared.target.images), "shift": recipe.target_shift},
+        "classes": list(classes),
+        "model": {
+            "checkpoint": f"last step of {newest.name}",
+            "chosen_by": "the schedule: the last round's last step, no labels",
+            "backbone": prepared.backbone.name,
+            "weights": prepared.weights,
+            "frozen": recipe.freeze_backbone,
+            "batch_norm": "frozen" if recipe.freeze_backbone else "batch statistics apart, running averages shared",
+        },
+        "label_free": _label_free(legs, rounds, classes),
+        "label_distribution": _distributions(prepared, legs, classes),
+        "warnings": _warnings(newest, classes),
+    }
+    if prepared.target.labels is not None:
+        split = "all target images, the same that were trained on without labels"
+        result["accuracy"] = _accuracy(legs, rounds, prepared.target.labels, recipe, split)
+    if prepared.held_out and prepared.held_out.labels is not None:
+        predicted = {leg.name: leg.held_out for leg in legs if leg.held_out is not None}
+        result["held_out"] = {
+            "spec": prepared.held_out.spec,
+            "images": len(prepared.held_out.images),
+            "split": "target images that training got nothing of",
+            "legs": {name: accuracies(part, prepared.held_out.labels) for name, part in predicted.items()},
+        }
+    result["seconds"] = {"this_sitting": round(seconds, 2)} | {leg.name: leg.seconds for leg in legs}
+    result["steps"] = {"a_leg": recipe.steps, "images_a_step": _images_a_step(recipe, recipe.method)}
+    result["cost"] = _cost(legs, recipe)
+    result["seed"] = recipe.seed
+    result["versions"] = versions()
+    result["hardware"] = {"device": device, "threads": torch.get_num_threads(), "machine": platform.machine()}
+    return result
+
+
+def _label_free(legs: list[Trained], rounds: list[Trained], classes: tuple[str, ...]) -> dict[str, Any]:
+    newest = rounds[-1]
+    baseline = next((leg for leg in legs if leg.name == BASELINE), None)
+    free = label_free(newest.probabilities, classes)
+    if baseline:
+        free["agreement_with_source_only"] = round(agreement(newest.probabilities, baseline.probabilities), 6)
+    if len(rounds) > 1:
+        free["agreement_with_round_before"] = round(agreement(newest.probabilities, rounds[-2].probabilities), 6)
+    free["validators"] = {
+        leg.name: {name: round(score(leg.probabilities), 6) for name, score in VALIDATORS.items()} for leg in legs
+    }
+    return free
+
+
+def _distributions(prepared: Prepared, legs: list[Trained], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Shares of the classes: the source's, what each leg predicts of the target, and the target's where it is known."""
+
+    def shares(labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        counts: NDArray[np.float64] = np.bincount(labels, minlength=len(classes)) / len(labels)
+        return counts
+
+    def named(values: NDArray[np.float64]) -> dict[str, float]:
+        return {name: round(float(value), 6) for name, value in zip(classes, values, strict=True)}
+
+    assert prepared.source.labels is not None  # a source has labels
+    source = shares(prepared.source.labels)
+    estimated = {leg.name: shares(leg.probabilities.argmax(dim=1).numpy()) for leg in legs}
+    found: dict[str, Any] = {
+        "source": named(source),
+        "estimated_target": {name: named(part) for name, part in estimated.items()},
+        "total_variation": {
+            "estimated_to_source": {name: total_variation(part, source) for name, part in estimated.items()}
+        },
+    }
+    if prepared.target.labels is not None:
+        true = shares(prepared.target.labels)
+        found["true_target"] = named(true)
+        found["total_variation"] |= {
+            "source_to_true": total_variation(source, true),
+            "estimated_to_true": {name: total_variation(part, true) for name, part in estimated.items()},
+        }
+    return found
+
+
+def _accuracy(
+    legs: list[Trained], rounds: list[Trained], labels: NDArray[np.int64], recipe: Recipe, split: str
+) -> dict[str, Any]:
+    every = {leg.name: accuracies(leg.probabilities, labels) for leg in legs}
+    newest = rounds[-1]
+    assert newest.average is not None  # rounds have one
+    best = max((leg.name for leg in rounds), key=lambda name: every[name]["over_images"])
+    return {
+        "split": split,
+        "seeds": [recipe.seed],
+        "adapted": every[newest.name] | {"checkpoint": f"last step of {newest.name}", "chosen_by": "the schedule"},
+        "average_of_rounds": accuracies(newest.average, labels),
+        "legs": every,
+        "oracle_best_round": every[best] | {"checkpoint": f"last step of {best}", "chosen_by": "target labels"},
+    }
+
+
+def _warnings(newest: Trained, classes: tuple[str, ...]) -> list[str]:
+    counts = newest.probabilities.argmax(dim=1).bincount(minlength=len(classes))
+    never = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
+    if not never:
+        return []
+    return [
+        f"{len(never)} of {len(classes)} classes are never predicted on the target ({listed(never)}): "
+        "the adaptation may have collapsed. Compare with source-only before use, "
+        "and try --separation 0 --alignment 0."
+    ]
+
+
+def _images_a_step(recipe: Recipe, method: str) -> int:
+    """Images that go forward and backward in a step."""
+    of = method_named(method)
+    return recipe.batch_size * (1 + of.sees_target + of.strong_view)
+
+
+def _cost(legs: list[Trained], recipe: Recipe) -> dict[str, float]:
+    """What all legs took: steps, images through the network in training, seconds of training and prediction."""
+    methods = ["source_only" if leg.name == BASELINE else recipe.method for leg in legs]
+    return {
+        "steps": recipe.steps * len(legs),
+        "images": recipe.steps * sum(_images_a_step(recipe, method) for method in methods),
+        "seconds": round(sum(leg.seconds for leg in legs), 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a figure depends on."""
+    modules = (torch, torchvision, timm, lightning_fabric, safetensors, np, PIL)
+    return {"biwaa": __version__, "python": platform.python_version()} | {
+        module.__name__: str(module.__version__) for module in modules
+    }
