@@ -41,7 +41,7 @@ def arrays(classes=10, each=2, side=6):
 
 
 def lay_out(entry, domain, layout, base):
-    """Write two images of every class of a domain (three of the first) as `layout` has them."""
+    """Write an image of every class of a domain (two of the first) as `layout` has them; of arrays two each."""
     path, _, rest = layout.partition(":" if ".npz:" in layout else "@")
     file = base / path
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,14 +65,14 @@ def lay_out(entry, domain, layout, base):
     elif path.endswith(".txt"):
         lines = []
         for number, name in enumerate(entry.classes):
-            for index in range(2 + (number == 0)):
+            for index in range(1 + (number == 0)):
                 inside = f"{index}_{number}.png" if entry.list_labels else f"{domain.split('/')[0]}/{name}/{index}.png"
                 picture(base / rest / inside, number)
                 lines.append(f"{inside} {number}")
         file.write_text("\n".join(lines) + "\n")
     else:
         for number, name in enumerate(entry.classes):
-            for index in range(2 + (number == 0)):
+            for index in range(1 + (number == 0)):
                 picture(file / name / f"frame_{index}.png", number)
 
 
@@ -81,17 +81,22 @@ def test_every_layout_of_every_benchmark(name, number, tmp_path):
     entry = BENCHMARKS[name]
     for folder in dict.fromkeys([entry.folders[0], entry.folders[-1]]):
         root = tmp_path / folder.replace("/", "_")
-        for domain, facts in entry.domains.items():
+        # Of the largest, whose domains are alike, some prove a layout.
+        domains = (
+            list(entry.domains.items())
+            if len(entry.classes) < 300
+            else list(entry.domains.items())[:: 12 if number else 5]
+        )
+        for domain, facts in domains:
             if number < len(facts.layouts) and facts.layouts[number] != "bundled":
                 lay_out(entry, domain, facts.layouts[number], root / folder)
-        for domain, facts in entry.domains.items():
+        for domain, facts in domains:
             if number >= len(facts.layouts) or facts.layouts[number] == "bundled":
                 continue
             found = open_domain(f"{name}:{domain}", root)
             assert found.classes == entry.classes
             counts = list(found.counts().values())
-            assert set(counts) <= {2, 3}
-            assert min(counts) == 2
+            assert set(counts) in ({1, 2}, {2})
             for index in (0, len(found.images) - 1):
                 level = np.asarray(found.images.read(index)).mean()
                 step = 20 if len(entry.classes) == 10 and ".txt" not in facts.layouts[number] else 1
@@ -162,7 +167,7 @@ def test_check_says_exactly_what_is_missing(tmp_path, capsys):
     assert re.search(r"back_pack +12\n", out)
     assert "<- missing" in out
     assert f"<- {counts['mug']} expected" in out
-    assert f"bike has 0 images instead of {counts['bike']} and mug has 7 images instead of 8" in err
+    assert f"bike has 0 images instead of {counts['bike']}, mug has 7 images instead of 8" in err
     assert "office31/dslr/images" in err
     assert main(["check", "office31", "--data-root", str(tmp_path)]) == 2
     out, err = capsys.readouterr()

@@ -16,11 +16,13 @@ import torch
 from conftest import write_images
 
 from biwaa.cli import main
-from biwaa.domains.domain import Domain
+from biwaa.domains.domain import Domain, match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.evaluation.metrics import accuracies
 from biwaa.models.saved import load_model
 from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
+from biwaa.training.folder import load_tensors
 from biwaa.training.run import adapt
 
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -267,3 +269,55 @@ def test_check(pair, capsys):
     assert "31 images, 3 classes" in said
     assert "can be adapted to" in said
     assert main(["check", os.devnull]) == 2
+
+
+def test_held_out_images_are_scored_and_never_trained_on(pair, tmp_path):
+    """The same model with and without them, and the score that evaluating it afterwards gives."""
+    held = open_domain(str(write_images(tmp_path / "held", {"cat": 5, "dog": 6}, seed=7, size=16)))
+    plain = adapt(*pair, TINY, tmp_path / "plain")
+    run = adapt(*pair, TINY, tmp_path / "run", held_out=held)
+    assert contents(tmp_path / "run") == contents(tmp_path / "plain")
+    assert "held_out" not in plain.result
+    report = run.result["held_out"]
+    assert report["images"] == 11
+    assert main(["evaluate", str(tmp_path / "run"), str(tmp_path / "held"), "--out", str(tmp_path / "e.json")]) == 0
+    assert json.loads((tmp_path / "e.json").read_text())["accuracy"] == report["legs"]["round 1"]
+    again = adapt(*pair, TINY, tmp_path / "run", resume=True, held_out=held)
+    assert again.result["held_out"] == report
+    with pytest.raises(BiwaaError, match="other images or classes"):
+        adapt(*pair, TINY, tmp_path / "run", resume=True)
+
+
+def test_independent_rounds_do_not_see_each_other(pair, tmp_path):
+    """Round 1 of independent rounds is round 0 of a run that starts from its seed; the average is a plain mean."""
+    run = adapt(*pair, dataclasses.replace(TINY, iterate=False), tmp_path / "run")
+    alone = adapt(*pair, dataclasses.replace(TINY, seed=TINY.seed + 100, rounds=1), tmp_path / "alone")
+    later, _ = load_tensors(run.folder.leg("round 1"))
+    first, _ = load_tensors(alone.folder.leg("round 0"))
+    assert torch.equal(later["probabilities"], first["probabilities"])
+    parts = [load_tensors(run.folder.leg(f"round {n}"))[0]["probabilities"] for n in range(2)]
+    mean = accuracies((parts[0] + parts[1]) / 2, match_classes(pair[1], pair[0].classes).labels)
+    assert run.result["accuracy"]["average_of_rounds"] == mean
+
+
+def test_validators_and_cost(pair, tmp_path):
+    run = adapt(*pair, TINY, tmp_path / "run")
+    p = load_tensors(run.folder.leg("round 1"))[0]["probabilities"].double().numpy()
+    mean = p.mean(axis=0)
+    expected = -(mean * np.log(mean)).sum() + (p * np.log(p)).sum(axis=1).mean()
+    scores = run.result["label_free"]["validators"]
+    assert set(scores) == {"source-only", "round 0", "round 1"}
+    assert scores["round 1"]["information_maximisation"] == pytest.approx(expected, abs=1e-4)
+    norm = np.sqrt(np.linalg.eigvalsh(p.T @ p).clip(0)).sum() / len(p)
+    assert scores["round 1"]["nuclear_norm"] == pytest.approx(norm, abs=1e-4)
+    # Source-only sees a batch of the source alone, each round one of both domains.
+    assert run.result["cost"]["steps"] == 3 * 12
+    assert run.result["cost"]["images"] == 12 * (8 + 16 + 16)
+
+
+def test_a_setting_left_at_its_default_counts_too(pair, tmp_path):
+    """A recipe that says nothing of a setting is another than one that changed it."""
+    adapt(*pair, dataclasses.replace(TINY, dropout=0.25), tmp_path / "run")
+    again = recipe_from({name: value for name, value in dataclasses.asdict(TINY).items() if name != "dropout"}, "test")
+    with pytest.raises(BiwaaError, match=r"trained with dropout = 0.25, not 0.5"):
+        adapt(*pair, again, tmp_path / "run", resume=True)

@@ -14,7 +14,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.files import replacing
-from biwaa.recipe import load_recipe, recipe_from
+from biwaa.recipe import NAMED, recipe_from
 from biwaa.training.folder import load_tensors
 from biwaa.training.rounds import BASELINE
 from biwaa.training.run import Run, adapt
@@ -33,7 +33,7 @@ def run_demo(out: Path, seed: int) -> Run:
         raise BiwaaError(f"{out} holds other things ({sorted(strangers)[0]}): name a folder of the demo's own.")
     make_data(data, seed)
     source, target = open_domain(f"{data}:plain"), open_domain(f"{data}:photographs")
-    recipe = recipe_from({**vars(load_recipe("demo")), "seed": seed}, "demo")
+    recipe = recipe_from({**NAMED["demo"], "seed": seed}, "demo")
     run = adapt(source, target, recipe, out / "run", overwrite=True)
     draw_samples(run, target, recipe.rounds, out / "samples.png")
     return run

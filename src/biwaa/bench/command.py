@@ -1,5 +1,6 @@
 """What `biwaa bench` does: plan the grid, train what is not trained yet, write the tables."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def bench_or_show(given: Any) -> list[str]:
     root = given.data_root or default_data_root()
     bench = plan(
         given.suite,
-        vars(given.settings),
+        dataclasses.asdict(given.settings),
         read_task_settings(given.recipe),
         given.tasks,
         given.methods,

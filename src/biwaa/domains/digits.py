@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 from sklearn.datasets import load_svmlight_file
 
 from biwaa.domains.domain import Domain
@@ -40,7 +41,7 @@ def open_archive(spec: str, file: Path) -> Domain:
         else:
             pixels = _idx(file)
             labels = _idx(file.with_name(re.sub(r"images([.-])idx3", r"labels\1idx1", file.name))).astype(np.int64)
-    except (OSError, KeyError, ValueError, EOFError, NotImplementedError, TypeError) as error:
+    except (OSError, KeyError, ValueError, EOFError, NotImplementedError, TypeError, MatReadError) as error:
         raise BiwaaError(f"{file} is not readable as {spec}: {' '.join(str(error).split())[:200]}.") from None
     return array_domain(spec, str(file), name, np.ascontiguousarray(pixels), labels)
 

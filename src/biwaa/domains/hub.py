@@ -124,6 +124,8 @@ def _column(spec: str, table: Any, asked: str | None, kind: type, what: str) -> 
     if asked:
         if asked not in features:
             raise BiwaaError(f"{spec} has no column {asked!r}: there are {listed(list(features))}.")
+        if what == "image" and not isinstance(features[asked], kind):
+            raise BiwaaError(f"{spec}: {asked!r} is no column of images.")
         return asked
     fitting: list[str] = [name for name, feature in features.items() if isinstance(feature, kind)]
     if not fitting and what == "label":

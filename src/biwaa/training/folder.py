@@ -6,6 +6,7 @@
 - tensors are kept as safetensors: nothing is ever unpickled
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -150,7 +151,7 @@ def _set_aside(folder: RunFolder) -> None:
 
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     earlier = load_recipe(str(path / "recipe.yaml"))
-    changed = [name for name in vars(recipe) if getattr(recipe, name) != getattr(earlier, name)]
+    changed = [name for name in dataclasses.asdict(recipe) if getattr(recipe, name) != getattr(earlier, name)]
     changed = [name for name in changed if name not in ("device", "log_every", "checkpoint_every")]
     if changed:
         name = changed[0]

@@ -1,0 +1,430 @@
+"""`biwaa bench`: the grid through the installed command, what it refuses, and what becomes of failures."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from biwaa.bench import engine
+from biwaa.bench.grid import Bench, load_bench
+from biwaa.bench.rows import collect, over_seeds, task_means
+from biwaa.bench.suites import STUDIES, resolve, variants
+from biwaa.bench.tables import published, published_rows, tables
+from biwaa.cli import main
+from biwaa.domains.catalogue import BENCHMARKS
+from biwaa.errors import BiwaaError
+from biwaa.methods import METHODS
+from biwaa.recipe import NAMED, load_recipe, recipe_from
+
+COMMAND = Path(sys.executable).parent / "biwaa"
+WORDS = ["digits", "--recipe", "demo", "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
+SETTINGS = dataclasses.asdict(recipe_from({**NAMED["demo"], "steps": 8, "batch_size": 16, "rounds": 1}, "test"))
+
+
+def bench(folder, *words, **environment):
+    return subprocess.run(
+        [COMMAND, "bench", *WORDS, "--out", str(folder), *words],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+def small(variant_names=("source_only", "mcc"), seeds=(1, 2), **settings):
+    """A bench on the bundled digits."""
+    every = {**SETTINGS, **settings}
+    chosen = variants("methods", recipe_from(every, "test"), variant_names)
+    return Bench("digits", "methods", every, {}, ("plain2photographs",), tuple(chosen), seeds)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A bench of two methods and two seeds, run through the command with two processes."""
+    folder = tmp_path_factory.mktemp("bench") / "tables"
+    done = bench(folder, "--methods", "mcc", "biwaa", "dann@2", "--seeds", "1", "2", "--processes", "2")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_whole_table_through_the_command(finished):
+    folder, done = finished
+    assert {path.name for path in folder.iterdir()} == {
+        "bench.json", "bench.lock", "locks", "runs", "table.md", "table.csv", "table.tex", "table.json", "table.png",
+    }  # fmt: skip
+    names = {path.name for path in (folder / "runs").iterdir() if path.is_dir()}
+    assert names == {
+        f"plain2photographs.{variant}.{seed}"
+        for variant in ("source_only", "mcc", "biwaa", "dann@2")
+        for seed in (1, 2)
+    }
+    run = folder / "runs" / "plain2photographs.biwaa.1"
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.yaml",
+        "run.json",
+        "result.json",
+        "log.jsonl",
+        "predictions.csv",
+    }
+    assert load_recipe(str(run / "recipe.yaml")).seed == 1
+    assert not load_recipe(str(run / "recipe.yaml")).baseline
+    text = (folder / "table.md").read_text()
+    assert done.stdout.strip() == text.strip()
+    for said in ("| source-only |", "| BIWAA, 2 rounds |", "| DANN, 2 rounds |", "oracle (target labels)", "round 1"):
+        assert said in text
+    assert "digits/methods: 8/8 runs" in done.stderr
+    assert (folder / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert r"\toprule" in (folder / "table.tex").read_text()
+    rows = list(csv.DictReader((folder / "table.csv").open()))
+    result = json.loads((run / "result.json").read_text())
+    last = next(r for r in rows if (r["variant"], r["seed"], r["figure"]) == ("biwaa", "1", "last"))
+    assert float(last["over_images"]) == pytest.approx(
+        100 * result["accuracy"]["legs"]["round 1"]["over_images"], abs=1e-3
+    )
+    assert int(last["images"]) == 2 * 8 * 32
+
+
+def test_finished_runs_are_never_run_again(finished):
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("*/result.json")}
+    done = bench(folder, "--methods", "mcc", "--seeds", "1", "2", "3")
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list((folder / "runs").glob("*/result.json"))) == len(before) + 2
+    assert load_bench(folder).seeds == (1, 2, 3)
+    assert "- |" in done.stdout or "8 of" in done.stdout or "of 12 runs are finished" in done.stdout
+    shown = subprocess.run([COMMAND, "bench", folder, "--show"], capture_output=True, text=True, check=True)
+    assert "10 of 12 runs are finished." in shown.stdout
+
+
+def test_other_settings_are_refused(finished):
+    folder, _ = finished
+    for words, said in (
+        (("--learning-rate", "0.5"), "have learning_rate = 0.01, not 0.5"),
+        (("--seed", "3"), "a bench takes --seeds"),
+    ):
+        done = bench(folder, *words)
+        assert done.returncode == 2
+        assert said in done.stderr
+    done = subprocess.run([COMMAND, "bench", *WORDS[1:5], "digits/parts", "--tasks", WORDS[-1], "--out", folder],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert "holds the bench digits/methods, not digits/parts" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words,said",
+    [
+        (["nope", "--out", "x"], "no benchmark 'nope': the catalogue has digits,"),
+        (["digits/nope", "--out", "x"], "no study 'nope': there are methods, parts"),
+        (["digits", "--out", "x", "--tasks", "A2B"], "no task 'A2B' in digits: there are mnist2usps"),
+        (["digits", "--out", "x", "--tasks", "plain>mars"], "no task 'plain>mars' in digits"),
+        (["digits", "--out", "x", "--methods", "magic"], "no method 'magic' in methods: there are source_only"),
+        (["digits", "--out", "x", "--methods", "fixmatch", "--freeze-backbone"], "fixmatch needs images"),
+        (["digits", "--out", "x"], "mnist is missing; usps is missing"),
+        (["digits"], "name the folder for runs and tables with --out"),
+        (["nowhere", "--show"], "nowhere holds no bench"),
+        (["digits", "--out", "x", "--tasks", "plain2photographs", "--cluster", "slurm"], "there is no sbatch here"),
+    ],
+)
+def test_what_is_wrong_is_said(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_half_present_benchmark_names_what_can_run(tmp_path, capsys):
+    assert main(["bench", "digits", "--out", str(tmp_path / "x"), "--data-root", str(tmp_path)]) == 2
+    assert "--tasks plain2photographs can run with what is there" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path, capsys):
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    assert main(["bench", *WORDS, "--out", str(tmp_path)]) == 2
+    assert "is not empty and holds no bench (holiday.jpg)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    works = small().works(tmp_path, Path())
+    adapt = engine.adapt
+
+    def failing(source, target, recipe, *args, **kwargs):
+        if recipe.method == "mcc" and recipe.seed == 1:
+            raise ValueError("a bug")
+        return adapt(source, target, recipe, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "adapt", failing)
+        outcomes = [engine.train_one(work) for work in works]
+    assert [outcome.state for outcome in outcomes] == ["finished", "failed", "finished", "finished"]
+    assert works[1].failed.read_text() == "ValueError: a bug\n"
+    assert "Traceback" in works[1].run.with_name(f"{works[1].name}.log").read_text()
+    assert engine.train_one(works[1]).state == "finished"
+    assert not works[1].failed.exists()
+
+
+def test_a_run_that_keeps_losing_its_process_fails(tmp_path):
+    work = small().works(tmp_path, Path())[0]
+    work.run.parent.mkdir()
+    work.running.write_text(str(engine.TRIES))
+    outcome = engine.train_one(work)
+    assert outcome.state == "failed"
+    assert "its process died 3 times" in outcome.reason
+    assert engine.train_one(work).state == "finished"
+
+
+def test_a_killed_process_is_replaced(tmp_path):
+    """SIGKILL to a worker in the middle of a run: the run is taken up again and the grid ends whole."""
+    works = small(("source_only", "mcc"), (1, 2), steps=400).works(tmp_path, Path())
+    killed = []
+
+    def kill():
+        for _ in range(600):
+            time.sleep(0.1)
+            log = works[0].run / "log.jsonl"
+            if works[0].running.exists() and log.exists() and log.stat().st_size:
+                children = subprocess.run(
+                    ["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], capture_output=True, text=True
+                )
+                killed.extend(int(pid) for pid in children.stdout.split())
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+                return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcomes = list(engine.train_all(works, lambda todo: engine.local(todo, 1)))
+    killer.join()
+    assert killed
+    assert sorted(outcome.name for outcome in outcomes) == sorted(work.name for work in works)
+    assert {outcome.state for outcome in outcomes} == {"finished"}
+
+
+@pytest.mark.slow
+def test_two_benches_on_one_folder_share_the_work(tmp_path):
+    command = [COMMAND, "bench", *WORDS, "--out", str(tmp_path / "b"), "--methods", "mcc", "bnm", "--seeds", "1", "2"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert all("6/6 runs" in stderr for _, stderr in ends)
+    runs = list((tmp_path / "b" / "runs").glob("*/log.jsonl"))
+    assert len(runs) == 6
+    for log in runs:  # nothing was trained twice: each run's log holds its one leg's steps once
+        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        assert steps == sorted(set(steps))
+    logs = "".join(path.read_text() for path in (tmp_path / "b" / "runs").glob("*.log"))
+    assert logs.count("the model is in") == 6
+
+
+def test_ray_survives_a_killed_worker(tmp_path):
+    """A real local cluster of two nodes; one worker process dies in the middle of its run."""
+    pytest.importorskip("ray")
+    script = tmp_path / "on_ray.py"
+    script.write_text(f"""
+import os, signal, subprocess, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from biwaa.bench import engine
+from biwaa.bench.render import write_tables
+from biwaa.bench.grid import enrol
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_bench import small
+
+folder = Path({str(tmp_path / "b")!r})
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
+cluster.add_node(num_cpus=1)
+bench = enrol(small(("source_only", "mcc"), (1, 2), steps=400), folder)
+works = bench.works(folder, Path())
+
+def kill():
+    for _ in range(1200):
+        time.sleep(0.1)
+        log = works[0].run / "log.jsonl"
+        if works[0].running.exists() and log.exists() and log.stat().st_size:
+            workers = subprocess.run(["pgrep", "-f", "ray::train_one"], capture_output=True, text=True).stdout.split()
+            os.kill(int(workers[0]), signal.SIGKILL)
+            print("killed", workers[0], flush=True)
+            return
+
+threading.Thread(target=kill, daemon=True).start()
+try:
+    outcomes = list(engine.train_all(works, lambda todo: engine.ray(todo, {{"address": cluster.address}})))
+    print(sorted(outcome.state for outcome in outcomes))
+    print(write_tables(bench, folder))
+finally:
+    ray.shutdown()
+    cluster.shutdown()
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "killed" in done.stdout
+    assert "['finished', 'finished', 'finished', 'finished']" in done.stdout
+    assert "runs are finished" not in done.stdout
+    assert "| MCC |" in done.stdout
+
+
+SBATCH = """#!/usr/bin/env python3
+# Stands in for Slurm: runs the array's jobs one after another, as the script's own lines ask for them.
+import os, re, subprocess, sys
+text = open(sys.argv[-1]).read()
+last = int(re.search(r"#SBATCH --array=0-(\\d+)", text).group(1))
+output = re.search(r"#SBATCH --output=(\\S+)", text).group(1)
+print("Submitted batch job 77", flush=True)
+command = re.search(r"^srun (.*)$", text, re.M).group(1)
+command = re.sub(r"^(--?\\S+ )*?(?=\\S*python)", "", command)
+if os.fork() == 0:
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    for index in range(last + 1):
+        job = {"SLURM_JOB_ID": f"{78 + index}", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(index),
+               "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NUM_NODES": "1",
+               "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "here"}
+        subprocess.run(command, shell=True, env={**os.environ, **job})
+"""
+SACCT = """#!/bin/sh
+echo 'JobID|State|NodeList'
+for index in 0 1 2 3; do echo "77_$index|RUNNING|here"; done
+"""
+
+
+def test_slurm_through_submitit(tmp_path):
+    """submitit's real scripts and job folder, with a stand-in for the sbatch that a cluster has."""
+    pytest.importorskip("submitit")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (("sbatch", SBATCH), ("sacct", SACCT), ("scancel", "#!/bin/sh\n"), ("srun", "#!/bin/sh\n")):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    done = bench(
+        tmp_path / "b", "--methods", "mcc", "--seeds", "1", "2", "--cluster", "slurm",
+        "--cluster-options", "time", "5", PATH=f"{tools}:{os.environ['PATH']}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + "".join(p.read_text() for p in (tmp_path / "b" / "slurm").glob("*.err"))
+    assert "digits/methods: 4/4 runs" in done.stderr
+    assert "| MCC |" in done.stdout
+
+
+def test_grid_of_every_benchmark_and_study():
+    recipe = load_recipe("paper")
+    for study in STUDIES:
+        found = variants(study, recipe, ())
+        assert len({variant.name for variant in found}) == len(found)
+        for variant in found:
+            assert variant.source_only in {other.name for other in found}
+            assert not resolve(variant, recipe, 5).baseline
+            assert resolve(variant, recipe, 5).seed == 5
+    every = [variant.name for variant in variants("methods", recipe, ())]
+    assert set(every) == set(METHODS)
+    frozen = dataclasses.replace(recipe, freeze_backbone=True)
+    assert set(every) - {variant.name for variant in variants("methods", frozen, ())} == {"fixmatch"}
+    compute = {variant.name: resolve(variant, recipe, 1) for variant in variants("compute", recipe, ())}
+    steps = {name: of.steps * of.rounds for name, of in compute.items() if name != "source_only"}
+    assert len(set(steps.values())) == 1
+    for entry in BENCHMARKS.values():
+        grid = Bench(
+            entry.name,
+            "methods",
+            dataclasses.asdict(recipe),
+            {},
+            entry.tasks,
+            tuple(variants("methods", recipe, ())),
+            (1, 2),
+        )
+        works = grid.works(Path("d"), Path("r"))
+        assert len({work.name for work in works}) == len(works) == 2 * len(entry.tasks) * len(every)
+    forty = Bench(
+        "domainnet40", "methods", dataclasses.asdict(recipe), {}, ("R2C",), tuple(variants("methods", recipe, ())), (1,)
+    )
+    assert forty.works(Path("d"), Path("r"))[0].held_out == "domainnet40:clipart/test"
+
+
+def test_settings_of_single_tasks(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("learning_rate: 0.001\ntasks:\n  A2D: {learning_rate: 0.0003}\n")
+    assert load_recipe(str(recipe)).learning_rate == 0.001
+    chosen = tuple(variants("methods", load_recipe("paper"), ("biwaa",)))
+    special = {"A2D": {"learning_rate": 0.0003}}
+    grid = Bench(
+        "office31", "methods", dataclasses.asdict(load_recipe(str(recipe))), special, ("A2W", "A2D"), chosen, (1,)
+    )
+    rates = {work.name: work.recipe["learning_rate"] for work in grid.works(tmp_path, tmp_path)}
+    assert rates["A2W.biwaa.1"] == 0.001
+    assert rates["A2D.biwaa.1"] == rates["A2D.source_only.1"] == 0.0003
+
+
+def row(task, variant, seed, last, oracle=None):
+    from biwaa.bench.rows import Row
+
+    both = {"over_images": last, "over_classes": last - 1}
+    accuracy = {
+        "last": both,
+        "chosen": both,
+        "oracle": {"over_images": oracle or last, "over_classes": 0.0},
+        "average": both,
+    }
+    cost = {"steps": 10, "images": 20, "seconds": 1.5}
+    return Row(
+        task, variant, seed, accuracy, (last,), "round 0", {"source_to_true": 1.0, "estimated_to_true": 2.0}, cost
+    )
+
+
+def test_means_and_deviations():
+    """Over tasks first, then over seeds; a seed that lacks a task has no mean."""
+    rows = [row("A2B", "x", 1, 10.0), row("B2A", "x", 1, 20.0), row("A2B", "x", 2, 30.0), row("B2A", "x", 2, 50.0),
+            row("A2B", "x", 3, 99.0)]  # fmt: skip
+    means = task_means(rows, ("A2B", "B2A"), lambda r: r.accuracy["last"]["over_images"])
+    assert means == [15.0, 40.0]
+    assert over_seeds(means) == "27.5 ± 17.7"
+    assert over_seeds([1.25]) == "1.2"
+    assert over_seeds([]) == "-"
+
+
+def test_published_figures_stand_beside():
+    rows = published()
+    assert len(rows) > 400
+    assert all(row["protocol"] and row["source"] and 0 < float(row["accuracy"]) <= 100 for row in rows)
+    for row_ in rows:
+        if row_["task"] != "mean":
+            BENCHMARKS[row_["benchmark"]].task(row_["task"])
+    grid = Bench(
+        "office31", "methods", dataclasses.asdict(load_recipe("paper")), {}, BENCHMARKS["office31"].tasks, (), (1,)
+    )
+    dann = next(line for line in published_rows(grid) if line[0].startswith("published: dann"))
+    assert dann[0] == "published: dann, resnet50 (best epoch on the target test set)"
+    assert dann[1:] == ("91.4", "97.9", "100.0", "83.6", "73.3", "70.4", "86.1")
+    some = dataclasses.replace(grid, tasks=("A2W",))
+    assert next(line for line in published_rows(some) if "dann" in line[0])[1:] == ("91.4", "")
+
+
+def test_the_pool_holds_source_only_and_every_round(finished):
+    """Choice and oracle recomputed from result.json."""
+    folder, _ = finished
+    bench_ = load_bench(folder)
+    rows = collect(bench_, folder)
+    for found in rows:
+        results = {
+            name: json.loads((folder / "runs" / f"{found.task}.{name}.{found.seed}" / "result.json").read_text())
+            for name in {found.variant, "source_only"}
+        }
+        mine, base = results[found.variant], results["source_only"]
+        pool = [(s["information_maximisation"], mine["accuracy"]["legs"][leg]["over_images"])
+                for leg, s in mine["label_free"]["validators"].items()]  # fmt: skip
+        score = base["label_free"]["validators"]["round 0"]["information_maximisation"]
+        pool.append((score, base["accuracy"]["legs"]["round 0"]["over_images"]))
+        assert found.accuracy["chosen"]["over_images"] == pytest.approx(100 * max(pool)[1], abs=1e-9)
+        assert found.accuracy["oracle"]["over_images"] == pytest.approx(100 * max(a for _, a in pool), abs=1e-9)
+    titles = [table.title for table in tables(bench_, rows)]
+    assert any("by who chooses" in title for title in titles)
+    with pytest.raises(BiwaaError, match="holds no bench"):
+        load_bench(folder / "runs")

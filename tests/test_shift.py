@@ -1,0 +1,80 @@
+"""Label shift: the shares that were asked for, the same images every time; and what runs report of it."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from conftest import write_images
+from hypothesis import given, settings
+
+from biwaa.domains.shift import class_shares, subsample
+from biwaa.domains.spec import open_domain
+from biwaa.errors import BiwaaError
+from biwaa.evaluation.metrics import total_variation
+from biwaa.recipe import NAMED, recipe_from
+from biwaa.training.run import adapt
+
+TINY = {**NAMED["demo"], "steps": 6, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
+        "discriminator": 16}  # fmt: skip
+
+
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=8), st.floats(1, 100), st.booleans(), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_subsets_have_the_shares_and_are_the_largest(counts, ratio, backwards, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    rule = f"{'reversed' if backwards else 'long-tail'}:{ratio:.3f}"
+    shares, _ = class_shares(rule, len(counts))
+    rows = subsample(labels, shares, seed)
+    kept = np.bincount(labels[rows], minlength=len(counts))
+    total = min(count / share for count, share in zip(counts, shares, strict=True))
+    assert len(set(rows.tolist())) == len(rows)
+    assert (kept >= 1).all()
+    for have, count, share in zip(kept, counts, shares, strict=True):
+        assert have <= count
+        assert have == max(1, int(total * share + 1e-9))
+    assert any(have == count for have, count in zip(kept, counts, strict=True))
+    assert (rows == subsample(labels, shares, seed)).all()
+
+
+def test_shares_by_rule():
+    shares, _ = class_shares("long-tail:100", 3)
+    np.testing.assert_allclose(shares / shares[-1], [100, 10, 1])
+    np.testing.assert_allclose(class_shares("reversed:100", 3)[0], shares[::-1])
+    drawn, seed = class_shares("dirichlet:0.5:7", 4)
+    np.testing.assert_allclose(drawn, np.random.default_rng(7).dirichlet([0.5] * 4))
+    assert seed == 7
+    for rule in ("long-tail", "long-tail:0.5", "dirichlet:0", "dirichlet:-1", "uniform", "long-tail:2:3", ""):
+        with pytest.raises(BiwaaError, match="no label shift"):
+            class_shares(rule, 3)
+
+
+def test_runs_report_estimated_beside_true_distribution(tmp_path):
+    counts = {"cat": 20, "dog": 20, "eel": 20}
+    source = open_domain(str(write_images(tmp_path / "source", counts, seed=0, size=12)))
+    target = open_domain(str(write_images(tmp_path / "target", counts, seed=1, size=12)))
+    recipe = recipe_from({**TINY, "source_shift": "long-tail:4", "target_shift": "reversed:4"}, "test")
+    result = adapt(source, target, recipe, tmp_path / "run").result
+    assert result["source"]["images"] == result["target"]["images"] == 20 + 10 + 5
+    found = result["label_distribution"]
+    assert found["source"] == {"cat": 0.571429, "dog": 0.285714, "eel": 0.142857}
+    assert found["true_target"] == {"cat": 0.142857, "dog": 0.285714, "eel": 0.571429}
+    said = np.array(list(found["estimated_target"]["round 0"].values()))
+    distance = found["total_variation"]["estimated_to_true"]["round 0"]
+    true = np.array(list(found["true_target"].values()))
+    assert distance == pytest.approx(sum(abs(a - b) for a, b in zip(said, true, strict=True)) / 2, abs=1e-5)
+    assert found["total_variation"]["source_to_true"] == pytest.approx(3 / 7, abs=1e-5)
+    rows = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 36
+
+
+def test_a_target_without_labels_cannot_be_shifted(tmp_path):
+    source = open_domain(str(write_images(tmp_path / "source", {"cat": 9, "dog": 9}, seed=0, size=12)))
+    bare = write_images(tmp_path / "bare", {"all": 12}, seed=1, size=12) / "all"
+    recipe = recipe_from({**TINY, "target_shift": "long-tail:4"}, "test")
+    with pytest.raises(BiwaaError, match="has no labels, so its classes cannot be subsampled"):
+        adapt(source, open_domain(str(bare)), recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_total_variation():
+    assert total_variation(np.array([0.5, 0.5, 0]), np.array([0.5, 0.25, 0.25])) == 0.25
+    assert total_variation(np.array([1.0, 0]), np.array([0, 1.0])) == 1
