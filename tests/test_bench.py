@@ -33,6 +33,7 @@ def bench(folder, *words, **environment):
     return subprocess.run(
         [COMMAND, "bench", *WORDS, "--out", str(folder), *words],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        timeout=300,
     )  # fmt: skip
 
 
@@ -274,23 +275,22 @@ finally:
 
 SBATCH = """#!/usr/bin/env python3
 # Stands in for Slurm: runs the array's jobs one after another, as the script's own lines ask for them.
-import os, re, subprocess, sys
+import os, re, shlex, subprocess, sys
 text = open(sys.argv[-1]).read()
 last = int(re.search(r"#SBATCH --array=0-(\\d+)", text).group(1))
-output = re.search(r"#SBATCH --output=(\\S+)", text).group(1)
 print("Submitted batch job 77", flush=True)
-command = re.search(r"^srun (.*)$", text, re.M).group(1)
-command = re.sub(r"^(--?\\S+ )*?(?=\\S*python)", "", command)
+words = shlex.split(re.search(r"^srun (.*)$", text, re.M).group(1))
+command = words[next(index for index, word in enumerate(words) if word.endswith("python")) :]
 if os.fork() == 0:
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     for index in range(last + 1):
-        job = {"SLURM_JOB_ID": f"{78 + index}", "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(index),
-               "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NUM_NODES": "1",
+        job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": f"{78 + index}", "SLURM_ARRAY_JOB_ID": "77",
+               "SLURM_ARRAY_TASK_ID": str(index), "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NUM_NODES": "1",
                "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "here"}
-        subprocess.run(command, shell=True, env={**os.environ, **job})
+        subprocess.run(command, env={**os.environ, **job})
 """
 SACCT = """#!/bin/sh
 echo 'JobID|State|NodeList'
