@@ -15,7 +15,6 @@ Every figure is the last checkpoint of its leg on all target images, chosen by t
 import dataclasses
 import json
 import os
-import platform
 import statistics
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import tyro
 from tyro.conf import Positional
 
 from biwaa.demo import run_demo
+from biwaa.device import hardware
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.recipe import Recipe, load_recipe
@@ -128,14 +128,6 @@ def _table(groups: list[list[dict[str, Any]]], columns: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    facts = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in facts.read_text().splitlines() if line.startswith("model name")] \
-        if facts.exists() else []  # fmt: skip
-    return names[0] if names else platform.machine()
-
-
 def main(
     what: Positional[str],
     data_root: Path = Path("data"),
@@ -161,11 +153,7 @@ def main(
     results[what] = {
         "protocol": "last step of each leg, chosen by the schedule; all target images, which were trained on "
         "without labels; shares in [0, 1]",
-        "hardware": {
-            "cpu": f"{_processor()}, {os.cpu_count()} cores",
-            "threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        },
+        "hardware": hardware("cuda" if torch.cuda.is_available() else "cpu") | {"cores": os.cpu_count()},
         "versions": versions(),
         "rows": rows,
     }

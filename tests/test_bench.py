@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_catalogue import lay_out
 
 from biwaa.bench import engine
 from biwaa.bench.grid import Bench, load_bench
@@ -288,8 +289,8 @@ if os.fork() == 0:
         os.dup2(null, stream)
     for index in range(last + 1):
         job = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": f"{78 + index}", "SLURM_ARRAY_JOB_ID": "77",
-               "SLURM_ARRAY_TASK_ID": str(index), "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NUM_NODES": "1",
-               "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "here"}
+               "SLURM_ARRAY_TASK_ID": str(index), "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+               "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "here"}
         subprocess.run(command, env={**os.environ, **job})
 """
 SACCT = """#!/bin/sh
@@ -361,6 +362,33 @@ def test_settings_of_single_tasks(tmp_path):
     rates = {work.name: work.recipe["learning_rate"] for work in grid.works(tmp_path, tmp_path)}
     assert rates["A2W.biwaa.1"] == 0.001
     assert rates["A2D.biwaa.1"] == rates["A2D.source_only.1"] == 0.0003
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name,task,rate", [("office31", "A2D", 0.0003), ("office_home", "A2C", 0.001),
+                                            ("domainnet40", "R2C", 0.001)])  # fmt: skip
+def test_the_papers_recipes_run_on_a_miniature(name, task, rate, tmp_path):
+    """The documented command on the benchmark's own layout; only network, size and length are cut."""
+    entry = BENCHMARKS[name]
+    source, target = entry.task(task)
+    for domain in (source, target, f"{target}/test"):
+        if domain in entry.domains:
+            lay_out(entry, domain, entry.domains[domain].layouts[0], tmp_path / "data" / entry.folders[0])
+    recipe = Path(__file__).parents[1] / "recipes" / f"{name}.yaml"
+    words = [name, "--recipe", recipe, "--methods", "biwaa", "--data-root", tmp_path / "data",
+             "--out", tmp_path / "table", "--tasks", task.lower(), "--seeds", "42", "--backbone", "cnn",
+             "--weights", "none", "--image-size", "8", "--resize", "8", "--steps", "2", "--rounds", "1",
+             "--batch-size", "4"]  # fmt: skip
+    done = subprocess.run([COMMAND, "bench", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {name}:{source} is not the benchmark's" in done.stderr
+    run = tmp_path / "table" / "runs" / f"{task}.biwaa.42"
+    assert load_recipe(str(run / "recipe.yaml")).learning_rate == rate
+    result = json.loads((run / "result.json").read_text())
+    assert result["classes"] == list(entry.classes)
+    assert ("held_out" in result) == (name == "domainnet40")
+    assert ("held-out images |" in done.stdout) == (name == "domainnet40")
+    assert "published: biwaa, resnet50 (last checkpoint" in done.stdout
 
 
 def row(task, variant, seed, last, oracle=None):

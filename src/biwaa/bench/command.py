@@ -55,17 +55,20 @@ def plan(
 
 def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> None:
     """All domains of the tasks must be there, with every class."""
-    lacks: dict[str, str] = {}
-    for domain in dict.fromkeys(domain for pair in pairs for domain in pair):
-        for split in (domain, f"{domain}/test"):
-            if split in entry.domains and (problem := _problem(entry, split, root)):
-                lacks[domain] = problem
+    needed = dict.fromkeys(domain for pair in pairs for domain in entry.task_domains(*pair))
+    lacks = {domain: problem for domain in needed if (problem := _problem(entry, domain, root))}
     if not lacks:
         return
-    able = [task for task in entry.tasks if not set(entry.task(task)) & set(lacks)]
+    able = [task for task in entry.tasks if _all_there(entry, entry.task_domains(*entry.task(task)), root)]
     hint = f"; --tasks {' '.join(able)} can run with what is there" if able else ""
     tell = "; ".join(f"{domain} {problem}" for domain, problem in lacks.items())
     raise BiwaaError(f"{entry.title} is not complete below {root}: {tell}{hint}. See `biwaa check {entry.name}`.")
+
+
+def _all_there(entry: Benchmark, domains: list[str], root: Path) -> bool:
+    """Whether all of these are there, with every class."""
+    found = [find(entry, domain, root) for domain in domains]
+    return all(domain is not None and not empty_classes(domain) for domain in found)
 
 
 def _problem(entry: Benchmark, domain: str, root: Path) -> str:

@@ -88,8 +88,8 @@ class Bench:
             for task in self.tasks:
                 source, target = self.entry.task(task)
                 base = Recipe(**{**self.settings, **self.task_settings.get(task, {})})
-                test = f"{target}/test"
-                held_out = f"{self.benchmark}:{test}" if test in self.entry.domains else None
+                test = self.entry.task_domains(source, target)[2:]
+                held_out = f"{self.benchmark}:{test[0]}" if test else None
                 for variant in self.variants:
                     recipe = dataclasses.asdict(resolve(variant, base, seed))
                     found.append(

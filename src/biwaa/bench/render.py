@@ -15,7 +15,7 @@ from biwaa.files import write_text
 def markdown(bench: Bench, found: list[Table], works: list[Work]) -> str:
     """The whole page."""
     finished = sum(work.result() is not None for work in works)
-    lines = [f"# {bench.entry.title}: {bench.study}", "", *_protocol(bench), ""]
+    lines = [f"# {bench.entry.title}: {bench.study}", "", *_protocol(bench), *_machines(works), ""]
     if finished < len(works):
         lines += [f"{finished} of {len(works)} runs are finished.", ""]
     for table in found:
@@ -27,6 +27,16 @@ def markdown(bench: Bench, found: list[Table], works: list[Work]) -> str:
     if failed:
         lines += ["## Failed runs", "", *(f"- {name}: {reason}" for name, reason in failed.items()), ""]
     return "\n".join(lines)
+
+
+def _machines(works: list[Work]) -> list[str]:
+    """Every kind of machine and set of versions that runs were measured with."""
+    found = dict.fromkeys(
+        ", ".join(f"{key} {value}" for key, value in {**result["hardware"], **result["versions"]}.items())
+        for work in works
+        if (result := work.result())
+    )
+    return ["", f"Measured with: {'; or '.join(found)}."] if found else []
 
 
 def _protocol(bench: Bench) -> list[str]:

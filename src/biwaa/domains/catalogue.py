@@ -78,20 +78,24 @@ class Benchmark:
         return _names(self.name)
 
     def task(self, name: str) -> tuple[str, str]:
-        """Source and target of A2W or amazon>webcam.
+        """Source and target of A2W or amazon>webcam, in any case.
 
         Raises:
             BiwaaError: no such task.
         """
-        letters = {domain.short: key for key, domain in self.domains.items() if domain.short}
-        for mark, known in (("2", letters), (">", {key: key for key in self.domains})):
-            source, found, target = name.partition(mark)
+        letters = {_plain(domain.short): key for key, domain in self.domains.items() if domain.short}
+        for mark, known in (("2", letters), (">", {_plain(key): key for key in self.domains})):
+            source, found, target = (_plain(part) for part in name.partition(mark))
             if found and source in known and target in known and source != target:
                 return known[source], known[target]
         raise BiwaaError(
             f"no task {name!r} in {self.name}: there are {', '.join(self.tasks)}; or name two of its domains, "
             f"{' and '.join(list(self.domains)[:2])} as {'>'.join(list(self.domains)[:2])}."
         )
+
+    def task_domains(self, source: str, target: str) -> list[str]:
+        """All that a task needs: source, target, and the target's held-out split where there is one."""
+        return [domain for domain in (source, target, f"{target}/test") if domain in self.domains]
 
     def task_name(self, source: str, target: str) -> str:
         """A2W, or amazon>webcam where a domain has no letter."""

@@ -87,7 +87,7 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
             wrong = deviations(entry, domain, found)
             said = f"{len(found.images)} images" + (f"; not the benchmark's: {listed(wrong, 3)}" if wrong else "")
         print(f"  {domain:{width}}  {said}")
-    able = [task for task in entry.tasks if not {*entry.task(task), f"{entry.task(task)[1]}/test"} & set(lacking)]
+    able = [task for task in entry.tasks if not set(entry.task_domains(*entry.task(task))) & set(lacking)]
     print(f"tasks that can run: {' '.join(able) or 'none'}")
     if lacking:
         domain = next(iter(lacking))

@@ -20,8 +20,31 @@ def summarise(result: dict[str, Any]) -> str:
         lines.append(f"  mean confidence {free['mean_confidence']:.3f}")
         if "agreement_with_source_only" in free:
             lines.append(f"  agrees with source-only on {100 * free['agreement_with_source_only']:.1f} % of the images")
+    lines += _distribution(result)
     lines += [f"warning: {text}" for text in result["warnings"]]
     return "\n".join(lines)
+
+
+def _distribution(result: dict[str, Any]) -> list[str]:
+    """Label distributions: the source's, the last round's estimate of the target's, and the true one where known."""
+    found = result["label_distribution"]
+    name, estimated = list(found["estimated_target"].items())[-1]
+    apart = found["total_variation"]
+    said = f"label distribution: {name} predicts one {100 * apart['estimated_to_source'][name]:.1f} % from the source's"
+    if "true_target" in found:
+        said += (
+            f"; the target's true one is {100 * apart['source_to_true']:.1f} % from the source's and "
+            f"{100 * apart['estimated_to_true'][name]:.1f} % from what is predicted"
+        )
+    lines = [f"{said} (total variation)"]
+    if result["source"]["shift"] == result["target"]["shift"] == "none":
+        return lines
+    columns = {"source": found["source"], "estimated": estimated, "true": found.get("true_target", {})}
+    lines.append(f"  {'share of each class in percent':44}" + "".join(f"{column:>12}" for column in columns))
+    for label in result["classes"]:
+        cells = (f"{100 * shares[label]:12.1f}" if label in shares else " " * 12 for shares in columns.values())
+        lines.append(f"  {label:44}" + "".join(cells))
+    return lines
 
 
 def _row(name: str, figures: dict[str, float]) -> str:

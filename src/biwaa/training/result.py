@@ -16,6 +16,7 @@ import torchvision
 from numpy.typing import NDArray
 
 from biwaa import __version__
+from biwaa.device import hardware
 from biwaa.errors import listed
 from biwaa.evaluation.metrics import accuracies, agreement, label_free, total_variation
 from biwaa.evaluation.validators import VALIDATORS
@@ -64,7 +65,7 @@ def describe(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: f
     result["cost"] = _cost(legs, recipe)
     result["seed"] = recipe.seed
     result["versions"] = versions()
-    result["hardware"] = {"device": device, "threads": torch.get_num_threads(), "machine": platform.machine()}
+    result["hardware"] = hardware(device)
     return result
 
 
