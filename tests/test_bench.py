@@ -16,7 +16,7 @@ from test_catalogue import lay_out
 
 from biwaa.bench import engine
 from biwaa.bench.grid import Bench, load_bench
-from biwaa.bench.rows import collect, over_seeds, task_means
+from biwaa.bench.rows import collect, gains, over_seeds, task_means
 from biwaa.bench.suites import STUDIES, resolve, variants
 from biwaa.bench.tables import published, published_rows, tables
 from biwaa.cli import main
@@ -416,6 +416,16 @@ def test_means_and_deviations():
     assert over_seeds(means) == "27.5 ± 17.7"
     assert over_seeds([1.25]) == "1.2"
     assert over_seeds([]) == "-"
+
+
+def test_gains_show_harm():
+    """Of each task the mean over seeds that both have; the worst is named."""
+    grid = small(("source_only", "mcc"), (1, 2))
+    base = [row("plain2photographs", "source_only", seed, value) for seed, value in ((1, 50.0), (2, 60.0))]
+    found = gains(grid, [*base, row("plain2photographs", "mcc", 1, 47.0), row("plain2photographs", "mcc", 2, 61.0)])
+    assert found == {"mcc": {"plain2photographs": -1.0}}
+    table = next(t for t in tables(grid, [*base, row("plain2photographs", "mcc", 1, 47.0)]) if "Points over" in t.title)
+    assert table.rows == (("MCC", "-3.0", "-3.0 (plain2photographs)", "1 of 1"),)
 
 
 def test_published_figures_stand_beside():

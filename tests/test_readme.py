@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 from conftest import write_images
 
+from biwaa.domains.catalogue import BENCHMARKS
+from biwaa.recipe import load_recipe
+
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = Path(sys.executable).parent / "biwaa"
 
 
-def commands():
-    """Lines that call biwaa in the README's shell blocks."""
-    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), flags=re.S)
+def commands(page=README):
+    """Lines that call biwaa in a page's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.S)
     return [line for block in blocks for line in block.splitlines() if line.startswith("biwaa ")]
 
 
@@ -43,6 +46,23 @@ def test_commands_of_the_readme(tmp_path):
         assert done.returncode == 0, (line, done.stderr)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
     assert "no accuracy" not in (tmp_path / "run" / "result.json").read_text()
+
+
+def test_commands_about_benchmarks(tmp_path):
+    """The one that needs no download runs as it stands but for its length; the others name things that exist."""
+    lines = [shlex.split(line) for line in commands(README.parent / "docs" / "benchmarks.md")]
+    ours = next(words for words in lines if "plain2photographs" in words)
+    done = subprocess.run(
+        [COMMAND, *ours[1:], "--steps", "5"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tables" / "digits" / "table.png").exists()
+    benches = [words for words in lines if words[1] == "bench" and "--recipe" in words and words is not ours]
+    assert len(benches) == 4
+    for words in benches:
+        recipe = words[words.index("--recipe") + 1]
+        assert load_recipe(str(README.parent / recipe)).backbone == "resnet50"
+        assert Path(recipe).stem == words[2] in BENCHMARKS
 
 
 @pytest.mark.slow

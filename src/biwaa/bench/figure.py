@@ -6,27 +6,8 @@ from pathlib import Path
 import matplotlib.figure
 
 from biwaa.bench.grid import Bench
-from biwaa.bench.rows import Row, accuracy_of
+from biwaa.bench.rows import Row, gains
 from biwaa.files import replacing
-
-
-def gains(bench: Bench, rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Variant -> task -> points over its source-only, the mean over the seeds that both have."""
-    read = accuracy_of("last")
-    value = {(row.variant, row.task, row.seed): read(row) for row in rows}
-    found: dict[str, dict[str, float]] = {}
-    for variant in bench.variants:
-        if variant.name == variant.source_only:
-            continue
-        for task in bench.tasks:
-            pairs = [
-                (value.get((variant.name, task, seed)), value.get((variant.source_only, task, seed)))
-                for seed in bench.seeds
-            ]
-            points = [mine - base for mine, base in pairs if mine is not None and base is not None]
-            if points:
-                found.setdefault(variant.name, {})[task] = statistics.mean(points)
-    return found
 
 
 def draw(bench: Bench, rows: list[Row], path: Path) -> None:

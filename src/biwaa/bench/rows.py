@@ -108,3 +108,22 @@ def task_means(rows: list[Row], tasks: tuple[str, ...], value: Callable[[Row], f
 def accuracy_of(figure: str, mean: str = "over_images") -> Callable[[Row], float | None]:
     """Reads one accuracy off a row; None where the run has no such figure."""
     return lambda row: row.accuracy.get(figure, {}).get(mean)
+
+
+def gains(bench: Bench, rows: list[Row]) -> dict[str, dict[str, float]]:
+    """Variant -> task -> points over its source-only, the mean over the seeds that both have."""
+    read = accuracy_of("last")
+    value = {(row.variant, row.task, row.seed): read(row) for row in rows}
+    found: dict[str, dict[str, float]] = {}
+    for variant in bench.variants:
+        if variant.name == variant.source_only:
+            continue
+        for task in bench.tasks:
+            pairs = [
+                (value.get((variant.name, task, seed)), value.get((variant.source_only, task, seed)))
+                for seed in bench.seeds
+            ]
+            points = [mine - base for mine, base in pairs if mine is not None and base is not None]
+            if points:
+                found.setdefault(variant.name, {})[task] = statistics.mean(points)
+    return found

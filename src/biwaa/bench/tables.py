@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from biwaa.bench.grid import Bench
-from biwaa.bench.rows import FIGURES, Row, accuracy_of, over_seeds, task_means
+from biwaa.bench.rows import FIGURES, Row, accuracy_of, gains, over_seeds, task_means
 from biwaa.bench.suites import SOURCE_ONLY
 
 
@@ -30,6 +30,7 @@ def tables(bench: Bench, rows: list[Row]) -> list[Table]:
         _by_task(bench, of, titles, present, "over_images", "Target accuracy over images, last step of the last round"),
         _by_task(bench, of, titles, present, "over_classes", "The same over classes"),
         _choices(bench, of, titles, present),
+        _gains(bench, rows, titles),
     ]
     if any(len(row.by_round) > 1 for row in rows):
         found.append(_by_round(bench, of, titles, present))
@@ -65,6 +66,17 @@ def _choices(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
         lines.append((titles[name], *cells, f"{pick} of {len(of[name])}"))
     header = ("", *(names[figure] for figure in figures), "choice is source-only")
     return Table("Mean over tasks, by who chooses among the rounds and source-only", header, tuple(lines))
+
+
+def _gains(bench: Bench, rows: list[Row], titles: Any) -> Table:
+    lines = []
+    for name, of_task in gains(bench, rows).items():
+        worst = min(of_task, key=lambda task: of_task[task])
+        below = sum(gain < 0 for gain in of_task.values())
+        mean = statistics.mean(of_task.values())
+        lines.append((titles[name], f"{mean:+.1f}", f"{of_task[worst]:+.1f} ({worst})", f"{below} of {len(of_task)}"))
+    header = ("", "mean", "worst task", "tasks below source-only")
+    return Table("Points over source-only, last round (each task's mean over the seeds)", header, tuple(lines))
 
 
 def _by_round(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
