@@ -94,9 +94,14 @@ def _failed(work: Work, reason: str) -> Outcome:
 
 
 def local(works: list[Work], processes: int) -> Iterator[Outcome]:
-    """Train on this machine, `processes` at a time, each with its share of the cores and one of the GPUs."""
+    """Train on this machine, `processes` at a time, each with its share of the cores and one of the GPUs.
+
+    Raises:
+        BiwaaError: processes die before they can train.
+    """
     context = multiprocessing.get_context("spawn")
     pending = {work.name: work for work in works}
+    deaths = 0
     while pending:
         slots = context.Queue()
         for slot in range(processes):
@@ -109,7 +114,9 @@ def local(works: list[Work], processes: int) -> Iterator[Outcome]:
                     del pending[outcome.name]
                     yield outcome
             except BrokenProcessPool:
-                continue  # a process died: a new pool goes on with what is left
+                deaths += 1  # a new pool goes on with what is left
+                if deaths > TRIES * len(works):
+                    raise BiwaaError("the processes that train die at their start; try --processes 1.") from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in list(getattr(pool, "_processes", {}).values()):
