@@ -20,6 +20,9 @@ def summarise(result: dict[str, Any]) -> str:
         lines.append(f"  mean confidence {free['mean_confidence']:.3f}")
         if "agreement_with_source_only" in free:
             lines.append(f"  agrees with source-only on {100 * free['agreement_with_source_only']:.1f} % of the images")
+    if held_out := result.get("held_out"):
+        lines.append(f"accuracy in percent on {held_out['images']} {held_out['split']} ({held_out['spec']}):")
+        lines += [_row(f"{name}, last step", figures) for name, figures in held_out["legs"].items()]
     lines += _distribution(result)
     lines += [f"warning: {text}" for text in result["warnings"]]
     return "\n".join(lines)
