@@ -15,7 +15,8 @@ import pytest
 from test_catalogue import lay_out
 
 from biwaa.bench import engine
-from biwaa.bench.grid import Bench, load_bench
+from biwaa.bench.command import _number, plan
+from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.rows import collect, gains, over_seeds, task_means
 from biwaa.bench.suites import STUDIES, resolve, variants
 from biwaa.bench.tables import published, published_rows, tables
@@ -23,7 +24,7 @@ from biwaa.cli import main
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
-from biwaa.recipe import NAMED, load_recipe, recipe_from
+from biwaa.recipe import NAMED, load_recipe, recipe_from, task_settings
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 WORDS = ["digits", "--recipe", "demo", "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
@@ -99,7 +100,11 @@ def test_finished_runs_are_never_run_again(finished):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(list((folder / "runs").glob("*/result.json"))) == len(before) + 2
     assert load_bench(folder).seeds == (1, 2, 3)
-    assert "- |" in done.stdout or "8 of" in done.stdout or "of 12 runs are finished" in done.stdout
+    assert "10 of 12 runs are finished." in done.stdout
+    assert "| BIWAA, 2 rounds | " in done.stdout
+    gains_part = done.stdout.split("Points over source-only")[1].split("##")[0]
+    assert "MCC" in gains_part
+    assert "BIWAA" not in gains_part  # it lacks a seed, so it is compared with none
     shown = subprocess.run([COMMAND, "bench", folder, "--show"], capture_output=True, text=True, check=True)
     assert "10 of 12 runs are finished." in shown.stdout
 
@@ -109,6 +114,7 @@ def test_other_settings_are_refused(finished):
     for words, said in (
         (("--learning-rate", "0.5"), "have learning_rate = 0.01, not 0.5"),
         (("--seed", "3"), "a bench takes --seeds"),
+        (("--method", "mcc"), "a bench takes --methods"),
     ):
         done = bench(folder, *words)
         assert done.returncode == 2
@@ -130,6 +136,12 @@ def test_other_settings_are_refused(finished):
         (["digits", "--out", "x"], "mnist is missing; usps is missing"),
         (["digits"], "name the folder for runs and tables with --out"),
         (["nowhere", "--show"], "nowhere holds no bench"),
+        ([*WORDS, "--out", "x", "--methods", "linear_probe"], "it does not go with --weights none"),
+        ([*WORDS, "--out", "x", "--methods", "mcc@²"], "no method 'mcc@²'"),
+        ([*WORDS, "--out", "x", "--processes", "0"], "--processes must be at least 1"),
+        ([*WORDS, "--out", "x", "--seeds"], "name at least one seed"),
+        ([*WORDS, "--out", "x", "--backbone", "resnet5"], "resnet5"),
+        ([*WORDS, "--out", "x", "--source-shift", "odd"], "no label shift 'odd'"),
         (["digits", "--out", "x", "--tasks", "plain2photographs", "--cluster", "slurm"], "there is no sbatch here"),
     ],
 )
@@ -137,6 +149,7 @@ def test_what_is_wrong_is_said(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["bench", *words]) == 2
     assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_half_present_benchmark_names_what_can_run(tmp_path, capsys):
@@ -182,7 +195,7 @@ def test_a_run_that_keeps_losing_its_process_fails(tmp_path):
 
 
 def test_a_killed_process_is_replaced(tmp_path):
-    """SIGKILL to a worker in the middle of a run: the run is taken up again and the grid ends whole."""
+    """SIGKILL to a worker in the middle of a run: it is taken up again, its neighbour too, and the grid ends whole."""
     works = small(("source_only", "mcc"), (1, 2), steps=400).works(tmp_path, Path())
     killed = []
 
@@ -194,18 +207,82 @@ def test_a_killed_process_is_replaced(tmp_path):
                 children = subprocess.run(
                     ["pgrep", "-P", str(os.getpid()), "-f", "spawn_main"], capture_output=True, text=True
                 )
-                killed.extend(int(pid) for pid in children.stdout.split())
-                for pid in killed:
-                    os.kill(pid, signal.SIGKILL)
+                killed.append(int(children.stdout.split()[0]))
+                os.kill(killed[0], signal.SIGKILL)
                 return
 
     killer = threading.Thread(target=kill)
     killer.start()
-    outcomes = list(engine.train_all(works, lambda todo: engine.local(todo, 1)))
+    outcomes = list(engine.train_all(works, lambda todo: engine.local(todo, 2)))
     killer.join()
     assert killed
     assert sorted(outcome.name for outcome in outcomes) == sorted(work.name for work in works)
     assert {outcome.state for outcome in outcomes} == {"finished"}
+
+
+def test_an_interrupt_ends_all_its_processes_and_the_bench_goes_on(tmp_path):
+    words = [COMMAND, "bench", *WORDS, "--out", tmp_path / "b", "--methods", "mcc", "--seeds", "1", "--processes", "2",
+             "--steps", "200"]  # fmt: skip
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    markers = tmp_path / "b" / "runs"
+    for _ in range(1200):
+        time.sleep(0.05)
+        if list(markers.glob("*/log.jsonl")):
+            break
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted; the same command goes on" in said
+    assert "Traceback" not in said
+    for _ in range(100):
+        time.sleep(0.1)
+        left = [pid for pid in children if Path(f"/proc/{pid}").exists()]
+        if not left:
+            break
+    assert children
+    assert not left
+    assert not list(markers.glob("*.running"))  # an interrupt is no death
+    done = subprocess.run([*words, "--processes", "1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_device_may_change_and_tasks_come_in_parts(tmp_path, monkeypatch):
+    """Settings of single tasks belong to the bench, whichever tasks an invocation names; the newest device counts."""
+    special = {"plain>photographs": {"learning_rate": 0.02}}
+    recipe = recipe_from(SETTINGS, "test")
+    first = plan("digits", recipe, special, ("plain2photographs",), ("mcc",), (1,), tmp_path)
+    other = dataclasses.replace(recipe, device="cpu")
+    second = plan("digits", other, special, ("photographs>plain",), ("mcc",), (2,), tmp_path)
+    enrol(first, tmp_path / "b")
+    both = enrol(second, tmp_path / "b")
+    assert both.tasks == ("plain2photographs", "photographs2plain")
+    assert both.settings["device"] == "cpu"
+    rates = {work.name: work.recipe["learning_rate"] for work in both.works(tmp_path, tmp_path)}
+    assert rates["plain2photographs.mcc.1"] == 0.02
+    assert rates["photographs2plain.mcc.1"] == recipe.learning_rate
+    for wrong, said in (
+        ({"plain2photographs": {"learning_rate": "3e-4"}}, "the settings of the task plain2photographs: Expected"),
+        ({"plain2photographs": {"learn": 1}}, "unknown setting 'learn'"),
+        ({"A2B": {}}, "no task 'A2B'"),
+    ):
+        with pytest.raises(BiwaaError, match=said):
+            plan("digits", recipe, wrong, ("plain2photographs",), ("mcc",), (1,), tmp_path)
+    (tmp_path / "r.yaml").write_text("tasks: [A2D]\n")
+    with pytest.raises(BiwaaError, match="tasks must hold settings by task"):
+        task_settings(str(tmp_path / "r.yaml"))
+
+
+def test_studies_of_biwaa_train_biwaa():
+    recipe = dataclasses.replace(load_recipe("paper"), method="dann")
+    for study in ("parts", "scale", "distribution", "rounds", "compute"):
+        for variant in variants(study, recipe, ()):
+            if variant.name != "source_only":
+                assert resolve(variant, recipe, 1).method == "biwaa"
+
+
+def test_numbers_among_cluster_options():
+    assert [_number(text) for text in ("4", "0.5", "4:00:00", "gpu")] == [4, 0.5, "4:00:00", "gpu"]
 
 
 @pytest.mark.slow
@@ -413,19 +490,22 @@ def test_means_and_deviations():
             row("A2B", "x", 3, 99.0)]  # fmt: skip
     means = task_means(rows, ("A2B", "B2A"), lambda r: r.accuracy["last"]["over_images"])
     assert means == [15.0, 40.0]
-    assert over_seeds(means) == "27.5 ± 17.7"
-    assert over_seeds([1.25]) == "1.2"
-    assert over_seeds([]) == "-"
+    assert over_seeds(means, 2) == "27.5 ± 17.7"
+    assert over_seeds(means, 3) == "27.5 ± 17.7 (2 of 3 seeds)"
+    assert over_seeds([1.25], 1) == "1.2"
+    assert over_seeds([], 3) == "-"
 
 
 def test_gains_show_harm():
-    """Of each task the mean over seeds that both have; the worst is named."""
+    """Of each task the mean over the seeds; the worst is named; what lacks a run is compared with nothing."""
     grid = small(("source_only", "mcc"), (1, 2))
     base = [row("plain2photographs", "source_only", seed, value) for seed, value in ((1, 50.0), (2, 60.0))]
     found = gains(grid, [*base, row("plain2photographs", "mcc", 1, 47.0), row("plain2photographs", "mcc", 2, 61.0)])
     assert found == {"mcc": {"plain2photographs": -1.0}}
-    table = next(t for t in tables(grid, [*base, row("plain2photographs", "mcc", 1, 47.0)]) if "Points over" in t.title)
-    assert table.rows == (("MCC", "-3.0", "-3.0 (plain2photographs)", "1 of 1"),)
+    assert gains(grid, [*base, row("plain2photographs", "mcc", 1, 47.0)]) == {}
+    whole = [*base, row("plain2photographs", "mcc", 1, 47.0), row("plain2photographs", "mcc", 2, 61.0)]
+    table = next(t for t in tables(grid, whole) if "Points over" in t.title)
+    assert table.rows == (("MCC", "-1.0", "-1.0 (plain2photographs)", "1 of 1"),)
 
 
 def test_published_figures_stand_beside():

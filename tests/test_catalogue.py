@@ -139,7 +139,7 @@ def test_variants_of_names(tmp_path):
         open_domain("office31:amazon", tmp_path)
 
 
-def test_a_list_decides_which_images_count(tmp_path):
+def test_a_list_decides_which_images_count(tmp_path, capsys):
     """DomainNet's official split, cut to forty classes and in their own order."""
     names = ["donut", "airplane", "zebra"]
     for name in names:
@@ -151,6 +151,14 @@ def test_a_list_decides_which_images_count(tmp_path):
     assert sorted(found.labels) == [0, 39]
     assert [path.name for path in found.images.paths] == ["a.jpg", "a.jpg"]
     assert sum(found.counts().values()) == 2
+    assert found.absent == (str(tmp_path / "domainnet" / "real" / "cat" / "not_there.jpg"),)
+    with pytest.raises(BiwaaError, match="lacks 1 of the images that its list names"):
+        open_domain("domainnet40:real", tmp_path)
+    assert main(["check", "domainnet40:real", "--data-root", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "1 images that its list names are not there" in said
+    assert f"{tmp_path}/domainnet/real_train.txt (or" in said
+    assert f"a list whose paths start in {tmp_path}/domainnet, such as domainnet/real/airplane/" in said
 
 
 def test_check_says_exactly_what_is_missing(tmp_path, capsys):
@@ -192,6 +200,28 @@ def test_official_digit_archives_that_are_damaged(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(BiwaaError, match="is not readable as digits:"):
             open_domain(f"digits:{name.split('/')[0].split('.')[0]}", tmp_path)
+
+
+def test_check_says_where_no_count_is_known(tmp_path, capsys):
+    for name in BENCHMARKS["domainnet126"].classes:
+        picture(tmp_path / "domainnet126" / "real" / name / "1.jpg")
+    assert main(["check", "domainnet126:real", "--data-root", str(tmp_path)]) == 0
+    assert "no count of the benchmark could be verified, 126 images" in capsys.readouterr().out
+
+
+def test_a_whole_benchmark_of_other_counts_is_not_the_benchmark(tmp_path, capsys):
+    for domain in BENCHMARKS["pacs"].domains:
+        lay_out(BENCHMARKS["pacs"], domain, domain, tmp_path / "pacs")
+    assert main(["check", "pacs", "--data-root", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert "tasks that can run: A2C" in out
+    assert "are not the benchmark's" in err
+
+
+def test_arrays_without_labels_are_no_benchmark(tmp_path):
+    np.savez(tmp_path / "digits.npz", mnist_train_x=arrays()[0])
+    with pytest.raises(BiwaaError, match="has no labels, and a benchmark's domain needs them"):
+        open_domain("digits:mnist", tmp_path)
 
 
 def test_bundled_digits_need_nothing():

@@ -74,7 +74,10 @@ def test_splits_and_named_columns(folder):
         (f"hf:{folder}?colour=red", "has no column 'colour': there are image, place, domain, label"),
         (f"hf:{folder}?label=nope", "has no column 'nope'"),
         (f"hf:{folder.parent}", "cannot be opened"),
-        (f"hf:{folder}?image=place", "which column holds|is no column of images"),
+        (f"hf:{folder}?image=place", "is no column of images"),
+        (f"hf:{folder}?label=image", "is no column of labels"),
+        (f"hf:{folder}?split=test", "name one of its splits, train"),
+        (f"hf:{folder}?config=big", "has no configurations"),
     ):
         with pytest.raises(BiwaaError, match=said):
             open_domain(spec)

@@ -321,3 +321,42 @@ def test_a_setting_left_at_its_default_counts_too(pair, tmp_path):
     again = recipe_from({name: value for name, value in dataclasses.asdict(TINY).items() if name != "dropout"}, "test")
     with pytest.raises(BiwaaError, match=r"trained with dropout = 0.25, not 0.5"):
         adapt(*pair, again, tmp_path / "run", resume=True)
+
+
+def test_held_out_images_must_be_others_and_labelled(pair, tmp_path):
+    with pytest.raises(BiwaaError, match="shares images with"):
+        adapt(*pair, TINY, tmp_path / "run", held_out=pair[1].select(np.arange(5)))
+    with pytest.raises(BiwaaError, match="has no labels to score against"):
+        adapt(*pair, TINY, tmp_path / "run", held_out=Domain("bare", pair[1].images))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_crash_at_the_very_start_leaves_a_folder_to_start_in(pair, tmp_path):
+    for left in ("run.json", ".recipe.yaml.abc"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / left).write_text("{}")
+    adapt(*pair, dataclasses.replace(TINY, rounds=1), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_seconds_are_those_of_all_sittings(pair, tmp_path, monkeypatch):
+    """A resumed leg counts what was spent before its last checkpoint."""
+    from biwaa.training import leg
+
+    steps = iter(range(1000))
+    original = leg.training_step
+
+    def slow(*args, **kwargs):
+        step = next(steps)
+        if step < 8:
+            time.sleep(0.1)
+        if step == 8:
+            raise Crash
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leg, "training_step", slow)
+        with pytest.raises(Crash):
+            adapt(*pair, TINY, tmp_path / "run")
+    result = adapt(*pair, TINY, tmp_path / "run", resume=True).result
+    assert result["seconds"]["source-only"] > 0.5

@@ -35,6 +35,11 @@ def test_subsets_have_the_shares_and_are_the_largest(counts, ratio, backwards, s
     assert (rows == subsample(labels, shares, seed)).all()
 
 
+def test_a_class_that_is_not_there_bounds_nothing():
+    rows = subsample(np.array([0] * 10 + [2] * 10), np.array([0.5, 0.3, 0.2]), 0)
+    assert len(rows) == 10 + 4
+
+
 def test_shares_by_rule():
     shares, _ = class_shares("long-tail:100", 3)
     np.testing.assert_allclose(shares / shares[-1], [100, 10, 1])

@@ -182,16 +182,36 @@ def load_recipe(name: str) -> Recipe:
     if name in NAMED:
         return recipe_from(NAMED[name], name)
     path = Path(name)
+    settings = _read(path)
+    settings.pop("tasks", None)
+    return recipe_from(settings, str(path))
+
+
+def task_settings(name: str) -> dict[str, dict[str, Any]]:
+    """What a recipe's file changes for single tasks of a benchmark, by task; only `biwaa bench` knows tasks.
+
+    Raises:
+        BiwaaError: they are not settings by task, or as for `load_recipe`.
+    """
+    special = {} if name in NAMED else _read(Path(name)).get("tasks") or {}
+    if not isinstance(special, dict) or not all(isinstance(changed, dict) for changed in special.values()):
+        raise BiwaaError(
+            f"{name}: tasks must hold settings by task, as in `tasks: {{A2D: {{learning_rate: 0.0003}}}}`."
+        )
+    return {str(task): changed for task, changed in special.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise BiwaaError(f"no recipe {name!r}: the named ones are {', '.join(NAMED)}, and there is no such file.")
+        names = ", ".join(NAMED)
+        raise BiwaaError(f"no recipe {str(path)!r}: the named ones are {names}, and there is no such file.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BiwaaError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(settings, dict):
         raise BiwaaError(f"{path} must hold settings as `name: value` lines.")
-    settings.pop("tasks", None)  # a benchmark's single tasks; `biwaa bench` reads them
-    return recipe_from(settings, str(path))
+    return settings
 
 
 def recipe_from(settings: dict[str, Any], where: str) -> Recipe:

@@ -2,27 +2,29 @@
 
 import dataclasses
 import functools
+import signal
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from biwaa.bench import engine
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.render import write_tables
 from biwaa.bench.suites import variants
 from biwaa.domains.catalogue import Benchmark, benchmark_named, deviations, empty_classes, find
+from biwaa.domains.shift import class_shares
 from biwaa.domains.spec import default_data_root
 from biwaa.errors import BiwaaError, listed
+from biwaa.models.backbone import build_backbone
 from biwaa.progress import say, track
-from biwaa.recipe import Recipe, load_recipe
+from biwaa.recipe import Recipe, load_recipe, recipe_from, task_settings
 
 
 def plan(
     suite: str,
-    settings: dict[str, Any],
-    task_settings: dict[str, dict[str, Any]],
+    recipe: Recipe,
+    special: dict[str, Any],
     tasks: tuple[str, ...],
     methods: tuple[str, ...],
     seeds: tuple[int, ...],
@@ -32,33 +34,55 @@ def plan(
 
     Args:
         suite: BENCHMARK or BENCHMARK/STUDY.
-        settings: the whole recipe that all variants start from.
-        task_settings: what single tasks change of it.
+        recipe: what all variants start from.
+        special: what single tasks change of it, by task.
         tasks: their names; empty for all.
         methods: the study's variants; empty for all.
         seeds: of training.
         data_root: where benchmarks lie.
 
     Raises:
-        BiwaaError: an unknown benchmark, study, task or method, or a domain that is missing or incomplete.
+        BiwaaError: an unknown benchmark, study, task, method, backbone or label shift, a setting that no recipe
+            has, no seed, or a domain that is missing or incomplete.
     """
     name, _, study = suite.partition("/")
     entry = benchmark_named(name)
-    recipe = Recipe(**settings)
     chosen = variants(study or "methods", recipe, methods)
     pairs = [entry.task(task) for task in tasks or entry.tasks]
-    _check_data(entry, pairs, data_root)
+    if not seeds:
+        raise BiwaaError("name at least one seed after --seeds.")
+    build_backbone(recipe.backbone, recipe.image_size)
+    for variant in chosen:
+        shifts = {"source_shift": recipe.source_shift, "target_shift": recipe.target_shift, **variant.settings}
+        for rule in (shifts["source_shift"], shifts["target_shift"]):
+            if rule != "none":
+                class_shares(rule, len(entry.classes))
+    settings = dataclasses.asdict(recipe)
+    known = {entry.task_name(*entry.task(task)): changed for task, changed in special.items()}
+    for task, changed in known.items():
+        recipe_from({**settings, **changed}, f"the settings of the task {task}")
     named = tuple(dict.fromkeys(entry.task_name(*pair) for pair in pairs))
-    special = {task: settings for task, settings in task_settings.items() if task in named}
-    return Bench(name, study or "methods", settings, special, named, tuple(chosen), tuple(dict.fromkeys(seeds)))
+    notes = _check_data(entry, pairs, data_root)
+    study = study or "methods"
+    return Bench(name, study, settings, known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
 
 
-def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> None:
-    """All domains of the tasks must be there, with every class."""
+def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> tuple[str, ...]:
+    """All domains of the tasks must be there, with every class; sentences on what is not the benchmark's."""
     needed = dict.fromkeys(domain for pair in pairs for domain in entry.task_domains(*pair))
-    lacks = {domain: problem for domain in needed if (problem := _problem(entry, domain, root))}
+    lacks: dict[str, str] = {}
+    notes: list[str] = []
+    for domain in needed:
+        found = find(entry, domain, root)
+        if found is None:
+            lacks[domain] = "is missing"
+        elif empty := empty_classes(found):
+            lacks[domain] = f"has no image of {listed(empty)}"
+        elif other := deviations(entry, domain, found):
+            notes.append(f"{entry.name}:{domain} is not the benchmark's: {listed(other, 3)}")
+            say(f"warning: {notes[-1]}")
     if not lacks:
-        return
+        return tuple(notes)
     able = [task for task in entry.tasks if _all_there(entry, entry.task_domains(*entry.task(task)), root)]
     hint = f"; --tasks {' '.join(able)} can run with what is there" if able else ""
     tell = "; ".join(f"{domain} {problem}" for domain, problem in lacks.items())
@@ -71,82 +95,59 @@ def _all_there(entry: Benchmark, domains: list[str], root: Path) -> bool:
     return all(domain is not None and not empty_classes(domain) for domain in found)
 
 
-def _problem(entry: Benchmark, domain: str, root: Path) -> str:
-    found = find(entry, domain, root)
-    if found is None:
-        return "is missing"
-    if empty := empty_classes(found):
-        return f"has no image of {listed(empty)}"
-    if other := deviations(entry, domain, found):
-        say(f"warning: {entry.name}:{domain} is not the benchmark's: {listed(other, 3)}")
-    return ""
-
-
-def read_task_settings(recipe: str) -> dict[str, dict[str, Any]]:
-    """The `tasks` of a recipe file: settings that hold for single tasks of a benchmark."""
-    path = Path(recipe)
-    if not path.is_file():
-        return {}
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return dict(settings.get("tasks") or {}) if isinstance(settings, dict) else {}
-
-
-def run_bench(
-    bench: Bench,
-    folder: Path,
-    data_root: Path,
-    processes: int | None,
-    cluster: str,
-    options: dict[str, Any],
-    keep_models: bool,
-) -> list[str]:
-    """Train the grid and write the tables.
+def train_bench(bench: Bench, folder: Path, data_root: Path, train: engine.Engine, keep_models: bool) -> list[str]:
+    """Train what is not trained yet of the runs that `bench` names.
 
     Args:
         bench: as of `plan`.
         folder: the bench's.
         data_root: where benchmarks lie.
-        processes: at a time on this machine; None for one a GPU, or one a core where features are frozen, else one.
-        cluster: none, ray or slurm.
-        options: of the cluster.
+        train: trains a list of runs.
         keep_models: keep each run's model and checkpoints.
 
     Returns:
         A sentence for each failed run.
     """
-    asked = set(_names(bench, folder, data_root))
-    bench = enrol(bench, folder)
-    works = [work for work in bench.works(folder.absolute(), data_root.absolute(), keep_models) if work.name in asked]
+    enrol(bench, folder)
+    works = bench.works(folder.absolute(), data_root.absolute(), keep_models)
     failures = []
     with track(f"{bench.benchmark}/{bench.study}", len(works), "runs") as advance:
-        for done, outcome in enumerate(engine.train_all(works, _engine(bench, processes, cluster, options)), 1):
+        for done, outcome in enumerate(engine.train_all(works, train), 1):
             if outcome.state == "failed":
                 failures.append(f"{outcome.name}: {outcome.reason}")
                 say(f"failed: {failures[-1]}")
             advance(done)
-    write_tables(bench, folder)
     return failures
 
 
-def _names(bench: Bench, folder: Path, data_root: Path) -> list[str]:
-    return [work.name for work in bench.works(folder, data_root)]
-
-
-def _engine(bench: Bench, processes: int | None, cluster: str, options: dict[str, Any]) -> engine.Engine:
-    if cluster == "ray":
-        return functools.partial(engine.ray, options=options)
-    if cluster == "slurm":
-        return functools.partial(engine.slurm, options=options)
+def _engine(given: Any) -> engine.Engine:
+    engine.check_cluster(given.cluster)
+    options = {name: _number(value) for name, value in given.cluster_options.items()}
+    if given.cluster != "none":
+        return functools.partial({"ray": engine.ray, "slurm": engine.slurm}[given.cluster], options=options)
+    processes = given.processes
     if processes is None:
-        processes = torch.cuda.device_count() or (engine.cores() if bench.settings["freeze_backbone"] else 1)
+        processes = torch.cuda.device_count() or (engine.cores() if given.settings.freeze_backbone else 1)
+    if processes < 1:
+        raise BiwaaError(f"--processes must be at least 1, not {processes}.")
     return functools.partial(engine.local, processes=processes)
+
+
+def _number(text: str) -> int | float | str:
+    """A number where the text is one: 4:00:00 stays as it is."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def bench_or_show(given: Any) -> list[str]:
     """Do what the command line asks for (`cli.Bench`); a sentence for each failed run.
 
     Raises:
-        BiwaaError: the flags contradict each other, or anything of `plan` and `run_bench`.
+        BiwaaError: the flags contradict each other, or anything of `plan` and `train_bench`.
     """
     if given.show:
         folder = given.out or Path(given.suite)
@@ -154,19 +155,15 @@ def bench_or_show(given: Any) -> list[str]:
         return []
     if given.out is None:
         raise BiwaaError("name the folder for runs and tables with --out; `biwaa bench DIR --show` prints a table.")
-    if given.settings.seed != load_recipe(given.recipe).seed:
-        raise BiwaaError("a bench takes --seeds, not --seed.")
+    plain = load_recipe(given.recipe)
+    for name, flag in (("seed", "--seeds"), ("method", "--methods")):
+        if getattr(given.settings, name) != getattr(plain, name):
+            raise BiwaaError(f"a bench takes {flag}, not --{name}.")
     root = given.data_root or default_data_root()
-    bench = plan(
-        given.suite,
-        dataclasses.asdict(given.settings),
-        read_task_settings(given.recipe),
-        given.tasks,
-        given.methods,
-        given.seeds,
-        root,
-    )
-    options = {name: yaml.safe_load(value) for name, value in given.cluster_options.items()}
-    failures = run_bench(bench, given.out, root, given.processes, given.cluster, options, given.keep_models)
+    special = task_settings(given.recipe)
+    bench = plan(given.suite, given.settings, special, given.tasks, given.methods, given.seeds, root)
+    train = _engine(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt: all processes with this one
+    failures = train_bench(bench, given.out, root, train, given.keep_models)
     print(write_tables(load_bench(given.out), given.out))
     return failures

@@ -7,14 +7,18 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +33,8 @@ from biwaa.training.run import adapt
 
 TRIES = 3
 """How often a run may lose its process."""
+_IN_TRAINING: set[Path] = set()
+"""Markers of the runs that this process is training."""
 
 
 @dataclass(frozen=True)
@@ -54,20 +60,22 @@ def train_one(work: Work) -> Outcome:
 
 
 def _train_locked(work: Work) -> Outcome:
+    work.failed.unlink(missing_ok=True)
     if work.result():
         return Outcome(work.name, "finished")
-    work.failed.unlink(missing_ok=True)
     tries = 1 + int(work.running.read_text() or 0) if work.running.exists() else 1
     if tries > TRIES:
         work.running.unlink()
         return _failed(work, f"its process died {TRIES} times; was there too little memory?")
     write_text(work.running, str(tries))
+    _IN_TRAINING.add(work.running)
     try:
         log = work.run.with_name(f"{work.name}.log").open("a", encoding="utf-8")
         with log, contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
             outcome = _train_logged(work)
     finally:
         work.running.unlink(missing_ok=True)
+        _IN_TRAINING.discard(work.running)
     return outcome
 
 
@@ -101,7 +109,7 @@ def local(works: list[Work], processes: int) -> Iterator[Outcome]:
     """
     context = multiprocessing.get_context("spawn")
     pending = {work.name: work for work in works}
-    deaths = 0
+    deaths = 0  # pools lost in a row without any run's outcome
     while pending:
         slots = context.Queue()
         for slot in range(processes):
@@ -112,29 +120,61 @@ def local(works: list[Work], processes: int) -> Iterator[Outcome]:
                 for future in as_completed(futures):
                     outcome = future.result()
                     del pending[outcome.name]
+                    deaths = 0
                     yield outcome
             except BrokenProcessPool:
                 deaths += 1  # a new pool goes on with what is left
-                if deaths > TRIES * len(works):
+                if deaths > TRIES * processes:
                     raise BiwaaError("the processes that train die at their start; try --processes 1.") from None
-            except BaseException:
+            except BaseException:  # an interrupt, say: the runs' processes end with this one
+                processes_left = list(getattr(pool, "_processes", {}).values())
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(getattr(pool, "_processes", {}).values()):
+                for process in processes_left:
                     process.terminate()
                 raise
 
 
 def _start_worker(slots: "multiprocessing.Queue[int]", processes: int) -> None:
     slot = slots.get()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench's own process decides
+    signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max(1, cores() // processes))
     if gpus := torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
 
 
+def _leave(*_: Any) -> None:
+    """Asked to end, by an interrupt or because a neighbour died: that is no death of the run in training."""
+    for marker in _IN_TRAINING:
+        marker.unlink(missing_ok=True)
+    os._exit(143)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        _leave()
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_cluster(cluster: str) -> None:
+    """Make sure that this machine can hand runs to `cluster`: none, ray or slurm.
+
+    Raises:
+        BiwaaError: the extra [cluster] is missing, or Slurm is.
+    """
+    library = {"ray": "ray", "slurm": "submitit"}.get(cluster)
+    if library and not importlib.util.find_spec(library):
+        raise BiwaaError(f"--cluster {cluster} needs {library}: pip install 'biwaa[cluster]'.")
+    if cluster == "slurm" and not shutil.which("sbatch"):
+        raise BiwaaError("--cluster slurm: there is no sbatch here; start it on a machine that can submit Slurm jobs.")
 
 
 def ray(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
@@ -143,12 +183,10 @@ def ray(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
     Every node must see the bench's folder and the data under the same paths.
 
     Raises:
-        BiwaaError: the extra [cluster] is missing, or there is no such cluster.
+        BiwaaError: there is no such cluster, or Ray does not know an option.
     """
-    try:
-        import ray as library
-    except ImportError:
-        raise BiwaaError("--cluster ray needs Ray: pip install 'biwaa[cluster]'.") from None
+    import ray as library
+
     options = {"num_cpus": 1, "max_retries": TRIES, **options}
     address = options.pop("address", None)
     if not library.is_initialized():
@@ -158,8 +196,11 @@ def ray(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
             raise BiwaaError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:200]}.") from None
     # Few threads a task, or neighbours on a node trample on each other.
     environment = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(options["num_cpus"])))}}
-    task = library.remote(train_one).options(runtime_env=environment, **options)
-    pending = {task.remote(work): work for work in works}
+    try:
+        task = library.remote(train_one).options(runtime_env=environment, **options)
+        pending = {task.remote(work): work for work in works}
+    except (ValueError, TypeError) as error:
+        raise BiwaaError(f"Ray takes no such option: {' '.join(str(error).split())[:200]}.") from None
     while pending:
         done, _ = library.wait(list(pending), num_returns=1)
         work = pending.pop(done[0])
@@ -170,17 +211,13 @@ def ray(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
 
 
 def slurm(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
-    """Submit the runs as one Slurm job array and wait for it; options are submitit's (timeout_min, slurm_partition ..).
+    """Submit the runs as one Slurm job array and wait for it; options are sbatch's (time, partition, gpus_per_node ..).
 
     Raises:
-        BiwaaError: the extra [cluster] or Slurm is missing, or Slurm refuses the job.
+        BiwaaError: Slurm refuses the job.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise BiwaaError("--cluster slurm needs submitit: pip install 'biwaa[cluster]'.") from None
-    if not shutil.which("sbatch"):
-        raise BiwaaError("--cluster slurm: there is no sbatch here; start it on a machine that can submit Slurm jobs.")
+    import submitit
+
     executor = submitit.SlurmExecutor(folder=works[0].folder / "slurm")
     try:
         executor.update_parameters(**{"time": 240, "cpus_per_task": 2, "array_parallelism": 64, **options})

@@ -18,8 +18,10 @@ from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.recipe import Recipe
 
-FREE = ("seed", "device", "log_every", "checkpoint_every", "method", "baseline")
-"""Settings that may differ between invocations, or that the grid decides."""
+MACHINE = ("device", "log_every", "checkpoint_every")
+"""Settings that may differ between invocations: the newest counts."""
+DECIDED = ("seed", "method", "baseline")
+"""Settings that the grid decides."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class Work:
         """Holds the number of tries while the run is being trained, and after its process died."""
         return self.run.with_name(f"{self.name}.running")
 
+    def failure(self) -> str | None:
+        """Why the last try failed; None of a run that is finished or was not tried."""
+        try:
+            return None if self.result() else self.failed.read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+
     def result(self) -> dict[str, Any] | None:
         """What a finished run says; None of one that is not."""
         try:
@@ -71,10 +80,12 @@ class Bench:
     settings: dict[str, Any]
     """The whole recipe that all variants start from."""
     task_settings: dict[str, dict[str, Any]]
-    """What single tasks change of it."""
+    """What single tasks change of it, also tasks that are not among `tasks` yet."""
     tasks: tuple[str, ...]
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    """Where the data are not the benchmark's."""
 
     @property
     def entry(self) -> Benchmark:
@@ -110,7 +121,8 @@ def load_bench(folder: Path) -> Bench:
     try:
         facts = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
         variants = tuple(Variant(**variant) for variant in facts.pop("variants"))
-        return Bench(**{**facts, "tasks": tuple(facts["tasks"]), "seeds": tuple(facts["seeds"])}, variants=variants)
+        lists = {name: tuple(facts.get(name, ())) for name in ("tasks", "seeds", "notes")}
+        return Bench(**{**facts, **lists}, variants=variants)
     except (OSError, ValueError, KeyError, TypeError):
         raise BiwaaError(f"{folder} holds no bench: there is no readable bench.json in it.") from None
 
@@ -122,7 +134,8 @@ def enrol(bench: Bench, folder: Path) -> Bench:
         BiwaaError: the folder holds another bench, or something else.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "bench.json").exists():
-        strangers = [path.name for path in folder.iterdir() if path.name != "bench.lock"]
+        # Another process may be making its bench right now: a lock and a draft of bench.json are no strangers.
+        strangers = [path.name for path in folder.iterdir() if not path.name.startswith((".bench.json", "bench."))]
         if strangers:
             raise BiwaaError(f"{folder} is not empty and holds no bench ({strangers[0]}): name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,17 +153,28 @@ def _joined(there: Bench, new: Bench, folder: Path) -> Bench:
             f"{folder} holds the bench {there.benchmark}/{there.study}, not {new.benchmark}/{new.study}: "
             "name another folder."
         )
-    changed = [name for name in new.settings if name not in FREE and there.settings.get(name) != new.settings[name]]
+    fixed = [name for name in new.settings if name not in (*MACHINE, *DECIDED)]
+    changed = [name for name in fixed if there.settings.get(name) != new.settings[name]]
     if changed:
         was, now = there.settings.get(changed[0]), new.settings[changed[0]]
         raise BiwaaError(
             f"the runs in {folder} have {changed[0]} = {was}, not {now}: name another folder, or go on as before."
         )
-    for task in set(there.task_settings) | set(new.task_settings):
-        if there.task_settings.get(task) != new.task_settings.get(task):
-            raise BiwaaError(f"the runs in {folder} have other settings for the task {task}: name another folder.")
+    if there.task_settings != new.task_settings:
+        raise BiwaaError(f"the runs in {folder} have other settings for single tasks: name another folder.")
     order = {name: index for index, name in enumerate(new.entry.tasks)}
     tasks = sorted({*there.tasks, *new.tasks}, key=lambda name: (order.get(name, len(order)), name))
     variants = {variant.name: variant for variant in (*there.variants, *new.variants)}
     seeds = tuple(dict.fromkeys((*there.seeds, *new.seeds)))
-    return dataclasses.replace(there, tasks=tuple(tasks), variants=tuple(variants.values()), seeds=seeds)
+    settings = there.settings | {name: new.settings[name] for name in MACHINE}
+    notes = tuple(dict.fromkeys((*there.notes, *new.notes)))
+    return Bench(
+        there.benchmark,
+        there.study,
+        settings,
+        there.task_settings,
+        tuple(tasks),
+        tuple(variants.values()),
+        seeds,
+        notes,
+    )

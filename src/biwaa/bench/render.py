@@ -23,25 +23,34 @@ def markdown(bench: Bench, found: list[Table], works: list[Work]) -> str:
         lines += ["| " + " | ".join(table.header) + " |", "|" + " --- |" * len(table.header)]
         lines += ["| " + " | ".join(row) + " |" for row in table.rows]
         lines.append("")
-    failed = {work.name: work.failed.read_text().strip() for work in works if work.failed.exists()}
+    failed = {work.name: reason for work in works if (reason := work.failure())}
     if failed:
-        lines += ["## Failed runs", "", *(f"- {name}: {reason}" for name, reason in failed.items()), ""]
+        here = f"{works[0].folder.absolute()}/"
+        lines += ["## Failed runs", "", *(f"- {name}: {why.replace(here, '')}" for name, why in failed.items()), ""]
     return "\n".join(lines)
 
 
 def _machines(works: list[Work]) -> list[str]:
     """Every kind of machine and set of versions that runs were measured with."""
+    found = _machine_sets(works)
+    return ["", f"Measured with: {'; or '.join(found)}."] if found else []
+
+
+def _machine_sets(works: list[Work]) -> list[str]:
     found = dict.fromkeys(
         ", ".join(f"{key} {value}" for key, value in {**result["hardware"], **result["versions"]}.items())
         for work in works
         if (result := work.result())
     )
-    return ["", f"Measured with: {'; or '.join(found)}."] if found else []
+    return list(found)
 
 
 def _protocol(bench: Bench) -> list[str]:
     settings = bench.settings
-    how = "frozen" if settings["freeze_backbone"] else "trained end to end"
+    how = "trained end to end"
+    if settings["freeze_backbone"]:
+        whose = "its own" if settings["statistics"] == "domain" else "the source's"
+        how = f"frozen, the features of each domain standardised by {whose} statistics"
     special = "; ".join(
         f"{task}: {', '.join(f'{key} {value}' for key, value in changed.items())}"
         for task, changed in bench.task_settings.items()
@@ -55,7 +64,8 @@ def _protocol(bench: Bench) -> list[str]:
         f"{VALIDATOR.replace('_', ' ')}; the oracle takes the best by target labels. Published rows are as their "
         "sources have them, each with its protocol.",
     ]
-    return lines + (["", f"Settings of single tasks: {special}."] if special else [])
+    lines += ["", f"Settings of single tasks: {special}."] if special else []
+    return lines + [text for note in bench.notes for text in ("", f"**{note}.**")]
 
 
 def latex(found: list[Table]) -> str:
@@ -108,8 +118,7 @@ def write_tables(bench: Bench, folder: Path) -> str:
     write_text(folder / "table.md", text)
     write_text(folder / "table.csv", long_csv(bench, rows))
     write_text(folder / "table.tex", latex(found))
-    hardware = [result for work in works if (result := work.result())][:1]
-    facts = {"hardware": hardware[0]["hardware"], "versions": hardware[0]["versions"]} if hardware else {}
+    facts = {"measured_with": _machine_sets(works)}
     write_text(folder / "table.json", json.dumps(facts | {"rows": [vars(row) for row in rows]}, indent=1) + "\n")
     if rows:
         draw(bench, rows, folder / "table.png")

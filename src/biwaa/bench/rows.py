@@ -28,11 +28,11 @@ class Row:
     variant: str
     seed: int
     accuracy: dict[str, dict[str, float]]
-    """last, chosen, oracle, average (of the rounds), held_out: each over_images and over_classes."""
+    """last, average (of the rounds), chosen, oracle, held_out: each over_images and over_classes."""
     by_round: tuple[float, ...]
     """Over images, each round's last step."""
     picked: str
-    """The candidate that the validator chose."""
+    """The candidate that the validator chose; empty while its source-only is not there."""
     distance: dict[str, float]
     """Total variation between label distributions, in percent: source_to_true, estimated_to_true."""
     cost: dict[str, float]
@@ -59,16 +59,14 @@ def _row(task: str, variant: str, seed: int, result: dict[str, Any], source_only
     legs = result["accuracy"]["legs"]
     rounds = list(legs)
     scores = {name: entry[VALIDATOR] for name, entry in result["label_free"]["validators"].items()}
-    pool = dict(legs)
-    if source_only:
-        pool[SOURCE_ONLY] = source_only["accuracy"]["legs"]["round 0"]
+    accuracy = {"last": legs[rounds[-1]], "average": result["accuracy"]["average_of_rounds"]}
+    picked = ""
+    if source_only:  # without it the pool is not the one that the tables speak of
+        pool = legs | {SOURCE_ONLY: source_only["accuracy"]["legs"]["round 0"]}
         scores[SOURCE_ONLY] = source_only["label_free"]["validators"]["round 0"][VALIDATOR]
-    picked = max(scores, key=lambda name: scores[name])
-    best = max(pool, key=lambda name: pool[name]["over_images"])
-    accuracy = {
-        "last": legs[rounds[-1]], "chosen": pool[picked], "oracle": pool[best],
-        "average": result["accuracy"]["average_of_rounds"],
-    }  # fmt: skip
+        picked = max(scores, key=lambda name: scores[name])
+        accuracy["chosen"] = pool[picked]
+        accuracy["oracle"] = max(pool.values(), key=lambda figures: figures["over_images"])
     if "held_out" in result:
         accuracy["held_out"] = result["held_out"]["legs"][rounds[-1]]
     apart = result["label_distribution"]["total_variation"]
@@ -85,13 +83,14 @@ def _row(task: str, variant: str, seed: int, result: dict[str, Any], source_only
     )  # fmt: skip
 
 
-def over_seeds(values: Iterable[float]) -> str:
-    """Mean ± standard deviation; the mean alone of one value; a dash of none."""
+def over_seeds(values: Iterable[float], seeds: int) -> str:
+    """Mean ± standard deviation, and of how many seeds where some of the `seeds` are missing; a dash of none."""
     found = list(values)
     if not found:
         return "-"
     spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
-    return f"{statistics.mean(found):.1f}{spread}"
+    some = f" ({len(found)} of {seeds} seeds)" if len(found) < seeds else ""
+    return f"{statistics.mean(found):.1f}{spread}{some}"
 
 
 def task_means(rows: list[Row], tasks: tuple[str, ...], value: Callable[[Row], float | None]) -> list[float]:
@@ -111,19 +110,22 @@ def accuracy_of(figure: str, mean: str = "over_images") -> Callable[[Row], float
 
 
 def gains(bench: Bench, rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Variant -> task -> points over its source-only, the mean over the seeds that both have."""
+    """Variant -> task -> points over its source-only, the mean over the seeds; without variants that lack a run."""
     read = accuracy_of("last")
     value = {(row.variant, row.task, row.seed): read(row) for row in rows}
     found: dict[str, dict[str, float]] = {}
     for variant in bench.variants:
         if variant.name == variant.source_only:
             continue
+        of_task: dict[str, float] = {}
         for task in bench.tasks:
             pairs = [
                 (value.get((variant.name, task, seed)), value.get((variant.source_only, task, seed)))
                 for seed in bench.seeds
             ]
             points = [mine - base for mine, base in pairs if mine is not None and base is not None]
-            if points:
-                found.setdefault(variant.name, {})[task] = statistics.mean(points)
+            if len(points) == len(bench.seeds):
+                of_task[task] = statistics.mean(points)
+        if len(of_task) == len(bench.tasks):
+            found[variant.name] = of_task
     return found

@@ -49,15 +49,25 @@ def method(name: str, recipe: Recipe, rounds: int | None = None) -> Variant:
 
 
 def _methods(recipe: Recipe) -> list[Variant]:
-    fitting = [name for name in METHODS if not (recipe.freeze_backbone and method_named(name).strong_view)]
-    first = [SOURCE_ONLY, "linear_probe"]
-    return [method(name, recipe) for name in [*first, *(name for name in fitting if name not in [*first, "biwaa"])]] + [
-        method("biwaa", recipe)
-    ]
+    order = dict.fromkeys([SOURCE_ONLY, "linear_probe", *(name for name in METHODS if name != "biwaa"), "biwaa"])
+    return [method(name, recipe) for name in order if not _ruled_out(name, recipe)]
+
+
+def _ruled_out(name: str, recipe: Recipe) -> str:
+    """Why a method takes no part with such a recipe; empty where it does."""
+    if recipe.freeze_backbone and method_named(name).strong_view:
+        return f"{name} needs images to augment: it does not go with --freeze-backbone."
+    if recipe.weights == "none" and method_named(name).frozen:
+        return f"{name} stands on the backbone's features: it does not go with --weights none."
+    return ""
 
 
 def _one(name: str, title: str, **settings: Any) -> Variant:
     return Variant(name, title, {"method": "biwaa", "rounds": 1, **settings})
+
+
+def _many(name: str, title: str, **settings: Any) -> Variant:
+    return Variant(name, title, {"method": "biwaa", **settings})
 
 
 def _parts(recipe: Recipe) -> list[Variant]:
@@ -87,11 +97,8 @@ def _scale(recipe: Recipe) -> list[Variant]:
 def _distribution(recipe: Recipe) -> list[Variant]:
     return [
         _ONLY,
-        Variant("independent", "no label distribution alignment", {"iterate": False}),
-        *(
-            Variant(f"update{value}", f"update factor {value}", {"round_update": value})
-            for value in (0.0, 0.2, 0.5, 1.0)
-        ),
+        _many("independent", "no label distribution alignment", iterate=False),
+        *(_many(f"update{value}", f"update factor {value}", round_update=value) for value in (0.0, 0.2, 0.5, 1.0)),
     ]
 
 
@@ -99,8 +106,8 @@ def _rounds(recipe: Recipe) -> list[Variant]:
     weighting = {"alignment": 0.0, "separation": 0.0}
     return [
         _ONLY,
-        Variant("rounds", f"BIWAA, {recipe.rounds} rounds"),
-        Variant("weighting_rounds", f"weighting alone, {recipe.rounds} rounds", weighting),
+        _many("rounds", f"BIWAA, {recipe.rounds} rounds"),
+        _many("weighting_rounds", f"weighting alone, {recipe.rounds} rounds", **weighting),
     ]
 
 
@@ -108,9 +115,9 @@ def _compute(recipe: Recipe) -> list[Variant]:
     many = recipe.rounds
     return [
         _ONLY,
-        Variant("long", f"one round, {many} times as long", {"rounds": 1, "steps": recipe.steps * many}),
-        Variant("independent", f"{many} independent rounds", {"iterate": False}),
-        Variant("iterative", f"{many} iterative rounds"),
+        _many("long", f"one round, {many} times as long", rounds=1, steps=recipe.steps * many),
+        _many("independent", f"{many} independent rounds", iterate=False),
+        _many("iterative", f"{many} iterative rounds"),
     ]
 
 
@@ -122,7 +129,7 @@ def _shift(recipe: Recipe) -> list[Variant]:
     for source, target in SHIFTS:
         mark = re.sub(r"[^a-z0-9]+", "-", f"{source} {target}") if source != "none" else "as-is"
         where = f"{source} > {target}" if source != "none" else "as it is"
-        shift = {"source_shift": source, "target_shift": target}
+        shift: dict[str, Any] = {"method": "biwaa", "source_shift": source, "target_shift": target}
         one = {**shift, "rounds": 1}
         for name, title, settings in (
             (SOURCE_ONLY, "source-only", {**one, "method": SOURCE_ONLY}),
@@ -158,7 +165,7 @@ def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant
         asked: names of variants; in `methods` also METHOD@ROUNDS. Empty for all.
 
     Raises:
-        BiwaaError: no such study or variant, or a method that frozen features rule out.
+        BiwaaError: no such study or variant, or a method that the recipe rules out.
     """
     if study not in STUDIES:
         raise BiwaaError(f"no study {study!r}: there are {', '.join(STUDIES)}.")
@@ -166,12 +173,12 @@ def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant
     chosen = []
     for name in asked or known:
         plain, _, rounds = name.partition("@")
-        if rounds.isdigit() and int(rounds) > 0 and study == "methods" and plain in known:
+        if re.fullmatch(r"[1-9][0-9]*", rounds) and study == "methods" and plain in known:
             chosen.append(method(plain, recipe, int(rounds)))
         elif name in known:
             chosen.append(known[name])
-        elif study == "methods" and name in METHODS:
-            raise BiwaaError(f"{name} needs images to augment: it does not go with --freeze-backbone.")
+        elif study == "methods" and plain in METHODS and (reason := _ruled_out(plain, recipe)):
+            raise BiwaaError(reason)
         else:
             more = "; METHOD@ROUNDS trains a method in rounds" if study == "methods" else ""
             raise BiwaaError(f"no method {name!r} in {study}: there are {', '.join(known)}{more}.")

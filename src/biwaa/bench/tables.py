@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -40,17 +41,22 @@ def tables(bench: Bench, rows: list[Row]) -> list[Table]:
 
 
 def _by_task(bench: Bench, of: Any, titles: Any, present: list[str], mean: str, title: str) -> Table:
-    read = accuracy_of("last", mean)
+    read, seeds = accuracy_of("last", mean), len(bench.seeds)
     lines = []
     for name in present:
         cells = [
-            over_seeds(v for row in of[name] if row.task == task and (v := read(row)) is not None)
+            over_seeds((v for row in of[name] if row.task == task and (v := read(row)) is not None), seeds)
             for task in bench.tasks
         ]
-        lines.append((titles[name], *cells, over_seeds(task_means(of[name], bench.tasks, read))))
+        lines.append((titles[name], *cells, over_seeds(task_means(of[name], bench.tasks, read), seeds)))
     if mean == "over_images":
         lines += published_rows(bench)
     return Table(title, ("", *bench.tasks, "mean"), tuple(lines))
+
+
+def _mean(bench: Bench, rows: list[Row], value: Callable[[Row], float | None]) -> str:
+    """A cell of the mean over tasks."""
+    return over_seeds(task_means(rows, bench.tasks, value), len(bench.seeds))
 
 
 def _choices(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
@@ -61,7 +67,7 @@ def _choices(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
     }  # fmt: skip
     lines = []
     for name in present:
-        cells = [over_seeds(task_means(of[name], bench.tasks, accuracy_of(figure))) for figure in figures]
+        cells = [_mean(bench, of[name], accuracy_of(figure)) for figure in figures]
         pick = sum(row.picked == SOURCE_ONLY for row in of[name])
         lines.append((titles[name], *cells, f"{pick} of {len(of[name])}"))
     header = ("", *(names[figure] for figure in figures), "choice is source-only")
@@ -86,20 +92,21 @@ def _by_round(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
         many = max(len(row.by_round) for row in of[name])
         if many == 1:
             continue
-        cells = [
-            over_seeds(task_means(of[name], bench.tasks, lambda row, at=number: row.by_round[at]))  # type: ignore[misc]
-            for number in range(many)
-        ]
+        cells = [_mean(bench, of[name], _round(number)) for number in range(many)]
         lines.append((titles[name], *cells, *("" for _ in range(most - many))))
     return Table("Mean over tasks, by round", ("", *(f"round {n}" for n in range(most))), tuple(lines))
+
+
+def _round(number: int) -> Callable[[Row], float | None]:
+    return lambda row: row.by_round[number] if number < len(row.by_round) else None
 
 
 def _distances(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
     lines = tuple(
         (
             titles[name],
-            over_seeds(task_means(of[name], bench.tasks, lambda row: row.distance["source_to_true"])),
-            over_seeds(task_means(of[name], bench.tasks, lambda row: row.distance["estimated_to_true"])),
+            _mean(bench, of[name], lambda row: row.distance["source_to_true"]),
+            _mean(bench, of[name], lambda row: row.distance["estimated_to_true"]),
         )
         for name in present
     )

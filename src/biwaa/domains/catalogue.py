@@ -145,6 +145,11 @@ def open_catalogued(name: str, domain: str, root: Path) -> Domain:
     found = find(entry, domain, root)
     if found is None:
         raise BiwaaError(f"{name}:{domain} is not below {root}. {how_it_should_look(entry, domain, root)}")
+    if found.absent:
+        raise BiwaaError(
+            f"{name}:{domain} lacks {len(found.absent)} of the images that its list names "
+            f"({listed(list(found.absent), 2)}): unpack its images beside the list."
+        )
     missing = empty_classes(found)
     if missing:
         raise BiwaaError(
@@ -168,7 +173,11 @@ def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
     for base in bases(entry, root):
         for layout in entry.domains[domain].layouts:
             found = _open_layout(spec, base, layout, entry)
-            if found is not None and len(found.images):
+            if found is not None and found.labels is None:
+                raise BiwaaError(
+                    f"{spec}: what lies in {base / layout} has no labels, and a benchmark's domain needs them."
+                )
+            if found is not None and (len(found.images) or found.absent):
                 matched = match_classes(found, entry.classes, other=entry.name, subset=True)
                 return dataclasses.replace(matched, may_lack=entry.domains[domain].lacks)
     return None
@@ -182,10 +191,15 @@ def empty_classes(domain: Domain) -> list[str]:
 def deviations(entry: Benchmark, domain: str, found: Domain) -> list[str]:
     """Where the images that were found are not those of the benchmark, by counts; empty if they are."""
     facts, counts = entry.domains[domain], found.counts()
+    gone = (
+        [f"{len(found.absent)} images that its list names are not there ({found.absent[0]} ..)"] if found.absent else []
+    )
     if facts.counts:
         pairs = zip(counts.items(), facts.counts, strict=True)
-        return [f"{name} has {count} images instead of {should}" for (name, count), should in pairs if count != should]
-    said = [f"{name} has no image" for name in empty_classes(found)]
+        return gone + [
+            f"{name} has {count} images instead of {should}" for (name, count), should in pairs if count != should
+        ]
+    said = gone + [f"{name} has no image" for name in empty_classes(found)]
     if facts.images is not None and len(found.images) != facts.images:
         said.append(f"{len(found.images)} images instead of {facts.images}")
     here = (min(counts.values()), max(counts.values()))
@@ -219,8 +233,15 @@ def _open_layout(spec: str, base: Path, layout: str, entry: Benchmark) -> Domain
 
 def how_it_should_look(entry: Benchmark, domain: str, root: Path) -> str:
     """Where the domain was looked for, and where it is to be had."""
-    places = [f"{entry.folders[0]}/{layout}" for layout in entry.domains[domain].layouts]
-    inside = f", with class folders such as {listed(list(entry.classes), 3)}" if "." not in places[0] else ""
+    layouts = entry.domains[domain].layouts
+    places = [f"{entry.folders[0]}/{layout.split('@')[0]}" for layout in layouts]
+    inside = ""
+    if "." not in layouts[0]:
+        inside = f", with class folders such as {listed(list(entry.classes), 3)}"
+    elif "@" in layouts[0]:
+        images = Path(entry.folders[0], layouts[0].split("@")[1]).as_posix()
+        example = "" if entry.list_labels else f", such as {images}/{domain.split('/')[0]}/{entry.classes[0]}/"
+        inside = f", a list whose paths start in {root}/{images}{example}"
     also = f" (or {listed(places[1:])})" if places[1:] else ""
     copies = f" Copies on the hub: {', '.join(entry.hub)}." if entry.hub else ""
     return f"It should lie in {root}/{places[0]}{also}{inside}. Get it from {entry.where}.{copies}"

@@ -51,8 +51,10 @@ def _check_catalogued(spec: str, root: Path) -> None:
         raise BiwaaError(f"{spec} is not below {root}. {how_it_should_look(entry, domain, root)}")
     wrong = deviations(entry, domain, found)
     if not wrong:
-        figure = entry.domains[domain].images
-        print(f"{spec}: as the benchmark has it, {figure or len(found.images)} images in {len(entry.classes)} classes")
+        agree = (
+            "as the benchmark has it" if entry.domains[domain].images else "no count of the benchmark could be verified"
+        )
+        print(f"{spec}: {agree}, {len(found.images)} images in {len(entry.classes)} classes")
         return
     print("\n".join(_beside(entry, domain, found)))
     raise BiwaaError(f"{spec} is not the benchmark's: {listed(wrong, 8)}. {how_it_should_look(entry, domain, root)}")
@@ -78,6 +80,7 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
         print(f"note: {entry.note}")
     width = max(map(len, entry.domains))
     lacking: dict[str, str] = {}
+    other: dict[str, list[str]] = {}
     for domain in entry.domains:
         found = find(entry, domain, root)
         if found is None or empty_classes(found):
@@ -86,6 +89,8 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
         else:
             wrong = deviations(entry, domain, found)
             said = f"{len(found.images)} images" + (f"; not the benchmark's: {listed(wrong, 3)}" if wrong else "")
+            if wrong:
+                other[domain] = wrong
         print(f"  {domain:{width}}  {said}")
     able = [task for task in entry.tasks if not set(entry.task_domains(*entry.task(task))) & set(lacking)]
     print(f"tasks that can run: {' '.join(able) or 'none'}")
@@ -95,6 +100,8 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
             f"{entry.name} is not complete below {root}: {', '.join(lacking)}. "
             f"{domain}: {how_it_should_look(entry, domain, root)}"
         )
+    if other:
+        raise BiwaaError(f"{', '.join(other)} below {root} are not the benchmark's: see the lines above.")
 
 
 def _lines(domain: Domain) -> list[str]:

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def open_archive(spec: str, file: Path) -> Domain:
         else:
             pixels = _idx(file)
             labels = _idx(file.with_name(re.sub(r"images([.-])idx3", r"labels\1idx1", file.name))).astype(np.int64)
-    except (OSError, KeyError, ValueError, EOFError, NotImplementedError, TypeError, MatReadError) as error:
+    except (OSError, KeyError, ValueError, EOFError, NotImplementedError, TypeError, MatReadError, zlib.error) as error:
         raise BiwaaError(f"{file} is not readable as {spec}: {' '.join(str(error).split())[:200]}.") from None
     return array_domain(spec, str(file), name, np.ascontiguousarray(pixels), labels)
 

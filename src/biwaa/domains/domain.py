@@ -25,6 +25,8 @@ class Domain:
     """(N,) indices into `classes`."""
     may_lack: tuple[str, ...] = ()
     """Classes that a benchmark itself has no image of here."""
+    absent: tuple[str, ...] = ()
+    """Images that a benchmark's list names and that are not there."""
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
         """Keep the images at `indices` and their labels; the classes stay as they are."""

@@ -103,19 +103,21 @@ def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
     local = Path(dataset).expanduser()
     try:
         if local.is_dir():
+            if "config" in asked:
+                raise BiwaaError(f"{spec}: a folder has no configurations; leave config={asked['config']} out.")
             found = datasets.load_from_disk(str(local))
         else:
             found = datasets.load_dataset(dataset, asked.get("config"))
+    except BiwaaError:
+        raise
     except Exception as error:  # the library raises what its many back ends raise
         reason = " ".join(str(error).split())[:300]
         raise BiwaaError(f"{spec} cannot be opened ({type(error).__name__}: {reason}).") from None
-    if isinstance(found, datasets.DatasetDict):
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if asked.get("split") not in found:
-            raise BiwaaError(f"{spec}: name one of its splits, {listed(list(found))}, as ?split={next(iter(found))}.")
-        return found[asked["split"]]
-    return found
+    splits = dict(found) if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
+    split = asked.get("split", next(iter(splits)) if len(splits) == 1 else None)
+    if split not in splits:
+        raise BiwaaError(f"{spec}: name one of its splits, {listed(list(splits))}, as ?split={next(iter(splits))}.")
+    return splits[split]
 
 
 def _column(spec: str, table: Any, asked: str | None, kind: type, what: str) -> str | None:
@@ -124,8 +126,9 @@ def _column(spec: str, table: Any, asked: str | None, kind: type, what: str) -> 
     if asked:
         if asked not in features:
             raise BiwaaError(f"{spec} has no column {asked!r}: there are {listed(list(features))}.")
-        if what == "image" and not isinstance(features[asked], kind):
-            raise BiwaaError(f"{spec}: {asked!r} is no column of images.")
+        plain = what == "label" and getattr(features[asked], "dtype", "") in ("string", "int64", "int32", "bool")
+        if not isinstance(features[asked], kind) and not plain:
+            raise BiwaaError(f"{spec}: {asked!r} is no column of {what}s.")
         return asked
     fitting: list[str] = [name for name, feature in features.items() if isinstance(feature, kind)]
     if not fitting and what == "label":

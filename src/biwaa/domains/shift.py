@@ -57,13 +57,13 @@ def subsample(labels: NDArray[np.int64], shares: NDArray[np.float64], seed: int)
     """Rows of the largest subset whose classes have these shares; every class keeps at least one image.
 
     Args:
-        labels: (N,) indices of classes, each of which has an image.
+        labels: (N,) indices of classes.
         shares: (K,) that sum to 1.
         seed: of the choice within a class.
     """
     counts = np.bincount(labels, minlength=len(shares))
-    # Shares too small for a single image don't bound the whole.
-    total = min(count / share for count, share in zip(counts, shares, strict=True) if share > 0)
+    # A class that the domain lacks altogether bounds nothing.
+    total = min(count / share for count, share in zip(counts, shares, strict=True) if share > 0 and count > 0)
     wanted = np.maximum(np.floor(total * shares + 1e-9), 1).astype(int)
     rng = np.random.default_rng(seed)
     kept = [rng.permutation(np.flatnonzero(labels == k))[:count] for k, count in enumerate(wanted)]

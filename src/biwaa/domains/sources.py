@@ -119,11 +119,14 @@ def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None
 
 
 def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
-    """The images that are there, their classes by their folders' names."""
-    found = [(path, name) for path in paths if (name := class_of(path.parent.name)) and _exists(path)]
+    """The images that are there, their classes by their folders' names; the domain knows which are not there."""
+    listed_here = [(path, name) for path in paths if (name := class_of(path.parent.name))]
+    found = [(path, name) for path, name in listed_here if _exists(path)]
+    absent = {path for path, _ in listed_here} - {path for path, _ in found}
     classes = tuple(dict.fromkeys(name for _, name in found))
     labels = np.array([classes.index(name) for _, name in found], dtype=np.int64)
-    return Domain(spec, FileImages(tuple(path for path, _ in found)), classes, labels)
+    missing = tuple(sorted(map(str, absent)))
+    return Domain(spec, FileImages(tuple(path for path, _ in found)), classes, labels, absent=missing)
 
 
 def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:

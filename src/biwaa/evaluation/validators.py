@@ -1,6 +1,6 @@
 """Scores of a candidate model by its target predictions alone: higher is better, no label is used.
 
-The pool of candidates always holds source-only and every round; who chooses by a score says by which.
+Who chooses among candidates by a score says by which.
 """
 
 from collections.abc import Callable

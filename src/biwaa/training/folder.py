@@ -23,6 +23,8 @@ from biwaa.errors import BiwaaError
 from biwaa.files import replacing, write_text
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
 
+STARTED = ("recipe.yaml", "run.json")
+"""Without the other, what a crash at the very start leaves: no run yet."""
 CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
 
 
@@ -108,7 +110,9 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
             raise BiwaaError(
                 f"{path} already holds a run: pass --resume to go on with it or --overwrite to replace it."
             )
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and any(
+        entry.name not in STARTED and not entry.name.startswith(".") for entry in path.iterdir()
+    ):
         raise BiwaaError(f"{path} is not empty and holds no run: name another folder.")
 
 

@@ -44,7 +44,7 @@ class Data:
 def train_leg(
     name: str, seed: int, network: Network, method: Method, data: Data, previous: Tensor | None,
     recipe: Recipe, fabric: Fabric, folder: RunFolder,
-) -> None:  # fmt: skip
+) -> float:  # fmt: skip
     """Train `network` and `method` in place.
 
     Args:
@@ -58,13 +58,17 @@ def train_leg(
         fabric: device and precision.
         folder: takes log and checkpoints; an unfinished state of this leg in it is taken up.
 
+    Returns:
+        Seconds of training, those before an interruption up to its last checkpoint included.
+
     Raises:
         BiwaaError: a loss is no longer finite; the message names it, the step and what is kept.
     """
     network.to(fabric.device).to(memory_format=torch.channels_last)
     method.to(fabric.device)
     optimizer = build_optimizer(network, method, recipe)
-    start = _take_up(name, network, method, optimizer, folder)
+    start, before = _take_up(name, network, method, optimizer, folder)
+    begin = time.perf_counter()
     folder.rewind_log(name, start)
     wrapped, stepper = fabric.setup(network, optimizer)
     batches = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
@@ -91,8 +95,11 @@ def train_leg(
                 unproven = False
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 watch.read(step)
-                save_tensors(folder.candidate, _state(network, method, optimizer), leg=name, step=step + 1)
+                seconds = before + time.perf_counter() - begin
+                facts = {"leg": name, "step": step + 1, "seconds": round(seconds, 2)}
+                save_tensors(folder.candidate, _state(network, method, optimizer), **facts)
                 unproven = True
+    return before + time.perf_counter() - begin
 
 
 def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> Iterator[tuple[Indices, Indices]]:
@@ -122,14 +129,16 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _take_up(name: str, network: Network, method: Method, optimizer: torch.optim.Optimizer, folder: RunFolder) -> int:
-    """Load the unfinished state of this leg, if there is one; the step to go on with."""
+def _take_up(
+    name: str, network: Network, method: Method, optimizer: torch.optim.Optimizer, folder: RunFolder
+) -> tuple[int, float]:
+    """Load the unfinished state of this leg, if there is one; the step to go on with, and seconds spent so far."""
     folder.candidate.unlink(missing_ok=True)
     if not folder.unfinished.exists():
-        return 0
+        return 0, 0.0
     state, facts = load_tensors(folder.unfinished)
     if facts["leg"] != name:
-        return 0
+        return 0, 0.0
     network.load_state_dict({key[8:]: value for key, value in state.items() if key.startswith("network.")})
     method.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("method.")})
     for number, parameter in enumerate(_parameters(optimizer)):
@@ -137,7 +146,7 @@ def _take_up(name: str, network: Network, method: Method, optimizer: torch.optim
             # In the parameter's own memory layout: the fused optimiser walks both as they lie.
             buffer = torch.empty_like(parameter).copy_(state[f"momentum.{number}"])
             optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
-    return int(facts["step"])
+    return int(facts["step"]), float(facts.get("seconds", 0.0))
 
 
 class _Watch:

@@ -79,7 +79,7 @@ def prepare(
         else keep_pixels(domain, transform.resize)
         for domain in opened
     ]  # fmt: skip
-    shifts = (recipe.source_shift, recipe.target_shift, "none")
+    shifts = (recipe.source_shift, recipe.target_shift, recipe.target_shift)
     for domain, found, shift in zip(opened, kept, shifts, strict=False):
         left, rows = readable(domain, found.unreadable, skip_unreadable)
         # An experiment's own making, before training: the one place where labels say which target images there are.

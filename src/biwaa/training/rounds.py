@@ -90,17 +90,17 @@ def _leg(
         state, facts = load_tensors(done)
         predictions = state.pop("probabilities"), None, False, state.pop("held_out", None)
         return Trained(name, state, *predictions, facts["seconds"])
-    begin = time.perf_counter()
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
     method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
-    train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
+    trained = train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
+    begin = time.perf_counter()
     probabilities = predict(network, data.target, recipe.batch_size, fabric, f"{name}: predicting")
     predicted = {"probabilities": probabilities}
     if held_out:
         what = f"{name}: predicting held-out images"
         predicted["held_out"] = predict(network, held_out, recipe.batch_size, fabric, what)
-    seconds = round(time.perf_counter() - begin, 2)
+    seconds = round(trained + time.perf_counter() - begin, 2)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     save_tensors(done, state | predicted, leg=name, seconds=seconds)
     folder.unfinished.unlink(missing_ok=True)

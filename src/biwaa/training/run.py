@@ -17,6 +17,7 @@ import torch
 
 from biwaa.device import open_fabric
 from biwaa.domains.domain import Domain, check_pair, match_classes
+from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.methods import method_named
 from biwaa.models.saved import SavedModel, save_model
@@ -65,7 +66,7 @@ def adapt(
         recipe = dataclasses.replace(recipe, freeze_backbone=True)
     source, target = check_pair(source, target, recipe.batch_size)
     if held_out:
-        held_out = match_classes(held_out, source.classes or (), other=source.spec, subset=True)
+        held_out = _check_held_out(held_out, source, target)
     task: dict[str, Any] = {
         "source": source.spec,
         "target": target.spec,
@@ -93,6 +94,16 @@ def adapt(
             folder.forget_replaced()
     say(f"the model is in {folder.path}")
     return Run(folder, result)
+
+
+def _check_held_out(held_out: Domain, source: Domain, target: Domain) -> Domain:
+    """With the source's classes, labelled, and none of the images that are trained on."""
+    if held_out.labels is None:
+        raise BiwaaError(f"{held_out.spec} has no labels to score against: held-out images need them.")
+    for domain in (source, target):
+        if held_out.images.identity() & domain.images.identity():
+            raise BiwaaError(f"{held_out.spec} shares images with {domain.spec}: held-out images must be others.")
+    return match_classes(held_out, source.classes or (), other=source.spec, subset=True)
 
 
 def _write_outputs(
