@@ -147,6 +147,7 @@ def test_other_settings_are_refused(finished):
 )
 def test_what_is_wrong_is_said(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BIWAA_DATA", raising=False)
     assert main(["bench", *words]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

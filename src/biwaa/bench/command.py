@@ -16,7 +16,7 @@ from biwaa.domains.catalogue import Benchmark, benchmark_named, deviations, empt
 from biwaa.domains.shift import class_shares
 from biwaa.domains.spec import default_data_root
 from biwaa.errors import BiwaaError, listed
-from biwaa.models.backbone import build_backbone
+from biwaa.models.backbone import build_backbone, load_weights
 from biwaa.progress import say, track
 from biwaa.recipe import Recipe, load_recipe, recipe_from, task_settings
 
@@ -42,8 +42,8 @@ def plan(
         data_root: where benchmarks lie.
 
     Raises:
-        BiwaaError: an unknown benchmark, study, task, method, backbone or label shift, a setting that no recipe
-            has, no seed, or a domain that is missing or incomplete.
+        BiwaaError: an unknown benchmark, study, task, method, backbone or label shift, weights that are not to be
+            had, a setting that no recipe has, no seed, or a domain that is missing or incomplete.
     """
     name, _, study = suite.partition("/")
     entry = benchmark_named(name)
@@ -51,7 +51,6 @@ def plan(
     pairs = [entry.task(task) for task in tasks or entry.tasks]
     if not seeds:
         raise BiwaaError("name at least one seed after --seeds.")
-    build_backbone(recipe.backbone, recipe.image_size)
     for variant in chosen:
         shifts = {"source_shift": recipe.source_shift, "target_shift": recipe.target_shift, **variant.settings}
         for rule in (shifts["source_shift"], shifts["target_shift"]):
@@ -63,6 +62,7 @@ def plan(
         recipe_from({**settings, **changed}, f"the settings of the task {task}")
     named = tuple(dict.fromkeys(entry.task_name(*pair) for pair in pairs))
     notes = _check_data(entry, pairs, data_root)
+    load_weights(build_backbone(recipe.backbone, recipe.image_size), recipe.weights)  # said once, not by every run
     study = study or "methods"
     return Bench(name, study, settings, known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
 
@@ -161,8 +161,8 @@ def bench_or_show(given: Any) -> list[str]:
             raise BiwaaError(f"a bench takes {flag}, not --{name}.")
     root = given.data_root or default_data_root()
     special = task_settings(given.recipe)
-    bench = plan(given.suite, given.settings, special, given.tasks, given.methods, given.seeds, root)
     train = _engine(given)
+    bench = plan(given.suite, given.settings, special, given.tasks, given.methods, given.seeds, root)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt: all processes with this one
     failures = train_bench(bench, given.out, root, train, given.keep_models)
     print(write_tables(load_bench(given.out), given.out))
