@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import write_images
 
-from biwaa.training.folder import load_tensors
+from biwaa.tensors import load_tensors
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 TINY = ["--backbone", "cnn", "--weights", "none", "--image-size", "12", "--resize", "12", "--augment", "none",

@@ -22,7 +22,7 @@ from biwaa.errors import BiwaaError
 from biwaa.evaluation.metrics import accuracies
 from biwaa.models.saved import load_model
 from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
-from biwaa.training.folder import load_tensors
+from biwaa.tensors import load_tensors
 from biwaa.training.run import adapt
 
 COMMAND = Path(sys.executable).parent / "biwaa"

@@ -15,7 +15,7 @@ from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.files import replacing
 from biwaa.recipe import NAMED, recipe_from
-from biwaa.training.folder import load_tensors
+from biwaa.tensors import load_tensors
 from biwaa.training.rounds import BASELINE
 from biwaa.training.run import Run, adapt
 

@@ -1,21 +1,18 @@
 """The model that a run hands out: one safetensors file that says all that prediction needs."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from biwaa.domains.augment import Transform
 from biwaa.errors import BiwaaError
-from biwaa.files import replacing
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network, Standardise
+from biwaa.tensors import load_tensors, save_tensors
 
 FORMAT = "biwaa model 1"
 
@@ -41,10 +38,7 @@ def save_model(path: Path, model: SavedModel) -> None:
         "classes": list(model.classes),
         "transform": dataclasses.asdict(model.transform),
     }
-    # Clones: safetensors refuses tensors that share memory or stride unusually.
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.network.state_dict().items()}
-    with replacing(path) as draft:
-        save_file(state, draft, metadata={"biwaa": json.dumps(facts)})
+    save_tensors(path, model.network.state_dict(), **facts)
 
 
 def load_model(run: Path) -> SavedModel:
@@ -56,16 +50,14 @@ def load_model(run: Path) -> SavedModel:
     path = run / "model.safetensors" if run.is_dir() else run
     if not path.is_file():
         raise BiwaaError(f"no model in {run}: name the folder of a run that has finished at least one round.")
+    state, facts = load_tensors(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["biwaa"])
         if facts["format"] != FORMAT:
             raise BiwaaError(f"{path} is of the format {facts['format']!r}; this version reads {FORMAT!r}.")
         transform = facts["transform"]
         transform |= {"mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
-        state: dict[str, Tensor] = load_file(path)
         return _assemble(facts, Transform(**transform), state)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BiwaaError(f"{path} is not a model that biwaa wrote ({' '.join(str(error).split())[:200]}).") from None
 
 

@@ -3,7 +3,6 @@
 - recipe.yaml, model.safetensors, predictions.csv, result.json, log.jsonl, checkpoints/
 - every file is written whole or not at all; log.jsonl alone grows line by line
 - a leg is one training from afresh: source-only, round 0, round 1, ..; a finished one is never trained again
-- tensors are kept as safetensors: nothing is ever unpickled
 """
 
 import dataclasses
@@ -15,12 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from biwaa.errors import BiwaaError
-from biwaa.files import replacing, write_text
+from biwaa.files import write_text
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
 
 STARTED = ("recipe.yaml", "run.json")
@@ -172,25 +167,3 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
             f"{path} holds a run of other images or classes ({different[0]} differ; were files changed since?). "
             "Name another folder."
         )
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> None:
-    """Write tensors and some facts about them, whole or not at all."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as draft:
-        save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote.
-
-    Raises:
-        BiwaaError: the file is not such a file.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["biwaa"])
-        # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise BiwaaError(f"{path} is not a file that biwaa wrote ({error}).") from None

@@ -23,7 +23,8 @@ from biwaa.methods.method import Loss, Method
 from biwaa.models.network import Network
 from biwaa.progress import track
 from biwaa.recipe import Recipe
-from biwaa.training.folder import RunFolder, load_tensors, save_tensors
+from biwaa.tensors import load_tensors, save_tensors
+from biwaa.training.folder import RunFolder
 from biwaa.training.step import build_optimizer, training_step
 
 STRIDE = 10_000_000

@@ -20,7 +20,8 @@ from biwaa.methods import method_named
 from biwaa.models.network import Network
 from biwaa.progress import say
 from biwaa.recipe import Recipe
-from biwaa.training.folder import RunFolder, load_tensors, save_tensors
+from biwaa.tensors import load_tensors, save_tensors
+from biwaa.training.folder import RunFolder
 from biwaa.training.leg import Data, train_leg
 
 BASELINE = "source-only"

@@ -1,0 +1,36 @@
+"""Tensors and facts about them in one safetensors file: models and checkpoints. Nothing is ever unpickled."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from biwaa.errors import BiwaaError
+from biwaa.files import replacing
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> None:
+    """Write tensors and some facts about them, whole or not at all."""
+    # Clones: safetensors refuses tensors that share memory.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with replacing(path) as draft:
+        save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote.
+
+    Raises:
+        BiwaaError: the file is not such a file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["biwaa"])
+        # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise BiwaaError(f"{path} is not a file that biwaa wrote ({error}).") from None
