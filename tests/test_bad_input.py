@@ -254,7 +254,7 @@ def test_recipes_and_names(pair, tmp_path):
 def test_evaluate_and_predict(pair, tmp_path):
     refused(biwaa("evaluate", tmp_path, pair[1]), "no model in")
     (tmp_path / "model.safetensors").write_text("not one")
-    refused(biwaa("evaluate", tmp_path, pair[1]), "is not a model")
+    refused(biwaa("evaluate", tmp_path, pair[1]), "is not a file that biwaa wrote")
     refused(biwaa("predict", tmp_path / "gone", pair[1]), "no model in")
     assert train(*pair, tmp_path / "run").returncode == 0
     out = tmp_path / "p.csv"
