@@ -37,11 +37,13 @@ def test_commands_of_the_readme(tmp_path):
     (tmp_path / "new" / "images").rename(tmp_path / "new_images")
     shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "holiday.jpg")
     lines = commands()
-    assert {shlex.split(line)[1] for line in lines} == {"check", "train", "evaluate", "predict"}
+    assert {shlex.split(line)[1] for line in lines} == {"check", "train", "evaluate", "predict", "bench"}
     for line in lines:
         words = shlex.split(line)
         if words[1] == "train":
             words[words.index("--steps") + 1] = "5"
+        if words[1] == "bench":
+            words += ["--steps", "5"]
         done = subprocess.run([COMMAND, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (line, done.stderr)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
