@@ -64,9 +64,11 @@ def lay_out(entry, domain, layout, base):
         idx(file.with_name(file.name.replace("images", "labels").replace("idx3", "idx1")), labels.astype(np.uint8))
     elif path.endswith(".txt"):
         lines = []
+        split = "test" if domain.endswith("/test") else "train"
         for number, name in enumerate(entry.classes):
             for index in range(1 + (number == 0)):
-                inside = f"{index}_{number}.png" if entry.list_labels else f"{domain.split('/')[0]}/{name}/{index}.png"
+                image = f"{split}{index}_{number}.png"
+                inside = image if entry.list_labels else f"{domain.split('/')[0]}/{name}/{image}"
                 picture(base / rest / inside, number)
                 lines.append(f"{inside} {number}")
         file.write_text("\n".join(lines) + "\n")
