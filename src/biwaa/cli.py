@@ -216,6 +216,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict, "bench": bench,
 }  # fmt: skip
 
+AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
+
 USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one place to unlabelled images of another
 
   biwaa demo                                              adapt digits to digits on photographs, offline
@@ -247,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
         if name in ("train", "bench"):
-            {"train": train, "bench": bench}[name](rest)
+            COMMANDS[name](rest)  # their defaults depend on the recipe: they read the flags themselves
         else:
             tyro.cli(COMMANDS[name], args=rest, prog=f"biwaa {name}")
     except BiwaaError as error:
@@ -258,10 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"biwaa: error: {where}{error.strerror or error}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}.get(
-            name, ""
-        )
-        print(f"biwaa: interrupted{hint}", file=sys.stderr)
+        print(f"biwaa: interrupted{AFTER_INTERRUPT.get(name, '')}", file=sys.stderr)
         return 130
     return 0
 

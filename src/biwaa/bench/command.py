@@ -11,7 +11,7 @@ import torch
 from biwaa.bench import engine
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.render import write_tables
-from biwaa.bench.suites import variants
+from biwaa.bench.suites import resolve, variants
 from biwaa.domains.catalogue import Benchmark, benchmark_named, deviations, empty_classes, find
 from biwaa.domains.shift import class_shares
 from biwaa.domains.spec import default_data_root
@@ -46,16 +46,15 @@ def plan(
             had, a setting that no recipe has, no seed, or a domain that is missing or incomplete.
     """
     name, _, study = suite.partition("/")
+    study = study or "methods"
     entry = benchmark_named(name)
-    chosen = variants(study or "methods", recipe, methods)
+    chosen = variants(study, recipe, methods)
     pairs = [entry.task(task) for task in tasks or entry.tasks]
     if not seeds:
         raise BiwaaError("name at least one seed after --seeds.")
-    for variant in chosen:
-        shifts = {"source_shift": recipe.source_shift, "target_shift": recipe.target_shift, **variant.settings}
-        for rule in (shifts["source_shift"], shifts["target_shift"]):
-            if rule != "none":
-                class_shares(rule, len(entry.classes))
+    for run in (resolve(variant, recipe, seeds[0]) for variant in chosen):
+        for rule in {run.source_shift, run.target_shift} - {"none"}:
+            class_shares(rule, len(entry.classes))
     settings = dataclasses.asdict(recipe)
     known = {entry.task_name(*entry.task(task)): changed for task, changed in special.items()}
     for task, changed in known.items():
@@ -63,7 +62,6 @@ def plan(
     named = tuple(dict.fromkeys(entry.task_name(*pair) for pair in pairs))
     notes = _check_data(entry, pairs, data_root)
     load_weights(build_backbone(recipe.backbone, recipe.image_size), recipe.weights)  # said once, not by every run
-    study = study or "methods"
     return Bench(name, study, settings, known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
 
 
@@ -83,16 +81,16 @@ def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> t
             say(f"warning: {notes[-1]}")
     if not lacks:
         return tuple(notes)
-    able = [task for task in entry.tasks if _all_there(entry, entry.task_domains(*entry.task(task)), root)]
+    able = entry.tasks_without([*lacks, *(domain for domain in entry.domains if not _is_there(entry, domain, root))])
     hint = f"; --tasks {' '.join(able)} can run with what is there" if able else ""
     tell = "; ".join(f"{domain} {problem}" for domain, problem in lacks.items())
     raise BiwaaError(f"{entry.title} is not complete below {root}: {tell}{hint}. See `biwaa check {entry.name}`.")
 
 
-def _all_there(entry: Benchmark, domains: list[str], root: Path) -> bool:
-    """Whether all of these are there, with every class."""
-    found = [find(entry, domain, root) for domain in domains]
-    return all(domain is not None and not empty_classes(domain) for domain in found)
+def _is_there(entry: Benchmark, domain: str, root: Path) -> bool:
+    """Whether a domain is there, with every class."""
+    found = find(entry, domain, root)
+    return found is not None and not empty_classes(found)
 
 
 def train_bench(bench: Bench, folder: Path, data_root: Path, train: engine.Engine, keep_models: bool) -> list[str]:

@@ -236,15 +236,17 @@ Engine = Callable[[list[Work]], Iterable[Outcome]]
 
 def train_all(works: list[Work], engine: Engine) -> Iterator[Outcome]:
     """Every run's outcome once; runs that another process holds are waited for last."""
+    todo: dict[str, Work] = {}
+    for work in works:
+        if work.result():
+            yield Outcome(work.name, "finished")
+        else:
+            todo[work.name] = work
     left: list[Work] = []
-    by_name = {work.name: work for work in works}
-    finished = [work for work in works if work.result()]
-    yield from (Outcome(work.name, "finished") for work in finished)
-    todo = [work for work in works if not work.result()]
     if todo:
-        for outcome in engine(todo):
+        for outcome in engine(list(todo.values())):
             if outcome.state == "busy":
-                left.append(dataclasses.replace(by_name[outcome.name], wait=True))
+                left.append(dataclasses.replace(todo[outcome.name], wait=True))
             else:
                 yield outcome
     if left:

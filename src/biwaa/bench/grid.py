@@ -56,9 +56,9 @@ class Work:
         return self.run.with_name(f"{self.name}.running")
 
     def failure(self) -> str | None:
-        """Why the last try failed; None of a run that is finished or was not tried."""
+        """What NAME.failed says; None where there is none."""
         try:
-            return None if self.result() else self.failed.read_text(encoding="utf-8").strip()
+            return self.failed.read_text(encoding="utf-8").strip()
         except OSError:
             return None
 

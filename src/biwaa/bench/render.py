@@ -4,43 +4,39 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 from biwaa.bench.figure import draw
 from biwaa.bench.grid import Bench, Work
-from biwaa.bench.rows import VALIDATOR, Row, collect
+from biwaa.bench.rows import VALIDATOR, Row, collect, finished
 from biwaa.bench.tables import Table, tables
 from biwaa.files import write_text
 
 
-def markdown(bench: Bench, found: list[Table], works: list[Work]) -> str:
+def markdown(bench: Bench, found: list[Table], works: list[Work], results: dict[str, dict[str, Any]]) -> str:
     """The whole page."""
-    finished = sum(work.result() is not None for work in works)
-    lines = [f"# {bench.entry.title}: {bench.study}", "", *_protocol(bench), *_machines(works), ""]
-    if finished < len(works):
-        lines += [f"{finished} of {len(works)} runs are finished.", ""]
+    lines = [f"# {bench.entry.title}: {bench.study}", "", *_protocol(bench), ""]
+    if machines := _machines(results):
+        lines += [f"Measured with: {'; or '.join(machines)}.", ""]
+    if len(results) < len(works):
+        lines += [f"{len(results)} of {len(works)} runs are finished.", ""]
     for table in found:
         lines += [f"## {table.title}", ""]
         lines += ["| " + " | ".join(table.header) + " |", "|" + " --- |" * len(table.header)]
         lines += ["| " + " | ".join(row) + " |" for row in table.rows]
         lines.append("")
-    failed = {work.name: reason for work in works if (reason := work.failure())}
+    failed = {work.name: why for work in works if work.name not in results and (why := work.failure())}
     if failed:
         here = f"{works[0].folder.absolute()}/"
         lines += ["## Failed runs", "", *(f"- {name}: {why.replace(here, '')}" for name, why in failed.items()), ""]
     return "\n".join(lines)
 
 
-def _machines(works: list[Work]) -> list[str]:
+def _machines(results: dict[str, dict[str, Any]]) -> list[str]:
     """Every kind of machine and set of versions that runs were measured with."""
-    found = _machine_sets(works)
-    return ["", f"Measured with: {'; or '.join(found)}."] if found else []
-
-
-def _machine_sets(works: list[Work]) -> list[str]:
     found = dict.fromkeys(
         ", ".join(f"{key} {value}" for key, value in {**result["hardware"], **result["versions"]}.items())
-        for work in works
-        if (result := work.result())
+        for result in results.values()
     )
     return list(found)
 
@@ -112,13 +108,14 @@ def long_csv(bench: Bench, rows: list[Row]) -> str:
 def write_tables(bench: Bench, folder: Path) -> str:
     """Write table.md, table.csv, table.tex, table.json and, with two runs or more, table.png; the Markdown text."""
     works = bench.works(folder, Path())
-    rows = collect(bench, folder)
+    results = finished(works)
+    rows = collect(bench, results)
     found = tables(bench, rows) if rows else []
-    text = markdown(bench, found, works)
+    text = markdown(bench, found, works, results)
     write_text(folder / "table.md", text)
     write_text(folder / "table.csv", long_csv(bench, rows))
     write_text(folder / "table.tex", latex(found))
-    facts = {"measured_with": _machine_sets(works)}
+    facts = {"measured_with": _machines(results)}
     write_text(folder / "table.json", json.dumps(facts | {"rows": [vars(row) for row in rows]}, indent=1) + "\n")
     if rows:
         draw(bench, rows, folder / "table.png")

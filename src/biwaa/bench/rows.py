@@ -9,10 +9,9 @@
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from biwaa.bench.grid import Bench
+from biwaa.bench.grid import Bench, Work
 from biwaa.bench.suites import SOURCE_ONLY
 
 VALIDATOR = "information_maximisation"
@@ -39,19 +38,20 @@ class Row:
     """steps, images, seconds."""
 
 
-def collect(bench: Bench, folder: Path) -> list[Row]:
-    """A row for each finished run of the bench."""
-    works = {work.name: work for work in bench.works(folder, Path())}
-    results = {name: result for name, work in works.items() if (result := work.result())}
+def finished(works: list[Work]) -> dict[str, dict[str, Any]]:
+    """The results of the runs that are finished, by name."""
+    return {work.name: result for work in works if (result := work.result())}
+
+
+def collect(bench: Bench, results: dict[str, dict[str, Any]]) -> list[Row]:
+    """A row for each of the bench's `finished` runs."""
     rows = []
     for seed in bench.seeds:
         for task in bench.tasks:
             for variant in bench.variants:
-                result = results.get(f"{task}.{variant.name}.{seed}")
-                if result:
-                    rows.append(
-                        _row(task, variant.name, seed, result, results.get(f"{task}.{variant.source_only}.{seed}"))
-                    )
+                if result := results.get(f"{task}.{variant.name}.{seed}"):
+                    source_only = results.get(f"{task}.{variant.source_only}.{seed}")
+                    rows.append(_row(task, variant.name, seed, result, source_only))
     return rows
 
 

@@ -36,6 +36,9 @@ TITLES = {
 }  # fmt: skip
 """How tables call the methods."""
 
+WEIGHTING_ALONE: dict[str, Any] = {"alignment": 0.0, "separation": 0.0}
+"""Settings that switch the semantic losses off."""
+
 _ONLY = Variant(SOURCE_ONLY, TITLES[SOURCE_ONLY], {"method": SOURCE_ONLY, "rounds": 1})
 
 
@@ -62,19 +65,19 @@ def _ruled_out(name: str, recipe: Recipe) -> str:
     return ""
 
 
-def _one(name: str, title: str, **settings: Any) -> Variant:
-    return Variant(name, title, {"method": "biwaa", "rounds": 1, **settings})
-
-
 def _many(name: str, title: str, **settings: Any) -> Variant:
     return Variant(name, title, {"method": "biwaa", **settings})
+
+
+def _one(name: str, title: str, **settings: Any) -> Variant:
+    return _many(name, title, rounds=1, **settings)
 
 
 def _parts(recipe: Recipe) -> list[Variant]:
     return [
         _ONLY,
-        _one("plain", "DANN (no weighting, no semantic losses)", weighting=False, alignment=0.0, separation=0.0),
-        _one("weighting", "weighting alone", alignment=0.0, separation=0.0),
+        _one("plain", "DANN (no weighting, no semantic losses)", weighting=False, **WEIGHTING_ALONE),
+        _one("weighting", "weighting alone", **WEIGHTING_ALONE),
         _one("semantic", "semantic losses alone (no weighting)", weighting=False),
         _one("no_separation", "without separation", separation=0.0),
         _one("no_alignment", "without alignment", alignment=0.0),
@@ -88,7 +91,7 @@ def _scale(recipe: Recipe) -> list[Variant]:
         *(_one(f"scale{value}", f"weight scale {value}", weight_scale=float(value)) for value in (1, 5, 10, 20)),
         *(
             _one(f"weighting_scale{value}", f"weighting alone, scale {value}", weight_scale=float(value),
-                 alignment=0.0, separation=0.0)
+                 **WEIGHTING_ALONE)
             for value in (1, 5, 10, 20)
         ),
     ]  # fmt: skip
@@ -103,11 +106,10 @@ def _distribution(recipe: Recipe) -> list[Variant]:
 
 
 def _rounds(recipe: Recipe) -> list[Variant]:
-    weighting = {"alignment": 0.0, "separation": 0.0}
     return [
         _ONLY,
         _many("rounds", f"BIWAA, {recipe.rounds} rounds"),
-        _many("weighting_rounds", f"weighting alone, {recipe.rounds} rounds", **weighting),
+        _many("weighting_rounds", f"weighting alone, {recipe.rounds} rounds", **WEIGHTING_ALONE),
     ]
 
 
@@ -134,9 +136,9 @@ def _shift(recipe: Recipe) -> list[Variant]:
         for name, title, settings in (
             (SOURCE_ONLY, "source-only", {**one, "method": SOURCE_ONLY}),
             ("mcc", "MCC", {**one, "method": "mcc"}),
-            ("weighting", "weighting alone", {**shift, "alignment": 0.0, "separation": 0.0}),
+            ("weighting", "weighting alone", {**shift, **WEIGHTING_ALONE}),
             ("weighting-independent", "weighting alone, independent rounds",
-             {**shift, "alignment": 0.0, "separation": 0.0, "iterate": False}),
+             {**shift, **WEIGHTING_ALONE, "iterate": False}),
             ("biwaa", "BIWAA", shift),
             ("biwaa-independent", "BIWAA, independent rounds", {**shift, "iterate": False}),
         ):  # fmt: skip

@@ -6,11 +6,13 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 from biwaa.bench.grid import Bench
 from biwaa.bench.rows import FIGURES, Row, accuracy_of, gains, over_seeds, task_means
 from biwaa.bench.suites import SOURCE_ONLY
+
+Groups = dict[str, list[Row]]
+"""Rows by their variant's title."""
 
 
 @dataclass(frozen=True)
@@ -24,31 +26,30 @@ class Table:
 
 def tables(bench: Bench, rows: list[Row]) -> list[Table]:
     """All tables of a bench: by task, over classes, by way of choosing, by round, label shift, cost."""
-    of = {variant.name: [row for row in rows if row.variant == variant.name] for variant in bench.variants}
-    titles = {variant.name: variant.title for variant in bench.variants}
-    present = [name for name in of if of[name]]
+    of = {variant.title: [row for row in rows if row.variant == variant.name] for variant in bench.variants}
+    groups = {title: mine for title, mine in of.items() if mine}
     found = [
-        _by_task(bench, of, titles, present, "over_images", "Target accuracy over images, last step of the last round"),
-        _by_task(bench, of, titles, present, "over_classes", "The same over classes"),
-        _choices(bench, of, titles, present),
-        _gains(bench, rows, titles),
+        _by_task(bench, groups, "over_images", "Target accuracy over images, last step of the last round"),
+        _by_task(bench, groups, "over_classes", "The same over classes"),
+        _choices(bench, groups),
+        _gains(bench, rows),
     ]
     if any(len(row.by_round) > 1 for row in rows):
-        found.append(_by_round(bench, of, titles, present))
+        found.append(_by_round(bench, groups))
     if bench.study in ("shift", "distribution"):
-        found.append(_distances(bench, of, titles, present))
-    return [*found, _cost(bench, of, titles, present)]
+        found.append(_distances(bench, groups))
+    return [*found, _cost(groups)]
 
 
-def _by_task(bench: Bench, of: Any, titles: Any, present: list[str], mean: str, title: str) -> Table:
+def _by_task(bench: Bench, groups: Groups, mean: str, title: str) -> Table:
     read, seeds = accuracy_of("last", mean), len(bench.seeds)
     lines = []
-    for name in present:
+    for name, mine in groups.items():
         cells = [
-            over_seeds((v for row in of[name] if row.task == task and (v := read(row)) is not None), seeds)
+            over_seeds((v for row in mine if row.task == task and (v := read(row)) is not None), seeds)
             for task in bench.tasks
         ]
-        lines.append((titles[name], *cells, over_seeds(task_means(of[name], bench.tasks, read), seeds)))
+        lines.append((name, *cells, over_seeds(task_means(mine, bench.tasks, read), seeds)))
     if mean == "over_images":
         lines += published_rows(bench)
     return Table(title, ("", *bench.tasks, "mean"), tuple(lines))
@@ -59,22 +60,23 @@ def _mean(bench: Bench, rows: list[Row], value: Callable[[Row], float | None]) -
     return over_seeds(task_means(rows, bench.tasks, value), len(bench.seeds))
 
 
-def _choices(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
-    figures = [name for name in FIGURES if any(name in row.accuracy for row in (r for n in present for r in of[n]))]
+def _choices(bench: Bench, groups: Groups) -> Table:
+    figures = [name for name in FIGURES if any(name in row.accuracy for mine in groups.values() for row in mine)]
     names = {
         "last": "last round", "average": "average of rounds", "chosen": "label-free choice",
         "oracle": "oracle (target labels)", "held_out": "last round, held-out images",
     }  # fmt: skip
     lines = []
-    for name in present:
-        cells = [_mean(bench, of[name], accuracy_of(figure)) for figure in figures]
-        pick = sum(row.picked == SOURCE_ONLY for row in of[name])
-        lines.append((titles[name], *cells, f"{pick} of {len(of[name])}"))
+    for title, mine in groups.items():
+        cells = [_mean(bench, mine, accuracy_of(figure)) for figure in figures]
+        pick = sum(row.picked == SOURCE_ONLY for row in mine)
+        lines.append((title, *cells, f"{pick} of {len(mine)}"))
     header = ("", *(names[figure] for figure in figures), "choice is source-only")
     return Table("Mean over tasks, by who chooses among the rounds and source-only", header, tuple(lines))
 
 
-def _gains(bench: Bench, rows: list[Row], titles: Any) -> Table:
+def _gains(bench: Bench, rows: list[Row]) -> Table:
+    titles = {variant.name: variant.title for variant in bench.variants}
     lines = []
     for name, of_task in gains(bench, rows).items():
         worst = min(of_task, key=lambda task: of_task[task])
@@ -85,15 +87,15 @@ def _gains(bench: Bench, rows: list[Row], titles: Any) -> Table:
     return Table("Points over source-only, last round (each task's mean over the seeds)", header, tuple(lines))
 
 
-def _by_round(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
-    most = max(len(row.by_round) for name in present for row in of[name])
+def _by_round(bench: Bench, groups: Groups) -> Table:
+    most = max(len(row.by_round) for mine in groups.values() for row in mine)
     lines = []
-    for name in present:
-        many = max(len(row.by_round) for row in of[name])
+    for title, mine in groups.items():
+        many = max(len(row.by_round) for row in mine)
         if many == 1:
             continue
-        cells = [_mean(bench, of[name], _round(number)) for number in range(many)]
-        lines.append((titles[name], *cells, *("" for _ in range(most - many))))
+        cells = [_mean(bench, mine, _round(number)) for number in range(many)]
+        lines.append((title, *cells, *("" for _ in range(most - many))))
     return Table("Mean over tasks, by round", ("", *(f"round {n}" for n in range(most))), tuple(lines))
 
 
@@ -101,25 +103,24 @@ def _round(number: int) -> Callable[[Row], float | None]:
     return lambda row: row.by_round[number] if number < len(row.by_round) else None
 
 
-def _distances(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
+def _distances(bench: Bench, groups: Groups) -> Table:
     lines = tuple(
         (
-            titles[name],
-            _mean(bench, of[name], lambda row: row.distance["source_to_true"]),
-            _mean(bench, of[name], lambda row: row.distance["estimated_to_true"]),
+            title,
+            _mean(bench, mine, lambda row: row.distance["source_to_true"]),
+            _mean(bench, mine, lambda row: row.distance["estimated_to_true"]),
         )
-        for name in present
+        for title, mine in groups.items()
     )
     title = "Distance to the target's true label distribution (total variation, percent; mean over tasks)"
     return Table(title, ("", "source's distribution", "last round's predictions"), lines)
 
 
-def _cost(bench: Bench, of: Any, titles: Any, present: list[str]) -> Table:
+def _cost(groups: Groups) -> Table:
     lines = []
-    for name in present:
-        rows = of[name]
+    for title, rows in groups.items():
         values = [statistics.mean(row.cost[key] for row in rows) for key in ("steps", "images", "seconds")]
-        lines.append((titles[name], f"{values[0]:.0f}", f"{values[1]:.0f}", f"{values[2]:.1f}", str(len(rows))))
+        lines.append((title, f"{values[0]:.0f}", f"{values[1]:.0f}", f"{values[2]:.1f}", str(len(rows))))
     header = ("", "steps", "images through training", "seconds", "runs")
     return Table("Cost of a run, all its rounds (mean; decoding and frozen features come before)", header, tuple(lines))
 

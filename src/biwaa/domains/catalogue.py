@@ -7,6 +7,7 @@
 
 import dataclasses
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -15,7 +16,6 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from biwaa.domains.bundled import bundled_digits
 from biwaa.domains.digits import is_archive, open_archive
 from biwaa.domains.domain import Domain, match_classes
 from biwaa.domains.sources import array_names, open_arrays, open_folder, open_list
@@ -60,8 +60,6 @@ class Benchmark:
     """In the customary order, by the domains' letters: A2W."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Folder names that stand for a class of another name."""
-    subset: bool = False
-    """Its folders may hold further classes, which are left out."""
     list_labels: bool = False
     """Its list files give each image's class by number; otherwise the images' folders do."""
     hub: tuple[str, ...] = ()
@@ -71,11 +69,7 @@ class Benchmark:
 
     def class_of(self, folder: str) -> str | None:
         """The class that a folder's name stands for."""
-        return self._by_name.get(_plain(folder))
-
-    @property
-    def _by_name(self) -> dict[str, str]:
-        return _names(self.name)
+        return _names(self.name).get(_plain(folder))
 
     def task(self, name: str) -> tuple[str, str]:
         """Source and target of A2W or amazon>webcam, in any case.
@@ -96,6 +90,10 @@ class Benchmark:
     def task_domains(self, source: str, target: str) -> list[str]:
         """All that a task needs: source, target, and the target's held-out split where there is one."""
         return [domain for domain in (source, target, f"{target}/test") if domain in self.domains]
+
+    def tasks_without(self, lacking: Collection[str]) -> list[str]:
+        """The customary tasks that need none of the domains in `lacking`."""
+        return [task for task in self.tasks if not set(self.task_domains(*self.task(task))) & set(lacking)]
 
     def task_name(self, source: str, target: str) -> str:
         """A2W, or amazon>webcam where a domain has no letter."""
@@ -142,9 +140,7 @@ def open_catalogued(name: str, domain: str, root: Path) -> Domain:
         BiwaaError: no such benchmark or domain, it is not below `root`, or classes of it are missing.
     """
     entry = benchmark_named(name)
-    found = find(entry, domain, root)
-    if found is None:
-        raise BiwaaError(f"{name}:{domain} is not below {root}. {how_it_should_look(entry, domain, root)}")
+    found = locate(entry, domain, root)
     if found.absent:
         raise BiwaaError(
             f"{name}:{domain} lacks {len(found.absent)} of the images that its list names "
@@ -159,6 +155,18 @@ def open_catalogued(name: str, domain: str, root: Path) -> Domain:
     return found
 
 
+def locate(entry: Benchmark, domain: str, root: Path) -> Domain:
+    """As `find`, but nothing to be found is an error.
+
+    Raises:
+        BiwaaError: it is not below `root`; the message says how it should look. Or as for `find`.
+    """
+    found = find(entry, domain, root)
+    if found is None:
+        raise BiwaaError(f"{entry.name}:{domain} is not below {root}. {how_it_should_look(entry, domain, root)}")
+    return found
+
+
 def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
     """What lies there of a domain, missing classes empty; None if nothing does.
 
@@ -169,6 +177,8 @@ def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
         raise BiwaaError(f"no domain {domain!r} in {entry.name}: there are {', '.join(entry.domains)}.")
     spec = f"{entry.name}:{domain}"
     if entry.domains[domain].layouts == ("bundled",):
+        from biwaa.domains.bundled import bundled_digits  # brings torch and scikit-learn
+
         return bundled_digits(spec, domain)
     for base in bases(entry, root):
         for layout in entry.domains[domain].layouts:

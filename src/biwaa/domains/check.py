@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, empty_classes, find, how_it_should_look
+from biwaa.domains.catalogue import (
+    BENCHMARKS,
+    Benchmark,
+    deviations,
+    empty_classes,
+    find,
+    how_it_should_look,
+    locate,
+)
 from biwaa.domains.domain import Domain, check_pair
 from biwaa.domains.pixels import decode, readable
 from biwaa.domains.spec import default_data_root, open_domain
@@ -24,12 +32,11 @@ def check_domains(specs: tuple[str, ...], batch_size: int, data_root: Path | Non
     """
     root = data_root or default_data_root()
     if len(specs) == 1 and specs[0] in BENCHMARKS and not Path(specs[0]).exists():
-        return _check_benchmark(BENCHMARKS[specs[0]], root)
+        _check_benchmark(BENCHMARKS[specs[0]], root)
+        return
     if len(specs) not in (1, 2):
         raise BiwaaError("name one domain, or source and target.")
-    for spec in specs:
-        _check_catalogued(spec, root)
-    domains = [open_domain(spec, root) for spec in specs]
+    domains = [_catalogued(spec, root) or open_domain(spec, root) for spec in specs]
     for domain in domains:
         print("\n".join(_lines(domain)))
     for domain in domains:
@@ -37,27 +44,23 @@ def check_domains(specs: tuple[str, ...], batch_size: int, data_root: Path | Non
     if len(domains) == 2:
         check_pair(domains[0], domains[1], batch_size)
         print(f"{specs[0]} can be adapted to {specs[1]}")
-    return None
 
 
-def _check_catalogued(spec: str, root: Path) -> None:
-    """Hold a benchmark's domain against its counts; other SPECs pass."""
+def _catalogued(spec: str, root: Path) -> Domain | None:
+    """A benchmark's domain, held against its counts; None of other SPECs."""
     name, _, domain = spec.partition(":")
     if name not in BENCHMARKS or Path(spec).exists():
-        return
+        return None
     entry = BENCHMARKS[name]
-    found = find(entry, domain, root)
-    if found is None:
-        raise BiwaaError(f"{spec} is not below {root}. {how_it_should_look(entry, domain, root)}")
-    wrong = deviations(entry, domain, found)
-    if not wrong:
-        agree = (
-            "as the benchmark has it" if entry.domains[domain].images else "no count of the benchmark could be verified"
-        )
-        print(f"{spec}: {agree}, {len(found.images)} images in {len(entry.classes)} classes")
-        return
-    print("\n".join(_beside(entry, domain, found)))
-    raise BiwaaError(f"{spec} is not the benchmark's: {listed(wrong, 8)}. {how_it_should_look(entry, domain, root)}")
+    found = locate(entry, domain, root)
+    if wrong := deviations(entry, domain, found):
+        print("\n".join(_beside(entry, domain, found)))
+        look = how_it_should_look(entry, domain, root)
+        raise BiwaaError(f"{spec} is not the benchmark's: {listed(wrong, 8)}. {look}")
+    known = entry.domains[domain].images
+    agree = "as the benchmark has it" if known else "no count of the benchmark could be verified"
+    print(f"{spec}: {agree}, {len(found.images)} images in {len(entry.classes)} classes")
+    return found
 
 
 def _beside(entry: Benchmark, domain: str, found: Domain) -> list[str]:
@@ -79,23 +82,25 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
     if entry.note:
         print(f"note: {entry.note}")
     width = max(map(len, entry.domains))
-    lacking: dict[str, str] = {}
-    other: dict[str, list[str]] = {}
+    lacking: list[str] = []
+    other: list[str] = []
     for domain in entry.domains:
         found = find(entry, domain, root)
-        if found is None or empty_classes(found):
-            said = "missing" if found is None else f"no image of {listed(empty_classes(found))}"
-            lacking[domain] = said
+        if found is None:
+            lacking.append(domain)
+            said = "missing"
+        elif empty := empty_classes(found):
+            lacking.append(domain)
+            said = f"no image of {listed(empty)}"
+        elif wrong := deviations(entry, domain, found):
+            other.append(domain)
+            said = f"{len(found.images)} images; not the benchmark's: {listed(wrong, 3)}"
         else:
-            wrong = deviations(entry, domain, found)
-            said = f"{len(found.images)} images" + (f"; not the benchmark's: {listed(wrong, 3)}" if wrong else "")
-            if wrong:
-                other[domain] = wrong
+            said = f"{len(found.images)} images"
         print(f"  {domain:{width}}  {said}")
-    able = [task for task in entry.tasks if not set(entry.task_domains(*entry.task(task))) & set(lacking)]
-    print(f"tasks that can run: {' '.join(able) or 'none'}")
+    print(f"tasks that can run: {' '.join(entry.tasks_without(lacking)) or 'none'}")
     if lacking:
-        domain = next(iter(lacking))
+        domain = lacking[0]
         raise BiwaaError(
             f"{entry.name} is not complete below {root}: {', '.join(lacking)}. "
             f"{domain}: {how_it_should_look(entry, domain, root)}"

@@ -6,9 +6,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
-from sklearn.datasets import load_svmlight_file
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.sources import array_domain
@@ -28,6 +25,9 @@ def open_archive(spec: str, file: Path) -> Domain:
     Raises:
         BiwaaError: the file is not what its name says.
     """
+    import scipy.io  # these take long to import
+    from sklearn.datasets import load_svmlight_file
+
     name = file.name.split(".")[0]
     try:
         if file.suffix == ".mat":
@@ -42,7 +42,8 @@ def open_archive(spec: str, file: Path) -> Domain:
         else:
             pixels = _idx(file)
             labels = _idx(file.with_name(re.sub(r"images([.-])idx3", r"labels\1idx1", file.name))).astype(np.int64)
-    except (OSError, KeyError, ValueError, EOFError, NotImplementedError, TypeError, MatReadError, zlib.error) as error:
+    except (OSError, KeyError, ValueError, EOFError, NotImplementedError, TypeError,
+            scipy.io.matlab.MatReadError, zlib.error) as error:  # fmt: skip
         raise BiwaaError(f"{file} is not readable as {spec}: {' '.join(str(error).split())[:200]}.") from None
     return array_domain(spec, str(file), name, np.ascontiguousarray(pixels), labels)
 

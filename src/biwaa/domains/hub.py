@@ -101,15 +101,13 @@ def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
     except ImportError:
         raise BiwaaError(f"{spec} needs the library datasets: pip install 'biwaa[hub]'.") from None
     local = Path(dataset).expanduser()
+    if local.is_dir() and "config" in asked:
+        raise BiwaaError(f"{spec}: a folder has no configurations; leave config={asked['config']} out.")
     try:
         if local.is_dir():
-            if "config" in asked:
-                raise BiwaaError(f"{spec}: a folder has no configurations; leave config={asked['config']} out.")
             found = datasets.load_from_disk(str(local))
         else:
             found = datasets.load_dataset(dataset, asked.get("config"))
-    except BiwaaError:
-        raise
     except Exception as error:  # the library raises what its many back ends raise
         reason = " ".join(str(error).split())[:300]
         raise BiwaaError(f"{spec} cannot be opened ({type(error).__name__}: {reason}).") from None

@@ -123,10 +123,10 @@ def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
     listed_here = [(path, name) for path in paths if (name := class_of(path.parent.name))]
     found = [(path, name) for path, name in listed_here if _exists(path)]
     absent = {path for path, _ in listed_here} - {path for path, _ in found}
-    classes = tuple(dict.fromkeys(name for _, name in found))
-    labels = np.array([classes.index(name) for _, name in found], dtype=np.int64)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for _, name in found))}
+    labels = np.array([numbers[name] for _, name in found], dtype=np.int64)
     missing = tuple(sorted(map(str, absent)))
-    return Domain(spec, FileImages(tuple(path for path, _ in found)), classes, labels, absent=missing)
+    return Domain(spec, FileImages(tuple(path for path, _ in found)), tuple(numbers), labels, absent=missing)
 
 
 def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:
@@ -162,8 +162,8 @@ def open_arrays(spec: str, file: Path, name: str) -> Domain:
     try:
         with np.load(file, allow_pickle=False) as archive:
             if f"{name}_x" not in archive:
-                names = sorted(key[:-2] for key in archive if key.endswith("_x"))
-                raise BiwaaError(f"{file} has no array {name}_x; it has {listed(names) or 'none that ends in _x'}.")
+                names = listed(array_names(file)) or "none that ends in _x"
+                raise BiwaaError(f"{file} has no array {name}_x; it has {names}.")
             pixels = archive[f"{name}_x"]
             labels = archive.get(f"{name}_y")
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:

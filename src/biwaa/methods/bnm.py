@@ -20,5 +20,10 @@ class Bnm(Method):
 
 def nuclear_norm(logits: Tensor) -> Tensor:
     """Sum of the singular values of the (B, K) softmax, over B."""
-    norm: Tensor = torch.linalg.matrix_norm(logits.softmax(dim=1), ord="nuc")
-    return norm / len(logits)
+    return mean_nuclear_norm(logits.softmax(dim=1))
+
+
+def mean_nuclear_norm(probabilities: Tensor) -> Tensor:
+    """Sum of the singular values of (N, K) probabilities, over N."""
+    norm: Tensor = torch.linalg.matrix_norm(probabilities, ord="nuc")
+    return norm / len(probabilities)

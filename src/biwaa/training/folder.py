@@ -124,7 +124,7 @@ def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool) -> 
 
 
 def _holds_run(path: Path) -> bool:
-    return (path / "recipe.yaml").exists() and (path / "run.json").exists()
+    return all((path / name).exists() for name in STARTED)
 
 
 def _check_writable(path: Path) -> None:

@@ -89,8 +89,8 @@ def _leg(
     if done.exists():
         say(f"{name} is finished already")
         state, facts = load_tensors(done)
-        predictions = state.pop("probabilities"), None, False, state.pop("held_out", None)
-        return Trained(name, state, *predictions, facts["seconds"])
+        probabilities, kept = state.pop("probabilities"), state.pop("held_out", None)
+        return Trained(name, state, probabilities, None, False, kept, facts["seconds"])
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
     method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
