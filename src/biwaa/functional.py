@@ -4,6 +4,7 @@
 - class centroids by exponential moving average, one matrix product whatever the number of classes
 - semantic losses in O(K D) memory: no K x K matrix is ever made
 - the two schedules, and the average over rounds
+- what makes an average of rounds a teacher: neighbours, label distribution, reliability (ours, not the paper's)
 
 B images, D features, K classes, R rounds, N target images. Sections are those of Westfechtel et al.,
 "Backprop Induced Feature Weighting for Adversarial Domain Adaptation with Iterative Label Distribution
@@ -18,10 +19,13 @@ from torch import Tensor, nn
 
 __all__ = [
     "adversarial_ramp",
+    "align_distribution",
     "average_rounds",
     "feature_weights",
     "inverse_decay",
+    "reliability",
     "semantic_losses",
+    "smooth_over_neighbours",
     "update_centroids",
 ]
 
@@ -155,3 +159,57 @@ def average_rounds(probabilities: Tensor, update: float = 0.2) -> Tensor:
     ages = torch.arange(len(probabilities) - 1, -1, -1, device=probabilities.device)
     weights = (1.0 - update) ** ages.to(probabilities.dtype)
     return torch.einsum("r,rnk->nk", weights / weights.sum(), probabilities)
+
+
+def smooth_over_neighbours(
+    probabilities: Tensor, neighbours: Tensor, pull: float = 0.95, iterations: int = 10
+) -> Tensor:
+    """Draw each unsure prediction towards the mean of its neighbours'; sure ones stay and pull the others.
+
+    G <- (1 - a) P + a mean of G over the neighbours, a = pull (1 - r(P)^4) an image, r as of `reliability`: label
+    spreading (Zhou et al., NeurIPS 2003) whose clamping grows with confidence.
+
+    Args:
+        probabilities: (N, K).
+        neighbours: (N, M) rows of each image's neighbours.
+        pull: weight of the neighbours where the prediction is worth nothing.
+        iterations: steps; information travels as many edges.
+
+    Returns:
+        (N, K), rows sum to 1.
+    """
+    share = pull * (1 - reliability(probabilities)[:, None] ** 4)
+    smooth = probabilities
+    for _ in range(iterations):
+        smooth = (1 - share) * probabilities + share * smooth[neighbours].mean(dim=1)
+    return smooth
+
+
+def align_distribution(probabilities: Tensor, damping: float = 0.75, iterations: int = 50) -> Tensor:
+    """Rescale the classes until their mean is the predicted distribution drawn towards an even one.
+
+    The wanted shares are mean(P)^damping, normalised; columns and rows are normalised in turn (Sinkhorn and Knopp,
+    Pacific Journal of Mathematics 1967).
+
+    Args:
+        probabilities: (N, K).
+        damping: 1 keeps the predicted distribution, 0 asks for an even one.
+        iterations: of the two normalisations.
+
+    Returns:
+        (N, K), rows sum to 1. A class that nobody predicts stays without images.
+    """
+    tiny = torch.finfo(probabilities.dtype).tiny
+    shares = probabilities.mean(dim=0) ** damping
+    shares = shares / shares.sum()
+    aligned = probabilities
+    for _ in range(iterations):
+        aligned = aligned * (shares / aligned.mean(dim=0).clamp(min=tiny))
+        aligned = aligned / aligned.sum(dim=1, keepdim=True).clamp(min=tiny)
+    return aligned
+
+
+def reliability(probabilities: Tensor) -> Tensor:
+    """How far the largest probability lies above chance: (max p - 1/K) / (1 - 1/K), (N, K) -> (N,) in [0, 1]."""
+    chance = 1 / probabilities.shape[1]
+    return ((probabilities.amax(dim=1) - chance) / (1 - chance)).clamp(0, 1)

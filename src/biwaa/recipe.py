@@ -1,6 +1,7 @@
 """Every setting once: its default, its meaning, where it comes from; and the named recipes.
 
 - the defaults are the recipe `paper`: WACV 2023 and the published implementation's defaults
+- `robust` is what `biwaa train` uses unless told otherwise: chosen by ablation (docs/robust.md)
 - a recipe is a name or a YAML file of some of these keys; the rest keep their defaults
 - command-line flags win over the recipe; the run folder keeps the resolved whole as recipe.yaml
 """
@@ -38,6 +39,8 @@ class Recipe:
     """Width of the discriminator's two hidden layers."""
     dropout: float = 0.5
     """Dropout in the discriminator's hidden layers."""
+    input_dropout: float = 0.0
+    """Dropout on the backbone's features, before the bottleneck."""
 
     # What it sees
     image_size: int | None = None
@@ -52,6 +55,8 @@ class Recipe:
     """Images of each domain in a step."""
     class_balanced: bool = True
     """Sample the source, and from the second round the target by its predictions, evenly over classes."""
+    source_held_out: float = 0.0
+    """Share of each class of the source that is kept from training, to choose and to calibrate by."""
 
     # A label shift made on purpose, to study it
     source_shift: str = "none"
@@ -66,6 +71,16 @@ class Recipe:
     """Steps a round."""
     iterate: bool = True
     """Later rounds see what earlier ones predicted, in sampling the target and in pseudo-labels; off: independent."""
+    scouts: int = 1
+    """The first rounds that see nothing of each other; those after them learn from what all before predicted."""
+    teacher: bool = False
+    """Draw earlier rounds' average over neighbours and to an evener label distribution before it teaches."""
+    neighbours: int = 10
+    """Nearest neighbours of a target image that the teacher asks; fewer where the target is small."""
+    distribution_damping: float = 0.75
+    """The teacher's label distribution: 1 as predicted, 0 even over classes."""
+    choice: str = "last"
+    """Which model is handed out: the last round's, or the one that a label-free score puts first."""
     baseline: bool = True
     """First train source-only with the same settings, to stand beside the adapted model."""
     learning_rate: float = 1e-3
@@ -82,6 +97,8 @@ class Recipe:
     """See decay_rate."""
 
     # BIWAA
+    adversarial: float = 1.0
+    """Factor on the discriminator's loss; 0 leaves the discriminator out."""
     weighting: bool = True
     """Show the discriminator features weighted by the classifier's gradient (section 3.1)."""
     weight_scale: float = 10.0
@@ -102,6 +119,12 @@ class Recipe:
     """A round's predictions lose this share of their weight with each later round."""
     previous_rounds_scale: float = 1.0
     """Factor on earlier rounds' predictions in pseudo-labels; 10 restores the reference's sum over ten crops."""
+    confusion: float = 0.0
+    """Factor on the target's class confusion (Jin et al., ECCV 2020, "MCC"); 0 leaves it out."""
+    confusion_temperature: float = 2.5
+    """Rescales the logits before their confusion is measured, here and in the method mcc."""
+    pseudo_label: float = 0.0
+    """Factor on the cross-entropy of the target on earlier rounds' labels, each by its squared reliability."""
 
     # The machine
     seed: int = 42
@@ -131,15 +154,44 @@ class Recipe:
             raise BiwaaError("batch_size must be at least 2: one image has no batch statistics.")
         if not 0 <= self.seed < 2**31:
             raise BiwaaError(f"seed must lie between 0 and 2^31, not {self.seed}.")
-        for name in ("learning_rate", "adversarial_horizon", "bootstrap_horizon", "head_factor"):
+        if self.scouts < 1 or self.neighbours < 1:
+            raise BiwaaError("scouts and neighbours must be at least 1.")
+        for name in ("adversarial", "confusion", "pseudo_label"):
+            if not getattr(self, name) >= 0:
+                raise BiwaaError(f"{name} must not be below 0, it is {getattr(self, name)}.")
+        for name in ("input_dropout", "source_held_out"):
+            if not 0 <= getattr(self, name) <= 0.9:
+                raise BiwaaError(f"{name} must lie between 0 and 0.9, not {getattr(self, name)}.")
+        above = ("learning_rate", "adversarial_horizon", "bootstrap_horizon", "head_factor", "confusion_temperature")
+        for name in above:
             if not getattr(self, name) > 0:
                 raise BiwaaError(f"{name} must be above 0, not {getattr(self, name)}.")
-        for name in ("dropout", "centroid_rate", "memory_rate", "round_update", "momentum"):
+        shares = ("dropout", "centroid_rate", "memory_rate", "round_update", "momentum", "distribution_damping")
+        for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise BiwaaError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
         if self.image_size and self.resize and self.resize < self.image_size:
             raise BiwaaError(f"resize ({self.resize}) must not be smaller than image_size ({self.image_size}).")
 
+
+_ROBUST: dict[str, Any] = {
+    "batch_size": 72,
+    "rounds": 5,
+    "steps": 300,
+    "scouts": 4,
+    "teacher": True,
+    "round_update": 0.0,
+    "choice": "agreement",
+    "source_held_out": 0.1,
+    "input_dropout": 0.5,
+    "adversarial": 0.0,
+    "alignment": 0.0,
+    "separation": 0.0,
+    "confusion": 1.0,
+    "confusion_temperature": 4.0,
+    "pseudo_label": 1.0,
+    "checkpoint_every": 1000,
+}
 
 _DIGITS: dict[str, Any] = {
     "backbone": "lenet",
@@ -166,6 +218,7 @@ _DEMO: dict[str, Any] = _DIGITS | {
 }
 
 NAMED: dict[str, dict[str, Any]] = {
+    "robust": _ROBUST,
     "paper": {},
     "digits": _DIGITS,
     "demo": _DEMO,

@@ -146,6 +146,26 @@ def _shift(recipe: Recipe) -> list[Variant]:
     return found
 
 
+def _robust(recipe: Recipe) -> list[Variant]:
+    """What each ingredient of the recipe `robust` is worth: one left out, or one of the paper's put back."""
+    ramp = 4.0 * recipe.steps
+    return [
+        _ONLY,
+        _many("full", "as it is"),
+        _many("no_teacher", "teacher without neighbours and distribution", teacher=False),
+        _many("no_damping", "label distribution as predicted", distribution_damping=1.0),
+        _many("even", "label distribution even", distribution_damping=0.0),
+        _many("iterative", "every round taught by those before", scouts=1),
+        _many("no_taught", "no taught round", scouts=recipe.rounds),
+        _many("no_confusion", "without class confusion", confusion=0.0),
+        _many("no_dropout", "without input dropout", input_dropout=0.0),
+        _many("weighting", "with the weighted discriminator", adversarial=1.0, adversarial_horizon=ramp),
+        _many("plain", "with an unweighted discriminator", adversarial=1.0, weighting=False, adversarial_horizon=ramp),
+        _many("weighting_only", "weighted discriminator in the place of confusion", confusion=0.0, adversarial=1.0,
+              adversarial_horizon=ramp),
+    ]  # fmt: skip
+
+
 STUDIES: dict[str, Callable[[Recipe], list[Variant]]] = {
     "methods": _methods,
     "parts": _parts,
@@ -154,6 +174,7 @@ STUDIES: dict[str, Callable[[Recipe], list[Variant]]] = {
     "rounds": _rounds,
     "compute": _compute,
     "shift": _shift,
+    "robust": _robust,
 }
 """By name; what each compares, given the recipe that all start from."""
 

@@ -4,7 +4,7 @@
 - `views` is the same for prediction: one view an image, or ten crops
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ class Inputs(Protocol):
 
     def __len__(self) -> int:
         """Images in the domain."""
+
+    def select(self, rows: NDArray[np.int64]) -> "Inputs":
+        """Only the images at `rows`."""
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """Training inputs of `rows`, (B, ..) on the device."""
@@ -46,6 +49,10 @@ class PixelInputs:
     def __len__(self) -> int:
         """Images in the domain."""
         return len(self.rows)
+
+    def select(self, rows: NDArray[np.int64]) -> "PixelInputs":
+        """Only the images at `rows`."""
+        return replace(self, rows=self.rows[rows])
 
     def _stored(self, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(np.asarray(self.store[self.rows[rows]]))
@@ -78,6 +85,10 @@ class FeatureInputs:
         """Images in the domain."""
         return len(self.features)
 
+    def select(self, rows: NDArray[np.int64]) -> "FeatureInputs":
+        """Only the images at `rows`."""
+        return FeatureInputs(self.batch(rows))
+
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """(B, F)."""
         return self.features[torch.from_numpy(rows).to(self.features.device)]
@@ -89,3 +100,17 @@ class FeatureInputs:
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         """(1, B, F)."""
         return self.batch(rows)[None]
+
+
+@dataclass(frozen=True)
+class Data:
+    """All that training sees: the source with labels, the target without."""
+
+    source: Inputs
+    source_labels: NDArray[np.int64]
+    """(Ns,) indices of classes."""
+    target: Inputs
+    classes: int
+    source_held_out: Inputs | None = None
+    """Images of the source that no step trains on: legs are judged and calibrated by them."""
+    source_held_out_labels: NDArray[np.int64] | None = None

@@ -19,6 +19,7 @@ from biwaa.domains.pixels import decode_batches, readable
 from biwaa.domains.sources import images_below
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.evaluation.calibration import with_temperature
 from biwaa.evaluation.metrics import accuracies, accuracy_by_class
 from biwaa.evaluation.predict import average_views
 from biwaa.files import replacing
@@ -36,7 +37,8 @@ def stream_predictions(
     with track(what, len(images), "images") as advance, torch.inference_mode():
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
             views = model.transform.views(torch.from_numpy(pixels).to(fabric.device))
-            yield average_views(network, model.transform.normalise(views)).cpu(), bad
+            averaged = average_views(network, model.transform.normalise(views)).cpu()
+            yield with_temperature(averaged, model.temperature), bad
             done += len(pixels)
             advance(done)
 

@@ -1,8 +1,11 @@
 """Class probabilities: the softmax of each view, averaged over the views."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.domains.inputs import Inputs
@@ -11,35 +14,57 @@ from biwaa.models.network import Network
 from biwaa.progress import track
 
 
+class Predicted(NamedTuple):
+    """What a network says of N images, each the mean over the image's views; float32 on the CPU."""
+
+    probabilities: Tensor
+    """(N, K)."""
+    features: Tensor
+    """(N, D) behind the bottleneck."""
+    pooled: Tensor
+    """(N, F) before it; empty (N, 0) unless asked for."""
+
+
 @torch.inference_mode()
-def predict(network: Network, inputs: Inputs, batch_size: int, fabric: Fabric, what: str) -> Tensor:
-    """Predict every image of `inputs`.
+def predict(
+    network: Network, inputs: Inputs, batch_size: int, fabric: Fabric, what: str,
+    rows: NDArray[np.int64] | None = None, pooled: bool = False,
+) -> Predicted:  # fmt: skip
+    """Predict images of `inputs`.
 
     Args:
         network: on the device; left in evaluation mode.
-        inputs: N images.
+        inputs: images.
         batch_size: images at a time.
         fabric: precision.
         what: for the progress display.
-
-    Returns:
-        (N, K) float32 on the CPU.
+        rows: (N,) which images; all unless given.
+        pooled: keep the backbone's features too.
 
     Raises:
         BiwaaError: a probability is not finite.
     """
     network.eval()
-    parts: list[Tensor] = []
-    with track(what, len(inputs), "images") as advance:
-        for start in range(0, len(inputs), batch_size):
-            rows = np.arange(start, min(start + batch_size, len(inputs)))
+    rows = np.arange(len(inputs)) if rows is None else rows
+    parts: list[Predicted] = []
+    with track(what, len(rows), "images") as advance:
+        for start in range(0, len(rows), batch_size):
+            chosen = rows[start : start + batch_size]
             with fabric.autocast():
-                parts.append(average_views(network, inputs.views(rows)).cpu())
-            advance(int(rows[-1]) + 1)
-    probabilities = torch.cat(parts)
-    if not probabilities.isfinite().all():
+                parts.append(_average(network, inputs.views(chosen), pooled))
+            advance(start + len(chosen))
+    found = Predicted(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    if not found.probabilities.isfinite().all():
         raise BiwaaError("the network predicts values that are not finite: try a lower --learning-rate.")
-    return probabilities
+    return found
+
+
+def _average(network: Network, views: Tensor, keep_pooled: bool) -> Predicted:
+    pooled = network.pooled(views.flatten(0, 1))
+    output = network.head(pooled)
+    every = (output.logits.float().softmax(dim=1), output.features.float(), pooled.float())
+    means = [part.reshape(*views.shape[:2], -1).mean(dim=0).cpu() for part in every]
+    return Predicted(means[0], means[1], means[2] if keep_pooled else means[2][:, :0])
 
 
 def average_views(network: Network, views: Tensor) -> Tensor:

@@ -2,13 +2,18 @@
 
 Westfechtel et al., WACV 2023: feature weighting (section 3.1), semantic alignment (3.2), pseudo-labels between
 the label memory and earlier rounds (3.3). The formulas are in `biwaa.functional`; this file says in which order.
+
+Beyond the paper, for the recipe `robust`: minimum class confusion of the target, and earlier rounds' predictions as
+labels that count by their reliability. Every part can be switched off in the recipe.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from biwaa.functional import adversarial_ramp, feature_weights, semantic_losses, update_centroids
-from biwaa.methods.dann import Dann, domain_loss
+from biwaa.functional import adversarial_ramp, feature_weights, reliability, semantic_losses, update_centroids
+from biwaa.methods.dann import Dann, discriminate
+from biwaa.methods.mcc import class_confusion
 from biwaa.methods.method import Batch, Loss, classification
 from biwaa.recipe import Recipe
 
@@ -33,19 +38,23 @@ class Biwaa(Dann):
         self.register_buffer("previous", previous, persistent=False)
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
-        """Classification, domain, alignment and separation."""
+        """Classification, domain, alignment, separation, confusion and pseudo-label."""
         recipe = self.recipe
         pseudo_labels = self.pseudo_labels(batch.target.logits, batch.target_rows, step)
         source, target = batch.source.features, batch.target.features
         losses = {"classification": classification(batch)}
 
-        coefficient = adversarial_ramp(step + 1, recipe.adversarial_horizon)
-        if recipe.weighting:
-            weighted_source = source * feature_weights(source, batch.source_labels, classifier, recipe.weight_scale)
-            weighted_target = target * feature_weights(target, pseudo_labels, classifier, recipe.weight_scale)
-            losses["domain"] = Loss(domain_loss(self.discriminator, weighted_source, weighted_target, coefficient))
-        else:
-            losses["domain"] = Loss(domain_loss(self.discriminator, source, target, coefficient))
+        if recipe.adversarial:
+            coefficient = adversarial_ramp(step + 1, recipe.adversarial_horizon)
+            seen = source, target
+            if recipe.weighting:
+                seen = (
+                    source * feature_weights(source, batch.source_labels, classifier, recipe.weight_scale),
+                    target * feature_weights(target, pseudo_labels, classifier, recipe.weight_scale),
+                )
+            domain, accuracy = discriminate(self.discriminator, *seen, coefficient)
+            losses["domain"] = Loss(domain, recipe.adversarial)
+            losses["domain_accuracy"] = Loss(accuracy, 0.0)  # logged, not trained on
 
         if recipe.alignment or recipe.separation:
             new_source = update_centroids(self.source_centroids, source, batch.source_labels, recipe.centroid_rate)
@@ -56,6 +65,13 @@ class Biwaa(Dann):
             losses["separation"] = Loss(separation, recipe.separation)
             self.source_centroids.copy_(new_source.detach())
             self.target_centroids.copy_(new_target.detach())
+
+        if recipe.confusion:
+            confusion = class_confusion(batch.target.logits, recipe.confusion_temperature)
+            losses["confusion"] = Loss(confusion, recipe.confusion)
+        if recipe.pseudo_label and self.previous is not None:
+            taught = taught_cross_entropy(batch.target.logits, self.previous[batch.target_rows])
+            losses["pseudo_label"] = Loss(taught, recipe.pseudo_label)
         return losses
 
     @torch.no_grad()
@@ -84,3 +100,9 @@ class Biwaa(Dann):
         trust = adversarial_ramp(step, self.recipe.bootstrap_horizon)
         earlier = self.recipe.previous_rounds_scale * self.previous[rows]
         return ((1 - trust) * earlier + trust * current).argmax(dim=1)
+
+
+def taught_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of -r^2 log p(argmax teacher) with r the teacher's `reliability`; (B, K) logits and teacher -> scalar."""
+    losses = F.cross_entropy(logits, teacher.argmax(dim=1), reduction="none")
+    return (losses * reliability(teacher) ** 2).mean()

@@ -25,8 +25,9 @@ class Dann(Method):
         """Classification and domain."""
         # The reference raises its counter before it reads it: the reversal runs one step ahead.
         coefficient = adversarial_ramp(step + 1, self.recipe.adversarial_horizon)
-        domain = domain_loss(self.discriminator, batch.source.features, batch.target.features, coefficient)
-        return {"classification": classification(batch), "domain": Loss(domain)}
+        domain, accuracy = discriminate(self.discriminator, batch.source.features, batch.target.features, coefficient)
+        losses = {"classification": classification(batch), "domain": Loss(domain)}
+        return losses | {"domain_accuracy": Loss(accuracy, 0.0)}  # logged, not trained on
 
 
 def domain_loss(discriminator: nn.Module, source: Tensor, target: Tensor, coefficient: float) -> Tensor:
@@ -38,7 +39,13 @@ def domain_loss(discriminator: nn.Module, source: Tensor, target: Tensor, coeffi
         target: (B, D).
         coefficient: of the reversal.
     """
+    return discriminate(discriminator, source, target, coefficient)[0]
+
+
+def discriminate(discriminator: nn.Module, source: Tensor, target: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
+    """`domain_loss`, and the share of images whose domain is told right, which has no gradient."""
     logits = discriminator(reverse_gradient(torch.cat([source, target]), coefficient))
     is_source = torch.zeros_like(logits)
     is_source[: len(source)] = 1.0
-    return F.binary_cross_entropy_with_logits(logits, is_source)
+    accuracy = ((logits.detach() > 0) == (is_source > 0)).to(logits.dtype).mean()
+    return F.binary_cross_entropy_with_logits(logits, is_source), accuracy

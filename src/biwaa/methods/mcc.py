@@ -8,24 +8,22 @@ from torch import Tensor, nn
 
 from biwaa.methods.method import Batch, Loss, Method, classification
 
-TEMPERATURE = 2.5
-"""T of equation 3, the paper's value for all tasks."""
-
 
 class Mcc(Method):
     """Source classification and the confusion of the target's classes; no discriminator."""
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """Classification and confusion."""
-        return {"classification": classification(batch), "confusion": Loss(class_confusion(batch.target.logits))}
+        confusion = class_confusion(batch.target.logits, self.recipe.confusion_temperature)
+        return {"classification": classification(batch), "confusion": Loss(confusion)}
 
 
-def class_confusion(logits: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
     """How much the classes of a batch are confused with each other (equation 7).
 
     Args:
         logits: (B, K) of the target.
-        temperature: rescales the logits (equation 3).
+        temperature: T of equation 3, which rescales the logits; 2.5 is the paper's for all tasks.
 
     Returns:
         A scalar in [0, 1 - 1/K].

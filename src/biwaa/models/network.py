@@ -45,18 +45,30 @@ class Standardise(nn.Module):
 class Network(nn.Module):
     """Images, or features of a frozen backbone, to bottleneck features and logits."""
 
-    def __init__(self, backbone: nn.Module, inputs: int, bottleneck: int | None, classes: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, inputs: int, bottleneck: int | None, classes: int, dropout: float = 0.0
+    ) -> None:
         """Put a bottleneck (inputs -> bottleneck; None for none) and a classifier to `classes` on `backbone`."""
         super().__init__()
         self.backbone = backbone
         self.standardise: nn.Module = nn.Identity()
+        self.dropout = nn.Dropout(dropout)
         self.bottleneck: nn.Module = nn.Linear(inputs, bottleneck) if bottleneck else nn.Identity()
         self.classifier = nn.Linear(bottleneck or inputs, classes)
         start_new_layers(*(layer for layer in (self.bottleneck, self.classifier) if isinstance(layer, nn.Linear)))
 
     def forward(self, inputs: Tensor) -> Output:
         """(B, 3, H, W) or (B, F) -> features and logits."""
-        features = self.bottleneck(self.standardise(self.backbone(inputs)))
+        return self.head(self.pooled(inputs))
+
+    def pooled(self, inputs: Tensor) -> Tensor:
+        """The backbone's (B, F) features, standardised where they are frozen."""
+        pooled: Tensor = self.standardise(self.backbone(inputs))
+        return pooled
+
+    def head(self, pooled: Tensor) -> Output:
+        """(B, F) -> features and logits."""
+        features = self.bottleneck(self.dropout(pooled))
         return Output(features, self.classifier(features))
 
 

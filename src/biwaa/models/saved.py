@@ -25,6 +25,8 @@ class SavedModel:
     classes: tuple[str, ...]
     transform: Transform
     backbone: str
+    temperature: float = 1.0
+    """Log-probabilities divided by it are calibrated on held-out images of the source; the classes stay the same."""
 
 
 def save_model(path: Path, model: SavedModel) -> None:
@@ -37,6 +39,7 @@ def save_model(path: Path, model: SavedModel) -> None:
         "standardised": standardised,
         "classes": list(model.classes),
         "transform": dataclasses.asdict(model.transform),
+        "temperature": model.temperature,
     }
     save_tensors(path, model.network.state_dict(), **facts)
 
@@ -67,4 +70,5 @@ def _assemble(facts: dict[str, Any], transform: Transform, state: dict[str, Tens
     if facts["standardised"]:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))
     network.load_state_dict(state)
-    return SavedModel(network.eval(), tuple(facts["classes"]), transform, facts["backbone"])
+    temperature = float(facts.get("temperature", 1.0))  # models of earlier versions have none
+    return SavedModel(network.eval(), tuple(facts["classes"]), transform, facts["backbone"], temperature)

@@ -9,14 +9,13 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from biwaa.domains.inputs import Inputs
+from biwaa.domains.inputs import Data
 from biwaa.domains.sampling import Indices, balanced_batches, uniform_batches
 from biwaa.errors import BiwaaError
 from biwaa.methods.method import Loss, Method
@@ -29,17 +28,6 @@ from biwaa.training.step import build_optimizer, training_step
 
 STRIDE = 10_000_000
 """Distance between the generators' seeds of two legs: more than any leg has steps."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """All that training sees: the source with labels, the target without."""
-
-    source: Inputs
-    source_labels: Indices
-    """(Ns,) indices of classes."""
-    target: Inputs
-    classes: int
 
 
 def train_leg(

@@ -7,13 +7,15 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from biwaa.domains.augment import Transform
 from biwaa.domains.domain import Domain, check_pair
-from biwaa.domains.inputs import FeatureInputs, Inputs, PixelInputs
+from biwaa.domains.inputs import Data, FeatureInputs, Inputs, PixelInputs
 from biwaa.domains.pixels import keep_pixels, readable
 from biwaa.domains.shift import shifted_rows
 from biwaa.errors import BiwaaError
@@ -22,7 +24,6 @@ from biwaa.models.backbone import Backbone, build_backbone, load_weights
 from biwaa.models.features import keep_features
 from biwaa.models.network import Network, Standardise
 from biwaa.recipe import Recipe
-from biwaa.training.leg import Data
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def prepare(
         inputs, standardise = _standardised(inputs, recipe)
     assert source.labels is not None  # check_pair made sure of both
     assert source.classes is not None
-    data = Data(inputs[0], source.labels, inputs[1], len(source.classes))
+    data = _divided(inputs[0], source.labels, inputs[1], len(source.classes), recipe)
     width = recipe.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:
@@ -110,7 +111,7 @@ def prepare(
             module = build_backbone(recipe.backbone, recipe.image_size).module
         else:
             module = copy.deepcopy(backbone.module)
-        return Network(module, backbone.features, width, data.classes)
+        return Network(module, backbone.features, width, data.classes, recipe.input_dropout)
 
     def whole_network(state: dict[str, torch.Tensor]) -> Network:
         network = Network(copy.deepcopy(backbone.module).cpu(), backbone.features, width, data.classes)
@@ -124,6 +125,24 @@ def prepare(
     return Prepared(
         source, target, data, held_out, held_out_inputs, transform, backbone, weights, fresh_network, whole_network
     )
+
+
+def _divided(source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe) -> Data:
+    """Keep a share of each class of the source from training; at least one image of every class is trained on."""
+    if not recipe.source_held_out:
+        return Data(source, labels, target, classes)
+    rng = np.random.default_rng(recipe.seed)
+    members = [rng.permutation(np.flatnonzero(labels == k)) for k in range(classes)]
+    counts = [min(round(recipe.source_held_out * len(rows)), len(rows) - 1) for rows in members]
+    kept = np.sort(np.concatenate([rows[:count] for rows, count in zip(members, counts, strict=True)]))
+    trained = np.setdiff1d(np.arange(len(labels)), kept)
+    if not len(kept) or len(trained) < recipe.batch_size:
+        raise BiwaaError(
+            f"--source-held-out {recipe.source_held_out:g} of {len(labels)} source images leaves {len(trained)} to "
+            f"train on, in batches of {recipe.batch_size}, and {len(kept)} to judge by: set it to 0, or lower "
+            "--batch-size."
+        )
+    return Data(source.select(trained), labels[trained], target, classes, source.select(kept), labels[kept])
 
 
 def _transform(backbone: Backbone, recipe: Recipe) -> Transform:

@@ -17,20 +17,44 @@ from numpy.typing import NDArray
 
 from biwaa import __version__
 from biwaa.device import hardware
-from biwaa.errors import listed
+from biwaa.evaluation.choice import LAST
 from biwaa.evaluation.metrics import accuracies, agreement, label_free, total_variation
-from biwaa.evaluation.validators import VALIDATORS
+from biwaa.evaluation.validators import scores
+from biwaa.evaluation.warnings import warnings
 from biwaa.methods import method_named
 from biwaa.recipe import Recipe
+from biwaa.training.folder import RunFolder
 from biwaa.training.prepare import Prepared
 from biwaa.training.rounds import BASELINE, Trained
+from biwaa.training.trust import calibrated, estimates, signs
 
 
-def describe(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float, device: str) -> dict[str, Any]:
-    """All figures of the legs trained so far, the newest a round; `seconds` are those of this sitting."""
+def describe(
+    prepared: Prepared, recipe: Recipe, legs: list[Trained], chosen: str, temperature: float,
+    folder: RunFolder, seconds: float, device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """All figures of the legs trained so far.
+
+    Args:
+        prepared: what was trained on.
+        recipe: all settings.
+        legs: in the order of their training, a round last.
+        chosen: the name of the leg whose model is handed out.
+        temperature: of that model.
+        folder: of the run, for its log.
+        seconds: of this sitting.
+        device: that it was trained on.
+    """
     classes = prepared.source.classes or ()
     rounds = [leg for leg in legs if leg.name != BASELINE]
-    newest = rounds[-1]
+    handed = next(leg for leg in legs if leg.name == chosen)
+    by = (
+        "the schedule: the last round's last step, no labels"
+        if recipe.choice == LAST
+        else f"{recipe.choice}, no labels"
+    )
+    others = {leg.name: leg.evidence for leg in rounds if leg is not handed}
+    estimated = estimates(handed.evidence, others, temperature)
     result: dict[str, Any] = {
         "finished": len(rounds) == recipe.rounds,
         "method": recipe.method,
@@ -38,20 +62,22 @@ def describe(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: f
         "target": {"spec": prepared.target.spec, "images": len(prepared.target.images), "shift": recipe.target_shift},
         "classes": list(classes),
         "model": {
-            "checkpoint": f"last step of {newest.name}",
-            "chosen_by": "the schedule: the last round's last step, no labels",
+            "checkpoint": f"last step of {chosen}",
+            "chosen_by": by,
             "backbone": prepared.backbone.name,
             "weights": prepared.weights,
             "frozen": recipe.freeze_backbone,
             "batch_norm": "frozen" if recipe.freeze_backbone else "batch statistics apart, running averages shared",
         },
-        "label_free": _label_free(legs, rounds, classes),
+        "label_free": _label_free(legs, rounds, handed, classes, len(rounds) == recipe.rounds),
+        "estimated_accuracy": {name: round(value, 6) for name, value in estimated.items()},
+        "calibration": calibrated(handed.evidence, temperature, prepared.target.labels),
         "label_distribution": _distributions(prepared, legs, classes),
-        "warnings": _warnings(newest, classes),
+        "warnings": warnings(signs(prepared, recipe, legs, chosen, estimated, folder)),
     }
     if prepared.target.labels is not None:
         split = "all target images, the same that were trained on without labels"
-        result["accuracy"] = _accuracy(legs, rounds, prepared.target.labels, recipe, split)
+        result["accuracy"] = _accuracy(legs, rounds, handed, prepared.target.labels, recipe, split)
     if prepared.held_out and prepared.held_out.labels is not None:
         predicted = {leg.name: leg.held_out for leg in legs if leg.held_out is not None}
         result["held_out"] = {
@@ -69,17 +95,22 @@ def describe(prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: f
     return result
 
 
-def _label_free(legs: list[Trained], rounds: list[Trained], classes: tuple[str, ...]) -> dict[str, Any]:
-    newest = rounds[-1]
+def _label_free(
+    legs: list[Trained], rounds: list[Trained], handed: Trained, classes: tuple[str, ...], last: bool
+) -> dict[str, Any]:
+    """What can be said of the model without labels; every validator's score of every leg once all are trained."""
     baseline = next((leg for leg in legs if leg.name == BASELINE), None)
-    free = label_free(newest.probabilities, classes)
+    free = label_free(handed.probabilities, classes)
     if baseline:
-        free["agreement_with_source_only"] = round(agreement(newest.probabilities, baseline.probabilities), 6)
+        free["agreement_with_source_only"] = round(agreement(handed.probabilities, baseline.probabilities), 6)
     if len(rounds) > 1:
-        free["agreement_with_round_before"] = round(agreement(newest.probabilities, rounds[-2].probabilities), 6)
-    free["validators"] = {
-        leg.name: {name: round(score(leg.probabilities), 6) for name, score in VALIDATORS.items()} for leg in legs
-    }
+        free["agreement_with_round_before"] = round(agreement(rounds[-1].probabilities, rounds[-2].probabilities), 6)
+    if last:
+        found = scores([leg.evidence for leg in legs])
+        free["validators"] = {
+            leg.name: {name: None if (value := of[row]) is None else round(value, 6) for name, of in found.items()}
+            for row, leg in enumerate(legs)
+        }
     return free
 
 
@@ -114,7 +145,7 @@ def _distributions(prepared: Prepared, legs: list[Trained], classes: tuple[str, 
 
 
 def _accuracy(
-    legs: list[Trained], rounds: list[Trained], labels: NDArray[np.int64], recipe: Recipe, split: str
+    legs: list[Trained], rounds: list[Trained], handed: Trained, labels: NDArray[np.int64], recipe: Recipe, split: str
 ) -> dict[str, Any]:
     every = {leg.name: accuracies(leg.probabilities, labels) for leg in legs}
     newest = rounds[-1]
@@ -123,23 +154,15 @@ def _accuracy(
     return {
         "split": split,
         "seeds": [recipe.seed],
-        "adapted": every[newest.name] | {"checkpoint": f"last step of {newest.name}", "chosen_by": "the schedule"},
+        "adapted": every[handed.name]
+        | {
+            "checkpoint": f"last step of {handed.name}",
+            "chosen_by": "the schedule" if recipe.choice == LAST else f"{recipe.choice}, without labels",
+        },
         "average_of_rounds": accuracies(newest.average, labels),
         "legs": every,
         "oracle_best_round": every[best] | {"checkpoint": f"last step of {best}", "chosen_by": "target labels"},
     }
-
-
-def _warnings(newest: Trained, classes: tuple[str, ...]) -> list[str]:
-    counts = newest.probabilities.argmax(dim=1).bincount(minlength=len(classes))
-    never = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
-    if not never:
-        return []
-    return [
-        f"{len(never)} of {len(classes)} classes are never predicted on the target ({listed(never)}): "
-        "the adaptation may have collapsed. Compare with source-only before use, "
-        "and try --separation 0 --alignment 0."
-    ]
 
 
 def _images_a_step(recipe: Recipe, method: str) -> int:

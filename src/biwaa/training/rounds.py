@@ -13,16 +13,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from biwaa.domains.inputs import Inputs
+from biwaa.domains.inputs import Data, Inputs
+from biwaa.evaluation.evidence import gather, nearest_neighbours
 from biwaa.evaluation.predict import predict
-from biwaa.functional import average_rounds
+from biwaa.evaluation.validators import Evidence
+from biwaa.functional import align_distribution, average_rounds, smooth_over_neighbours
 from biwaa.methods import method_named
 from biwaa.models.network import Network
 from biwaa.progress import say
 from biwaa.recipe import Recipe
 from biwaa.tensors import load_tensors, save_tensors
 from biwaa.training.folder import RunFolder
-from biwaa.training.leg import Data, train_leg
+from biwaa.training.leg import train_leg
 
 BASELINE = "source-only"
 
@@ -38,6 +40,10 @@ class Trained:
     """(N, K) what it predicts of the target, on the CPU."""
     average: Tensor | None
     """(N, K) the weighted average over the rounds up to this one; None for the baseline."""
+    evidence: Evidence
+    """What it can be judged by without target labels."""
+    neighbours: Tensor | None
+    """(N, M) each target image's nearest neighbours in the backbone's features, where a teacher asks for them."""
     fresh: bool
     """Trained in this sitting, not found finished."""
     held_out: Tensor | None
@@ -71,13 +77,26 @@ def train_rounds(
         settings = dataclasses.replace(recipe, method="source_only")
         yield _leg(BASELINE, recipe.seed, data, None, fresh_network, settings, fabric, folder, held_out)
     rounds: list[Tensor] = []
+    neighbours: list[Tensor] = []
     for number in range(recipe.rounds):
-        previous = average_rounds(torch.stack(rounds), recipe.round_update) if rounds and recipe.iterate else None
+        taught = recipe.iterate and number >= recipe.scouts
+        previous = _taught(rounds, neighbours, recipe) if taught else None
         seed = recipe.seed + 100 * number
         leg = _leg(f"round {number}", seed, data, previous, fresh_network, recipe, fabric, folder, held_out)
         rounds.append(leg.probabilities)
+        if leg.neighbours is not None:
+            neighbours.append(leg.neighbours)
         update = recipe.round_update if recipe.iterate else 0.0  # of independent rounds none is the better informed
         yield dataclasses.replace(leg, average=average_rounds(torch.stack(rounds), update))
+
+
+def _taught(rounds: list[Tensor], neighbours: list[Tensor], recipe: Recipe) -> Tensor:
+    """What earlier rounds say together; as a teacher, agreed with neighbours and drawn to an evener distribution."""
+    average = average_rounds(torch.stack(rounds), recipe.round_update)
+    if not recipe.teacher:
+        return average
+    smooth = smooth_over_neighbours(average, torch.cat(neighbours, dim=1))
+    return align_distribution(smooth, recipe.distribution_damping)
 
 
 def _leg(
@@ -89,21 +108,36 @@ def _leg(
     if done.exists():
         say(f"{name} is finished already")
         state, facts = load_tensors(done)
-        probabilities, kept = state.pop("probabilities"), state.pop("held_out", None)
-        return Trained(name, state, probabilities, None, False, kept, facts["seconds"])
+        kept, neighbours = state.pop("held_out", None), state.pop("neighbours", None)
+        given = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
+        evidence = Evidence(**given)  # type: ignore[arg-type]  # probabilities are always there
+        return Trained(name, state, evidence.probabilities, None, evidence, neighbours, False, kept, facts["seconds"])
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
     method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
     trained = train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
     begin = time.perf_counter()
-    probabilities = predict(network, data.target, recipe.batch_size, fabric, f"{name}: predicting")
-    predicted = {"probabilities": probabilities}
+    what, size = f"{name}: predicting", recipe.batch_size
+    target = predict(network, data.target, size, fabric, what, pooled=recipe.teacher)
+    evidence = gather(network, data, target, size, fabric, what)
+    extra: dict[str, Tensor] = {}
+    if recipe.teacher:
+        extra["neighbours"] = nearest_neighbours(target.pooled, recipe.neighbours, data.classes)
     if held_out:
-        what = f"{name}: predicting held-out images"
-        predicted["held_out"] = predict(network, held_out, recipe.batch_size, fabric, what)
+        extra["held_out"] = predict(network, held_out, size, fabric, f"{what} held-out images").probabilities
     seconds = round(trained + time.perf_counter() - begin, 2)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
-    save_tensors(done, state | predicted, leg=name, seconds=seconds)
+    known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
+    save_tensors(done, state | known | extra, leg=name, seconds=seconds)
     folder.unfinished.unlink(missing_ok=True)
     folder.candidate.unlink(missing_ok=True)
-    return Trained(name, state, probabilities, None, True, predicted.get("held_out"), seconds)
+    return Trained(
+        name, state, target.probabilities, None, evidence, extra.get("neighbours"), True, extra.get("held_out"), seconds
+    )
+
+
+def load_leg(folder: RunFolder, name: str) -> dict[str, Tensor]:
+    """The parameters of a finished leg."""
+    state, _ = load_tensors(folder.leg(name))
+    beside = {"held_out", "neighbours", *(field.name for field in dataclasses.fields(Evidence))}
+    return {key: tensor for key, tensor in state.items() if key not in beside}

@@ -18,6 +18,8 @@ import torch
 from biwaa.device import open_fabric
 from biwaa.domains.domain import Domain, check_pair, match_classes
 from biwaa.errors import BiwaaError
+from biwaa.evaluation.calibration import with_temperature
+from biwaa.evaluation.choice import check_choice, choose
 from biwaa.files import write_text
 from biwaa.methods import method_named
 from biwaa.models.saved import SavedModel, save_model
@@ -26,7 +28,8 @@ from biwaa.recipe import Recipe
 from biwaa.training.folder import RunFolder, claim, look
 from biwaa.training.prepare import Prepared, prepare
 from biwaa.training.result import describe
-from biwaa.training.rounds import BASELINE, Trained, train_rounds
+from biwaa.training.rounds import BASELINE, Trained, load_leg, train_rounds
+from biwaa.training.trust import temperature_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def adapt(
     """
     if method_named(recipe.method).frozen and not recipe.freeze_backbone:
         recipe = dataclasses.replace(recipe, freeze_backbone=True)
+    check_choice(recipe.choice)
     source, target = check_pair(source, target, recipe.batch_size)
     if held_out:
         held_out = _check_held_out(held_out, source, target)
@@ -110,12 +114,15 @@ def _write_outputs(
     folder: RunFolder, prepared: Prepared, recipe: Recipe, legs: list[Trained], seconds: float, device: str
 ) -> dict[str, Any]:
     classes = prepared.source.classes or ()
-    newest = legs[-1]
-    network = prepared.whole_network(newest.state)
-    save_model(folder.model, SavedModel(network, classes, prepared.transform, prepared.backbone.name))
-    table = predictions_table(prepared.target.images.names, newest.probabilities, classes)
-    write_text(folder.path / "predictions.csv", table)
-    result = describe(prepared, recipe, legs, seconds, device)
+    chosen = choose({leg.name: leg.evidence for leg in legs}, recipe.choice)
+    handed = next(leg for leg in legs if leg.name == chosen)
+    state = handed.state or load_leg(folder, chosen)
+    temperature = temperature_of(handed.evidence)
+    network = prepared.whole_network(state)
+    save_model(folder.model, SavedModel(network, classes, prepared.transform, prepared.backbone.name, temperature))
+    sure = with_temperature(handed.probabilities, temperature)
+    write_text(folder.path / "predictions.csv", predictions_table(prepared.target.images.names, sure, classes))
+    result = describe(prepared, recipe, legs, chosen, temperature, folder, seconds, device)
     folder.write_json("result.json", result)
     return result
 

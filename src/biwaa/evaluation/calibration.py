@@ -1,0 +1,239 @@
+"""How far a confidence can be believed, and estimates of the target's accuracy from it; no target label is used.
+
+- temperature scaling on held-out source images, weighted towards the target where the domains overlap
+- estimates of accuracy are shares in [0, 1] that rest on different assumptions: where they disagree, none is to be
+  trusted
+
+S held-out source images, M target images, K classes, D features. Everything is computed in float64.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.methods.mcc import entropy
+
+TEMPERATURES = (0.1, 10.0)
+"""Where temperatures are looked for. Without a wrong image the likelihood alone would sharpen without end."""
+
+LEAST = torch.finfo(torch.float32).tiny
+"""A softmax in float32 can round a probability to 0; below this it could not have told it from 0 either."""
+
+LARGEST_RATIO = 10.0
+"""Density ratios are clipped to [1 / this, this]: a few images must not speak for all others."""
+
+INVERSE_PENALTY = 1e-3
+"""Scikit-learn's C of the regression behind the ratios, on standardised features. With its default of 1, a few hundred
+images are told apart by chance and ratios end at the bounds."""
+
+MOST_ROWS = 10_000
+"""Target images that the regression sees, evenly spaced rows; more make it slow and hardly better."""
+
+BLOCK = 2**24
+"""Similarities held at a time by `neighbour_agreement`: 64 MB."""
+
+
+def expected_calibration_error(probabilities: Tensor, labels: NDArray[np.int64], bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over bins of equal width ((m - 1) / bins, m / bins], weighted by size.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+
+    Args:
+        probabilities: (N, K), N at least 1.
+        labels: (N,) true classes.
+        bins: of [0, 1].
+
+    Returns:
+        In [0, 1].
+    """
+    confidence, right = _confidence_and_right(probabilities, labels)
+    borders = torch.arange(1, bins, dtype=torch.float64) / bins
+    member = F.one_hot(torch.bucketize(confidence, borders), bins).to(torch.float64)  # (N, bins)
+    gaps = member.T @ (right.to(torch.float64) - confidence)  # a bin's size times its gap
+    return float(gaps.abs().sum()) / len(confidence)
+
+
+def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64], weights: Tensor | None = None) -> float:
+    """The temperature with the least (weighted) negative log-likelihood of softmax(log p / T).
+
+    Guo et al., ICML 2017, section 4.2, on log-probabilities in place of logits: a prediction averages the softmax of
+    several views, so no logits belong to it. The loss is convex in 1 / T, so a search over log T finds its minimum.
+
+    Args:
+        probabilities: (S, K) of held-out source images; with those trained on, the temperature comes out too low.
+        labels: (S,) true classes.
+        weights: (S,) none negative, for instance `importance_weights`; None weighs all alike.
+
+    Returns:
+        Within TEMPERATURES; 1 where there is nothing to fit (no images, no weight, or no temperature is better).
+    """
+    from scipy.optimize import minimize_scalar  # takes long to import
+
+    logs = _logs(probabilities)
+    truth = torch.from_numpy(labels)[:, None]
+    weighted = torch.ones(len(logs), dtype=torch.float64) if weights is None else weights.detach().cpu().double()
+    total = float(weighted.sum())
+    if not total > 0:
+        return 1.0
+
+    def loss(log_temperature: float) -> float:
+        scaled = (logs / math.exp(log_temperature)).log_softmax(dim=1)
+        return float(-(weighted * scaled.gather(1, truth)[:, 0]).sum()) / total
+
+    bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})
+    return math.exp(found.x) if loss(found.x) < loss(0.0) else 1.0
+
+
+def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """softmax(log p / T): softer above 1, sharper below, the same predicted class.
+
+    Args:
+        probabilities: (N, K).
+        temperature: above 0.
+
+    Returns:
+        (N, K) in the dtype of `probabilities`, on the CPU.
+    """
+    return (_logs(probabilities) / temperature).softmax(dim=1).to(probabilities.dtype)
+
+
+def importance_weights(source_features: Tensor, target_features: Tensor) -> Tensor:
+    """Density ratio target / source at each source image, from a logistic regression that tells the domains apart.
+
+    Park et al., "Calibrated Prediction with Covariate Shift via Unsupervised Domain Adaptation", AISTATS 2020.
+    Domains that do not overlap have every ratio at a bound, so their weights are even: nothing can be corrected.
+
+    Args:
+        source_features: (S, D).
+        target_features: (M, D).
+
+    Returns:
+        (S,) float64 on the CPU with mean 1; the largest is at most LARGEST_RATIO^2 times the smallest.
+    """
+    from sklearn.linear_model import LogisticRegression  # takes long to import
+
+    source, target = source_features.detach().cpu().double(), target_features.detach().cpu().double()
+    target = target[:: math.ceil(len(target) / MOST_ROWS)]
+    both = torch.cat([source, target])
+    deviation, mean = torch.std_mean(both, dim=0, correction=0)
+    both = (both - mean) / torch.where(deviation > 0, deviation, 1.0)
+    is_target = np.repeat([0, 1], [len(source), len(target)])
+    # Balanced: the odds are then the ratio of the densities, whatever the numbers of images.
+    regression = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=1000)
+    regression.fit(both.numpy(), is_target)
+    bound = math.log(LARGEST_RATIO)
+    log_ratio = torch.from_numpy(regression.decision_function(both[: len(source)].numpy()))
+    ratio = log_ratio.clamp(-bound, bound).exp()
+    return ratio / ratio.mean()
+
+
+def average_confidence(probabilities: Tensor) -> float:
+    """Mean probability of the predicted class: the accuracy, if the (M, K) predictions are calibrated on the target."""
+    return float(probabilities.double().amax(dim=1).mean())
+
+
+def difference_of_confidences(source: Tensor, labels: NDArray[np.int64], target: Tensor) -> float:
+    """Accuracy on the source less what confidence falls by from source to target, clipped to [0, 1].
+
+    Guillory et al., "Predicting with Confidence on Unseen Distributions", ICCV 2021.
+
+    Args:
+        source: (S, K) predictions of held-out source images.
+        labels: (S,) their true classes.
+        target: (M, K) predictions.
+    """
+    confidence, right = _confidence_and_right(source, labels)
+    estimate = float(right.double().mean()) - (float(confidence.mean()) - average_confidence(target))
+    return min(max(estimate, 0.0), 1.0)
+
+
+def average_thresholded_confidence(
+    source: Tensor, labels: NDArray[np.int64], target: Tensor, score: Literal["confidence", "entropy"] = "confidence"
+) -> float:
+    """Share of target images whose score reaches the threshold below which as many source images lie as are wrong.
+
+    Garg et al., "Leveraging Unlabeled Data to Predict Out-of-Distribution Performance", ICLR 2022. Of all such
+    thresholds the highest, and among equal scores fewer lie below than are wrong.
+
+    Args:
+        source: (S, K) predictions of held-out source images.
+        labels: (S,) their true classes.
+        target: (M, K) predictions.
+        score: the largest probability, or the negative entropy.
+    """
+
+    def scores(probabilities: Tensor) -> Tensor:
+        precise = probabilities.detach().cpu().double()
+        return precise.amax(dim=1) if score == "confidence" else -entropy(precise)
+
+    _, right = _confidence_and_right(source, labels)
+    wrong = int((~right).sum())
+    if wrong == len(right):
+        return 0.0
+    threshold = scores(source).sort().values[wrong]
+    return float((scores(target) >= threshold).double().mean())
+
+
+def mean_agreement(legs: Sequence[Tensor]) -> float:
+    """Share of images that two legs trained apart predict alike, averaged over all pairs of legs.
+
+    The accuracy, if each leg is calibrated on the classes it predicts: Jiang et al., "Assessing Generalization of SGD
+    via Disagreement", ICLR 2022. Rounds that saw each other's predictions agree too much.
+
+    Args:
+        legs: (M, K) predictions of each, of the same images.
+
+    Raises:
+        ValueError: fewer than two legs.
+    """
+    if len(legs) < 2:
+        raise ValueError("agreement takes at least two legs")
+    predicted = [leg.argmax(dim=1) for leg in legs]
+    pairs = [float((a == b).double().mean()) for a, b in itertools.combinations(predicted, 2)]
+    return sum(pairs) / len(pairs)
+
+
+def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = 5) -> float:
+    """Share of each image's k nearest neighbours (by cosine, itself left out) that are predicted alike, averaged.
+
+    In O(BLOCK + M D) memory.
+
+    Args:
+        features: (M, D).
+        predictions: (M,) predicted classes.
+        k: neighbours; all others where there are fewer.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    count = len(features)
+    if count < 2:
+        raise ValueError("neighbours take at least two images")
+    directions = F.normalize(features.detach().float(), dim=1)
+    rows = max(BLOCK // count, 1)
+    alike = 0
+    for start in range(0, count, rows):
+        similar = directions[start : start + rows] @ directions.T
+        here = torch.arange(len(similar), device=similar.device)
+        similar[here, start + here] = -torch.inf
+        nearest = similar.topk(min(k, count - 1), dim=1).indices
+        alike += int((predictions[nearest] == predictions[start : start + rows, None]).sum())
+    return alike / (count * min(k, count - 1))
+
+
+def _logs(probabilities: Tensor) -> Tensor:
+    return probabilities.detach().cpu().double().clamp(min=LEAST).log()
+
+
+def _confidence_and_right(probabilities: Tensor, labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """(N,) probability of the predicted class, and whether it is the true one."""
+    confidence, predicted = probabilities.detach().cpu().double().max(dim=1)
+    return confidence, predicted == torch.from_numpy(labels)

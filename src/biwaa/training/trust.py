@@ -1,0 +1,136 @@
+"""How far a run's model can be trusted, said without a target label: calibration, estimated accuracy, warnings."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from biwaa.evaluation import calibration, label_shift
+from biwaa.evaluation.validators import Evidence, source_accuracy
+from biwaa.evaluation.warnings import Signs, far_share, warnings
+from biwaa.recipe import Recipe
+from biwaa.training.folder import RunFolder
+from biwaa.training.prepare import Prepared
+from biwaa.training.rounds import BASELINE, Trained
+
+
+def temperature_of(evidence: Evidence) -> float:
+    """Fitted on the held-out source; 1 where there is none."""
+    if evidence.source_probabilities is None or evidence.source_labels is None:
+        return 1.0
+    return calibration.fit_temperature(evidence.source_probabilities, evidence.source_labels.numpy())
+
+
+def estimates(chosen: Evidence, others: Mapping[str, Evidence], temperature: float) -> dict[str, float]:
+    """Label-free estimates of the accuracy on the target, in [0, 1], by name.
+
+    Args:
+        chosen: the model's evidence.
+        others: that of the other rounds; source-only is not among them.
+        temperature: of the model.
+    """
+    target = calibration.with_temperature(chosen.probabilities, temperature)
+    found = {"confidence": calibration.average_confidence(target)}
+    if chosen.source_probabilities is not None and chosen.source_labels is not None:
+        source = calibration.with_temperature(chosen.source_probabilities, temperature)
+        labels = chosen.source_labels.numpy()
+        found["difference_of_confidences"] = calibration.difference_of_confidences(source, labels, target)
+        found["thresholded_confidence"] = calibration.average_thresholded_confidence(source, labels, target)
+        found["thresholded_entropy"] = calibration.average_thresholded_confidence(source, labels, target, "entropy")
+    if others:
+        found["agreement_of_rounds"] = calibration.mean_agreement(
+            [chosen.probabilities, *(other.probabilities for other in others.values())]
+        )
+    if chosen.features is not None and len(chosen.features) > 1:
+        said = chosen.probabilities.argmax(dim=1)
+        said = said if chosen.rows is None else said[chosen.rows]
+        found["agreement_of_neighbours"] = calibration.neighbour_agreement(chosen.features, said)
+    return found
+
+
+def signs(
+    prepared: Prepared, recipe: Recipe, legs: list[Trained], chosen: str, found: Mapping[str, float], folder: RunFolder
+) -> Signs:
+    """The facts that warnings are made of, all without target labels."""
+    by_name = {leg.name: leg for leg in legs}
+    mine = by_name[chosen].evidence
+    baseline = by_name.get(BASELINE)
+    rounds = [leg for leg in legs if leg.name != BASELINE]
+    labels = prepared.data.source_labels
+    classes = prepared.source.classes or ()
+    shares = label_shift.predicted_shares(mine.probabilities)
+    facts: dict[str, Any] = {
+        "predicted_shares": shares,
+        "source_shares": np.bincount(labels, minlength=len(classes)) / len(labels),
+        "estimates": found,
+        "pseudo_labels": np.bincount(mine.probabilities.argmax(dim=1).numpy(), minlength=len(classes)),
+    }
+    if baseline:
+        facts |= {"baseline": BASELINE, "baseline_shares": label_shift.predicted_shares(baseline.probabilities)}
+    if len(rounds) > 1:
+        last, before = rounds[-1].probabilities, rounds[-2].probabilities
+        facts["round_agreement"] = calibration.mean_agreement([last, before])
+        facts["round_chance"] = label_shift.chance_agreement(
+            label_shift.predicted_shares(last), label_shift.predicted_shares(before)
+        )
+    facts |= _discriminator(folder, chosen)
+    if mine.source_probabilities is not None and mine.source_labels is not None:
+        held = mine.source_labels.numpy()
+        confusion = label_shift.joint_confusion(mine.source_probabilities, held, soft=True)
+        facts |= {
+            "held_out_source": len(held),
+            "source_accuracy": source_accuracy(mine),
+            "estimated_shares": label_shift.bbse(
+                confusion, label_shift.predicted_shares(mine.probabilities, soft=True)
+            ),
+        }
+        if baseline and baseline.evidence.source_labels is not None:
+            facts["baseline_source_accuracy"] = source_accuracy(baseline.evidence)
+        if mine.trained_features is not None and mine.source_features is not None and mine.features is not None:
+            rows = prepared_sample(prepared, len(mine.trained_features))
+            facts["far_share"] = far_share(mine.trained_features, labels[rows], mine.source_features, mine.features)
+    return Signs(classes, len(mine.probabilities), chosen, recipe.method, **facts)
+
+
+def prepared_sample(prepared: Prepared, count: int) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Which rows of the source the sample of its trained images is (`evidence.sample`)."""
+    from biwaa.evaluation.evidence import sample
+
+    rows: np.ndarray[Any, np.dtype[np.int64]] = sample(len(prepared.data.source), count).numpy()
+    return rows
+
+
+def _discriminator(folder: RunFolder, leg: str) -> dict[str, float]:
+    """Mean accuracy of the leg's discriminator over the first and the last tenth of its logged steps."""
+    path = folder.path / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    entries = [entry for line in lines if (entry := json.loads(line)).get("leg") == leg]
+    found = [entry["domain_accuracy"] for entry in entries if "domain_accuracy" in entry]
+    if not found:
+        return {}
+    tenth = max(1, len(found) // 10)
+    first, last = (float(np.mean(part)) for part in (found[:tenth], found[-tenth:]))
+    return {"discriminator_first": first, "discriminator_last": last}
+
+
+def calibrated(evidence: Evidence, temperature: float, target_labels: Any) -> dict[str, Any]:
+    """Expected calibration error in [0, 1] before and after the temperature, on source and, with labels, target."""
+    found: dict[str, Any] = {"temperature": round(temperature, 6)}
+    parts: list[tuple[str, torch.Tensor, Any]] = []
+    if evidence.source_probabilities is not None and evidence.source_labels is not None:
+        parts.append(("held_out_source", evidence.source_probabilities, evidence.source_labels.numpy()))
+    if target_labels is not None:
+        parts.append(("target", evidence.probabilities, target_labels))
+    for name, probabilities, labels in parts:
+        found[name] = {
+            when: round(calibration.expected_calibration_error(tempered, labels), 6)
+            for when, tempered in (
+                ("before", probabilities), ("after", calibration.with_temperature(probabilities, temperature))
+            )
+        }  # fmt: skip
+    return found
+
+
+__all__ = ["calibrated", "estimates", "signs", "temperature_of", "warnings"]

@@ -1,0 +1,206 @@
+"""Estimates of the target's label distribution on shifts made on purpose, and what must hold of any."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+
+from biwaa.evaluation.label_shift import (
+    bbse,
+    chance_agreement,
+    effective_classes,
+    em_prior,
+    joint_confusion,
+    predicted_shares,
+    prior_corrected,
+    sampling_scatter,
+)
+from biwaa.evaluation.metrics import total_variation
+
+quick = settings(max_examples=40, deadline=None)
+seeds = st.integers(0, 2**31)
+
+
+def distribution(rng, classes, empty=True):
+    shares = rng.dirichlet(np.ones(classes))
+    if empty and classes > 2:
+        shares[rng.integers(classes)] = 0.0
+    return shares / shares.sum()
+
+
+def predictions(rng, images, classes):
+    return torch.from_numpy(rng.dirichlet(np.full(classes, 0.5), images))
+
+
+class Mixture:
+    """Normal clusters on the corners of a simplex, with the posterior of any prior known exactly."""
+
+    def __init__(self, classes, width, prior):
+        self.centres = width * np.eye(classes)
+        self.prior = prior
+
+    def draw(self, shares, images, seed):
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(len(shares), images, p=shares)
+        points = self.centres[labels] + rng.normal(size=(images, len(shares)))
+        logs = -((points[:, None] - self.centres) ** 2).sum(axis=2) / 2 + np.log(self.prior)
+        return torch.from_numpy(logs).softmax(dim=1), labels
+
+
+@given(st.integers(1, 20), st.integers(2, 5), st.booleans(), seeds)
+@quick
+def test_joint_confusion_and_predicted_shares(images, classes, soft, seed):
+    rng = np.random.default_rng(seed)
+    p, labels = predictions(rng, images, classes), rng.integers(classes, size=images)
+    expected = np.zeros((classes, classes))
+    for row, label in zip(p.tolist(), labels, strict=True):
+        for i in range(classes):
+            expected[i, label] += (row[i] if soft else float(row[i] == max(row))) / images
+    found = joint_confusion(p, labels, soft)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(found.sum(axis=0), np.bincount(labels, minlength=classes) / images, atol=1e-12)
+    np.testing.assert_allclose(found.sum(axis=1), predicted_shares(p, soft), atol=1e-12)
+
+
+@given(st.integers(2, 8), seeds)
+@quick
+def test_perfect_predictions_give_the_true_shares(classes, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(classes), rng.integers(classes, size=20)])
+    truth = rng.choice(classes, 50, p=distribution(rng, classes))
+    source, target = torch.eye(classes)[labels], torch.eye(classes)[truth]
+    shares = np.bincount(truth, minlength=classes) / 50
+    for soft in (False, True):
+        found = bbse(joint_confusion(source, labels, soft), predicted_shares(target, soft))
+        np.testing.assert_allclose(found, shares, atol=1e-3)
+    np.testing.assert_allclose(em_prior(target, np.bincount(labels, minlength=classes) / len(labels)), shares)
+
+
+@given(st.integers(2, 6), st.booleans(), seeds)
+@quick
+def test_without_a_shift_the_source_comes_back(classes, soft, seed):
+    rng = np.random.default_rng(seed)
+    p, labels = predictions(rng, 60, classes), rng.integers(classes, size=60)
+    source = np.bincount(labels, minlength=classes) / 60
+    np.testing.assert_allclose(bbse(joint_confusion(p, labels, soft), predicted_shares(p, soft)), source, atol=1e-6)
+    prior = predicted_shares(p, soft=True)  # the one with which these predictions are consistent
+    np.testing.assert_allclose(em_prior(p, prior), prior, atol=1e-6)
+
+
+@given(st.integers(2, 6), seeds)
+@quick
+def test_bbse_inverts_a_matrix_that_can_be_inverted(classes, seed):
+    rng = np.random.default_rng(seed)
+    given_class = 0.6 * np.eye(classes) + 0.4 * rng.dirichlet(np.ones(classes), classes).T
+    source, target = distribution(rng, classes, empty=False), distribution(rng, classes)
+    found = bbse(given_class * source, given_class @ target)
+    np.testing.assert_allclose(found, target, atol=2e-3)
+    weights = np.linalg.solve(given_class * source, given_class @ target)  # the paper's w = C^-1 predicted
+    np.testing.assert_allclose(found, weights * source, atol=2e-3)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shift_is_found(soft, seed):
+    """Half of the way to the truth would be a failure; both come within a fifth of it."""
+    source, target = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.05, 0.1, 0.25, 0.6])
+    mixture = Mixture(4, 2.0, source)
+    p, labels = mixture.draw(source, 1500, seed)
+    q, truth = mixture.draw(target, 1500, seed + 100)
+    apart = total_variation(source, target)
+    assert apart == pytest.approx(0.55)
+    box = bbse(joint_confusion(p, labels, soft), predicted_shares(q, soft))
+    assert total_variation(box, target) < apart / 5
+    found = em_prior(q, source)
+    assert total_variation(found, target) < apart / 5
+    right = (q.argmax(dim=1).numpy() == truth).mean()
+    assert (prior_corrected(q, source, found).argmax(dim=1).numpy() == truth).mean() > right
+
+
+def test_what_the_confusion_matrix_cannot_tell_stays_as_in_the_source():
+    """Classes 1 and 2 are always called 1: only their sum is known, and it is split as the source has it."""
+    given_class = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    source = np.array([0.4, 0.3, 0.3])
+    found = bbse(given_class * source, np.array([0.2, 0.8, 0.0]))
+    np.testing.assert_allclose(found, [0.2, 0.4, 0.4], atol=1e-3)
+    # A class without held-out images is taken at its word.
+    unseen = np.diag([0.5, 0.5, 0.0])
+    np.testing.assert_allclose(bbse(unseen, np.array([0.2, 0.3, 0.5])), [0.2, 0.3, 0.5], atol=1e-3)
+    constant = np.outer([0.0, 1.0, 0.0], source)  # one class predicted for all: nothing is known
+    np.testing.assert_allclose(bbse(constant, np.array([0.0, 1.0, 0.0])), source, atol=1e-6)
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 12), st.booleans(), seeds)
+@quick
+def test_always_a_distribution(classes, sources, targets, soft, seed):
+    """Empty classes, singular confusions, sure and wrong predictions."""
+    rng = np.random.default_rng(seed)
+    p, q = predictions(rng, sources, classes), predictions(rng, targets, classes)
+    if soft:
+        q = torch.eye(classes, dtype=torch.float64)[q.argmax(dim=1)]
+    labels = rng.integers(classes, size=sources)
+    prior = np.bincount(labels, minlength=classes) / sources
+    for found in (bbse(joint_confusion(p, labels, soft), predicted_shares(q, soft)), em_prior(q.float(), prior)):
+        assert found.shape == (classes,)
+        assert np.isfinite(found).all()
+        assert (found >= 0).all()
+        assert found.sum() == pytest.approx(1.0)
+    assert predicted_shares(q.float(), soft=True).sum() == pytest.approx(1.0, abs=1e-12)
+    corrected = prior_corrected(q.float(), prior, distribution(rng, classes))
+    assert corrected.dtype == torch.float32
+    assert corrected.isfinite().all()
+    torch.testing.assert_close(corrected.sum(dim=1), torch.ones(targets))
+
+
+@given(st.integers(2, 5), st.integers(1, 10), seeds)
+@quick
+def test_em_prior_against_a_loop(classes, images, seed):
+    """Saerens et al.'s two alternating steps, image by image and class by class; the likelihood never falls."""
+    rng = np.random.default_rng(seed)
+    p, source = predictions(rng, images, classes).clamp(min=1e-6), distribution(rng, classes, empty=False)
+    p /= p.sum(dim=1, keepdim=True)
+    shares, before = source.copy(), -np.inf
+    for _ in range(1000):
+        posterior = np.zeros((images, classes))
+        for i in range(images):
+            terms = [shares[k] / source[k] * float(p[i, k]) for k in range(classes)]
+            posterior[i] = np.array(terms) / sum(terms)
+        likelihood = np.log((p.numpy() * shares / source).sum(axis=1)).sum()
+        assert likelihood >= before - 1e-9
+        moved, before = np.abs(posterior.mean(axis=0) - shares).sum() / 2, likelihood
+        shares = posterior.mean(axis=0)
+        if moved < 1e-8:
+            break
+    np.testing.assert_allclose(em_prior(p, source), shares, atol=1e-7)
+
+
+def test_prior_corrected():
+    p = torch.tensor([[0.5, 0.5], [0.9, 0.1]], dtype=torch.float64)
+    even, other = np.array([0.5, 0.5]), np.array([0.2, 0.8])
+    expected = torch.tensor([[0.2, 0.8], [0.18 / 0.26, 0.08 / 0.26]], dtype=torch.float64)
+    torch.testing.assert_close(prior_corrected(p, even, other), expected)
+    torch.testing.assert_close(prior_corrected(prior_corrected(p, even, other), other, even), p)
+    # A class that the classifier never saw gets nothing; who speaks for it alone is left alone.
+    only = torch.tensor([[0.0, 1.0], [0.5, 0.5]], dtype=torch.float64)
+    expected = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(prior_corrected(only, np.array([1.0, 0.0]), even), expected)
+
+
+@given(st.integers(1, 9), seeds)
+@quick
+def test_effective_classes(classes, seed):
+    shares = distribution(np.random.default_rng(seed), classes)
+    assert 1 - 1e-9 <= effective_classes(shares) <= classes + 1e-9
+    assert effective_classes(np.full(classes, 1 / classes)) == pytest.approx(classes)
+    assert effective_classes(np.array([0.5, 0.0, 0.5])) == pytest.approx(2.0)
+    assert effective_classes(np.array([0.0, 1.0])) == 1.0
+
+
+def test_chance_agreement_and_sampling_scatter_are_what_draws_show():
+    rng = np.random.default_rng(0)
+    p, q = np.array([0.6, 0.3, 0.1]), np.array([0.2, 0.2, 0.6])
+    a, b = rng.choice(3, 20000, p=p), rng.choice(3, 20000, p=q)
+    assert chance_agreement(p, q) == pytest.approx((a == b).mean(), abs=0.01)
+    apart = [total_variation(rng.multinomial(200, p) / 200, p) for _ in range(2000)]
+    assert sampling_scatter(p, 200) == pytest.approx(np.mean(apart), rel=0.05)
