@@ -35,7 +35,7 @@ class Train:
     out: Path
     """Run folder to make."""
     settings: OmitArgPrefixes[Recipe]
-    recipe: str = "paper"
+    recipe: str = "robust"
     """Where settings start from: a named recipe or a YAML file. Flags win over it."""
     resume: bool = False
     """Go on with the interrupted run in the run folder."""
@@ -51,7 +51,7 @@ class Train:
 
 def train(arguments: Sequence[str]) -> None:
     """Read the flags of `biwaa train` and do it."""
-    named = _named_recipe(arguments)
+    named = _named_recipe(arguments, Train.recipe)
     default = Train(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=load_recipe(named), recipe=named)
     given = tyro.cli(Train, args=arguments, prog="biwaa train", default=default)
     from biwaa.domains.domain import check_pair
@@ -106,7 +106,7 @@ class Bench:
 
 def bench(arguments: Sequence[str]) -> None:
     """Read the flags of `biwaa bench` and do it."""
-    named = _named_recipe(arguments)
+    named = _named_recipe(arguments, Bench.recipe)
     default = Bench(tyro.MISSING, settings=load_recipe(named), recipe=named)
     given = tyro.cli(Bench, args=arguments, prog="biwaa bench", default=default)
     from biwaa.bench.command import bench_or_show
@@ -116,14 +116,14 @@ def bench(arguments: Sequence[str]) -> None:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")
 
 
-def _named_recipe(arguments: Sequence[str]) -> str:
+def _named_recipe(arguments: Sequence[str], default: str) -> str:
     """The recipe must be known before the flags can be read, since it sets their defaults."""
     for here, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if here == "--recipe" and following:
             return following
         if here.startswith("--recipe="):
             return here.removeprefix("--recipe=")
-    return str(Train.recipe)
+    return default
 
 
 def evaluate(

@@ -31,8 +31,9 @@ class Recipe:
     """Backbone's start: auto (the hub, then installed packages), none (random), or a state dict's file."""
     freeze_backbone: bool = False
     """Compute the backbone's features once and train only what stands on them."""
-    statistics: Literal["domain", "source"] = "domain"
-    """Frozen features are standardised by each domain's own mean and deviation, or all by the source's."""
+    statistics: Literal["domain", "source", "coral"] = "domain"
+    """Frozen features are standardised by each domain's own mean and deviation (coral: and the source's re-coloured to
+    the target's covariance), or all by the source's."""
     bottleneck: int = 256
     """Width D of the features that classifier and discriminator share."""
     discriminator: int = 1024
@@ -175,6 +176,7 @@ class Recipe:
 
 
 _ROBUST: dict[str, Any] = {
+    "learning_rate": 3e-4,
     "batch_size": 72,
     "rounds": 5,
     "steps": 300,

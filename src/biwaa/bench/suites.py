@@ -32,7 +32,7 @@ class Variant:
 TITLES = {
     "biwaa": "BIWAA", "source_only": "source-only", "linear_probe": "linear probe", "dann": "DANN", "cdan": "CDAN",
     "cdan_e": "CDAN+E", "mdd": "MDD", "mstn": "MSTN", "mcc": "MCC", "bnm": "BNM", "deep_coral": "DeepCORAL",
-    "dan": "DAN", "self_training": "self-training", "fixmatch": "FixMatch",
+    "dan": "DAN", "self_training": "self-training", "pace": "PACE-like", "fixmatch": "FixMatch",
 }  # fmt: skip
 """How tables call the methods."""
 

@@ -13,19 +13,30 @@ def summarise(result: dict[str, Any]) -> str:
         for name, figures in accuracy["legs"].items():
             lines.append(_row(f"{name}, last step", figures))
         lines.append(_row("average of the rounds' predictions", accuracy["average_of_rounds"]))
-        lines.append(f"handed out: {accuracy['adapted']['checkpoint']}, chosen by the schedule, not by labels")
     else:
-        free = result["label_free"]
         lines.append(f"{result['target']['images']} target images, no labels: no accuracy can be given")
-        lines.append(f"  mean confidence {free['mean_confidence']:.3f}")
-        if "agreement_with_source_only" in free:
-            lines.append(f"  agrees with source-only on {100 * free['agreement_with_source_only']:.1f} % of the images")
+    free = result["label_free"]
+    lines.append(f"handed out: {result['model']['checkpoint']}, chosen by {result['model']['chosen_by']}")
+    if "agreement_with_source_only" in free:
+        lines.append(f"  agrees with source-only on {100 * free['agreement_with_source_only']:.1f} % of the images")
+    lines += _estimate(result)
     if held_out := result.get("held_out"):
         lines.append(f"accuracy in percent on {held_out['images']} {held_out['split']} ({held_out['spec']}):")
         lines += [_row(f"{name}, last step", figures) for name, figures in held_out["legs"].items()]
     lines += _distribution(result)
     lines += [f"warning: {text}" for text in result["warnings"]]
     return "\n".join(lines)
+
+
+def _estimate(result: dict[str, Any]) -> list[str]:
+    """The label-free estimate of the accuracy, with the error that it had on benchmarks."""
+    found = result["estimated_accuracy"]
+    if "estimate" not in found:
+        return []
+    return [
+        f"estimated target accuracy without labels: {100 * found['estimate']:.0f} % "
+        f"(on our benchmarks such an estimate was off by {ESTIMATE_ERROR:.0f} points on average)"
+    ]
 
 
 def _distribution(result: dict[str, Any]) -> list[str]:

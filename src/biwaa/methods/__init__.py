@@ -13,6 +13,7 @@ from biwaa.methods.mcc import Mcc
 from biwaa.methods.mdd import Mdd
 from biwaa.methods.method import Method
 from biwaa.methods.mstn import Mstn
+from biwaa.methods.pace import Pace
 from biwaa.methods.self_training import SelfTraining
 from biwaa.methods.source_only import SourceOnly
 
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
     "deep_coral": DeepCoral,
     "dan": Dan,
     "self_training": SelfTraining,
+    "pace": Pace,
     "fixmatch": FixMatch,
 }
 

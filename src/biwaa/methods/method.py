@@ -44,6 +44,8 @@ class Method(nn.Module):
     """True: the backbone is never trained."""
     bottleneck: ClassVar[bool] = True
     """False: the classifier stands on the backbone's features themselves."""
+    statistics: ClassVar[str | None] = None
+    """How frozen features are standardised, where the method says so in the recipe's place."""
 
     def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
         """Start a round.

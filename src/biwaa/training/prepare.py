@@ -97,7 +97,7 @@ def prepare(
     check_pair(source, Domain(target.spec, target.images), recipe.batch_size)
     standardise: nn.Module = nn.Identity()
     if recipe.freeze_backbone:
-        inputs, standardise = _standardised(inputs, recipe)
+        inputs, standardise = _standardised(inputs, method.statistics or recipe.statistics)
     assert source.labels is not None  # check_pair made sure of both
     assert source.classes is not None
     data = _divided(inputs[0], source.labels, inputs[1], len(source.classes), recipe)
@@ -155,11 +155,31 @@ def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
     return Transform(resize, backbone.image_size, backbone.mean, backbone.std, crops)
 
 
-def _standardised(inputs: list[Inputs], recipe: Recipe) -> tuple[list[Inputs], nn.Module]:
+def _standardised(inputs: list[Inputs], statistics: str) -> tuple[list[Inputs], nn.Module]:
     """Standardise both domains' features; the target's standardisation stays with the model."""
     features = [entry.features for entry in inputs if isinstance(entry, FeatureInputs)]
     own = [Standardise.of(part) for part in features[:2]]
-    if recipe.statistics == "source":
+    if statistics == "source":
         own = [own[0], own[0]]
     of_each = [own[0], own[1], own[1]][: len(features)]  # held-out images are the target's
-    return [FeatureInputs(of(part)) for of, part in zip(of_each, features, strict=True)], own[1]
+    found = [of(part) for of, part in zip(of_each, features, strict=True)]
+    if statistics == "coral":
+        found[0] = recoloured(found[0], found[1])
+    return [FeatureInputs(part) for part in found], own[1]
+
+
+def recoloured(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """CORAL: source (Cs + I)^-1/2 (Ct + I)^1/2 with C the covariances of centred (N, F) features.
+
+    Sun et al., "Return of Frustratingly Easy Domain Adaptation", AAAI 2016, algorithm 1.
+    """
+
+    def root(features: torch.Tensor, power: float) -> torch.Tensor:
+        wide = features.double()
+        covariance = wide.T @ wide / max(len(wide) - 1, 1) + torch.eye(wide.shape[1], dtype=torch.float64).to(
+            wide.device
+        )
+        values, vectors = torch.linalg.eigh(covariance)
+        return (vectors * values**power) @ vectors.T
+
+    return (source.double() @ root(source, -0.5) @ root(target, 0.5)).to(source.dtype)

@@ -1,0 +1,137 @@
+"""Validators, the label-free choice and estimates of accuracy, judged over all runs of benches kept with --keep-models.
+
+python benchmarks/trust.py BENCH... --data-root DATA --out benchmarks/results/trust.json
+
+Target labels are used here to judge, and nowhere else. A pool is a run's rounds and the source-only run beside it;
+`across` pools every method's handed-out leg and source-only of the same task and seed.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from biwaa.bench.grid import Bench, load_bench
+from biwaa.bench.suites import SOURCE_ONLY
+from biwaa.domains.domain import check_pair
+from biwaa.domains.spec import open_domain
+from biwaa.evaluation.validators import VALIDATORS, Evidence, scores
+from biwaa.files import write_text
+from biwaa.tensors import load_tensors
+from biwaa.training.trust import estimates, temperature_of
+
+POOLED = ("mixval", "ensv", "agreement")
+"""Scores that depend on the pool; the others stand in each run's result.json."""
+
+
+def legs(folder: Path) -> tuple[dict[str, Evidence], dict[str, Any]]:
+    """A run's evidence by leg, and its result."""
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    found = {}
+    for name in result["label_free"]["validators"]:
+        tensors, _ = load_tensors(folder / "checkpoints" / f"{name.replace(' ', '_')}.safetensors")
+        found[name] = Evidence(**{key: tensors.get(key) for key in Evidence.__dataclass_fields__})
+    return found, result
+
+
+def scored(pool: list[tuple[Evidence, dict[str, Any]]]) -> dict[str, list[float]]:
+    """Every validator's scores of a pool of (evidence, its own scores)."""
+    evidence = [entry for entry, _ in pool]
+    found = {name: [own[name] for _, own in pool] for name in VALIDATORS if name not in POOLED}
+    return found | {name: scores(evidence, only=name)[name] for name in POOLED}
+
+
+def judge(pool: list[tuple[Evidence, dict[str, Any]]], right: list[float]) -> dict[str, dict[str, float]]:
+    """For each validator: accuracy of its pick, regret against the oracle, rank correlation over the pool."""
+    found = {}
+    for name, values in scored(pool).items():
+        if any(value is None for value in values):
+            continue
+        pick = right[int(np.argmax(values))]
+        rank = spearmanr(values, right).statistic if len(set(values)) > 1 and len(set(right)) > 1 else np.nan
+        found[name] = {"pick": pick, "regret": max(right) - pick, "rank_correlation": float(rank)}
+    found["last"] = {"pick": right[-1], "regret": max(right) - right[-1], "rank_correlation": float("nan")}
+    return found
+
+
+def labels_of(bench: Bench, task: str, root: Path) -> np.ndarray[Any, Any]:
+    """(N,) labels of the task's target, numbered as the runs number classes."""
+    source, target = (open_domain(f"{bench.benchmark}:{name}", root) for name in bench.entry.task(task))
+    labels = check_pair(source, target, 2)[1].labels
+    assert labels is not None
+    return labels
+
+
+def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Judgements of pools, and estimates beside true accuracies, over all runs of the benches."""
+    pools, guesses = [], []
+    for folder in folders:
+        bench = load_bench(folder)
+        for task in bench.tasks:
+            labels = labels_of(bench, task, root)
+
+            def accuracy(evidence: Evidence, labels: np.ndarray[Any, Any] = labels) -> float:
+                return 100 * float((evidence.probabilities.argmax(dim=1).numpy() == labels).mean())
+
+            for seed in bench.seeds:
+                paths = {v.name: folder / "runs" / f"{task}.{v.name}.{seed}" for v in bench.variants}
+                runs = {name: legs(path) for name, path in paths.items() if (path / "result.json").exists()}
+                where = {"benchmark": bench.benchmark, "task": task, "seed": seed}
+                base = runs[SOURCE_ONLY]
+                first = base[0]["round 0"], base[1]["label_free"]["validators"]["round 0"]
+                across = [first]
+                for name, (found, result) in runs.items():
+                    own = result["label_free"]["validators"]
+                    mine = [(evidence, own[leg]) for leg, evidence in found.items()]
+                    last = list(found.values())[-1]
+                    others = {leg: evidence for leg, evidence in list(found.items())[:-1]}
+                    guess = estimates(last, others, temperature_of(last))
+                    guesses.append(where | {"method": name, "accuracy": accuracy(last)} | guess)
+                    if name == SOURCE_ONLY:
+                        continue
+                    pool = [first, *mine]
+                    right = [accuracy(evidence) for evidence, _ in pool]
+                    pools.append(where | {"pool": name, "size": len(pool), "judged": judge(pool, right)})
+                    across.append(mine[-1])
+                right = [accuracy(evidence) for evidence, _ in across]
+                pools.append(where | {"pool": "across", "size": len(across), "judged": judge(across, right)})
+    return pools, guesses
+
+
+def means(pools: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By kind of pool and validator: the mean over tasks and seeds of each figure."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in dict.fromkeys(pool["pool"] for pool in pools):
+        mine = [pool["judged"] for pool in pools if pool["pool"] == kind]
+        found[kind] = {
+            name: {key: round(float(np.nanmean([one[name][key] for one in mine])), 3) for key in mine[0][name]}
+            for name in mine[0]
+            if all(name in one for one in mine)
+        }
+    return found
+
+
+def main() -> None:
+    """Read the flags, judge, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("benches", nargs="+", type=Path)
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    pools, guesses = collect(given.benches, given.data_root)
+    write_text(given.out, json.dumps({"validators": means(pools), "estimates": guesses}, indent=1) + "\n")
+    for kind, table in means(pools).items():
+        print(f"\n{kind}")
+        for name, figures in sorted(table.items(), key=lambda item: item[1]["regret"]):
+            print(f"  {name:26}" + "".join(f"  {key} {value:6.2f}" for key, value in figures.items()))
+    keys = [key for key in guesses[0] if key not in ("benchmark", "task", "seed", "method", "accuracy")]
+    for key in keys:
+        apart = [abs(100 * guess[key] - guess["accuracy"]) for guess in guesses if key in guess]
+        print(f"{key:28} mean absolute error {np.mean(apart):5.2f} points over {len(apart)} runs")
+
+
+if __name__ == "__main__":
+    main()
