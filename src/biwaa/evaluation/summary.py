@@ -2,6 +2,8 @@
 
 from typing import Any
 
+ESTIMATE_ERROR = float("nan")
+
 
 def summarise(result: dict[str, Any]) -> str:
     """Accuracies where there are labels, else what can be said without; then the warnings."""

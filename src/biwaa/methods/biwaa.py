@@ -57,6 +57,8 @@ class Biwaa(Dann):
             losses["domain_accuracy"] = Loss(accuracy, 0.0)  # logged, not trained on
 
         if recipe.alignment or recipe.separation:
+            if recipe.unit_centroids:
+                source, target = F.normalize(source, dim=1), F.normalize(target, dim=1)
             new_source = update_centroids(self.source_centroids, source, batch.source_labels, recipe.centroid_rate)
             new_target = update_centroids(self.target_centroids, target, pseudo_labels, recipe.centroid_rate)
             alignment, separation = semantic_losses(new_source, new_target)

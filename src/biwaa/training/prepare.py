@@ -176,10 +176,9 @@ def recoloured(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
     def root(features: torch.Tensor, power: float) -> torch.Tensor:
         wide = features.double()
-        covariance = wide.T @ wide / max(len(wide) - 1, 1) + torch.eye(wide.shape[1], dtype=torch.float64).to(
-            wide.device
-        )
+        covariance = wide.T @ wide / max(len(wide) - 1, 1)
+        covariance.diagonal().add_(1.0)
         values, vectors = torch.linalg.eigh(covariance)
-        return (vectors * values**power) @ vectors.T
+        return torch.mm(vectors * values**power, vectors.T)
 
-    return (source.double() @ root(source, -0.5) @ root(target, 0.5)).to(source.dtype)
+    return torch.mm(source.double(), root(source, -0.5) @ root(target, 0.5)).to(source.dtype)

@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -109,8 +110,8 @@ def _leg(
         say(f"{name} is finished already")
         state, facts = load_tensors(done)
         kept, neighbours = state.pop("held_out", None), state.pop("neighbours", None)
-        given = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
-        evidence = Evidence(**given)  # type: ignore[arg-type]  # probabilities are always there
+        given: dict[str, Any] = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
+        evidence = Evidence(**given)
         return Trained(name, state, evidence.probabilities, None, evidence, neighbours, False, kept, facts["seconds"])
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
