@@ -84,8 +84,8 @@ def trace(prepared: Prepared, name: str, seed: int) -> dict[str, list[float]]:
         pseudo = method.memory.argmax(dim=1)
         values = {
             "step": step + 1,
-            "alignment": float(losses["alignment"].value) if "alignment" in losses else float("nan"),
-            "classification": float(losses["classification"].value),
+            "alignment": float(losses["alignment"].value.detach()) if "alignment" in losses else float("nan"),
+            "classification": float(losses["classification"].value.detach()),
             "share": float(said.bincount(minlength=data.classes).max()) / len(said),
             "wrong": 0.0 if told else float((pseudo != truth)[visited].float().mean()),
             "accuracy": 100 * float((said == truth).float().mean()),
@@ -107,7 +107,7 @@ def draw(traces: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> No
             axes.set_ylabel(title, fontsize=8)
             axes.grid(alpha=0.3)
             if key in ("alignment", "classification"):
-                axes.set_yscale("log")
+                axes.set_yscale("symlog", linthresh=1e-2)
             if not row:
                 axes.set_title(task, fontsize=10)
         grid[-1][column].set_xlabel("step")

@@ -87,9 +87,9 @@ def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list
                 for name, (found, result) in runs.items():
                     own = result["label_free"]["validators"]
                     mine = [(evidence, own[leg]) for leg, evidence in found.items()]
-                    last = list(found.values())[-1]
+                    last = found[list(found)[-1]]
                     others = dict(list(found.items())[:-1])
-                    guess = estimates(last, others, temperature_of(last))
+                    guess = estimates(last, others, temperature_of(last), base[0]["round 0"])
                     guesses.append(where | {"method": name, "accuracy": accuracy(last)} | guess)
                     if name == SOURCE_ONLY:
                         continue

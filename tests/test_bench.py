@@ -18,6 +18,7 @@ from biwaa.bench import engine
 from biwaa.bench.command import _number, plan
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.rows import collect, gains, over_seeds, task_means
+from biwaa.bench.rows import finished as finished_runs
 from biwaa.bench.suites import STUDIES, resolve, variants
 from biwaa.bench.tables import published, published_rows, tables
 from biwaa.cli import main
@@ -530,16 +531,16 @@ def test_the_pool_holds_source_only_and_every_round(finished):
     """Choice and oracle recomputed from result.json."""
     folder, _ = finished
     bench_ = load_bench(folder)
-    rows = collect(bench_, folder)
+    rows = collect(bench_, finished_runs(bench_.works(folder, Path())))
     for found in rows:
         results = {
             name: json.loads((folder / "runs" / f"{found.task}.{name}.{found.seed}" / "result.json").read_text())
             for name in {found.variant, "source_only"}
         }
         mine, base = results[found.variant], results["source_only"]
-        pool = [(s["information_maximisation"], mine["accuracy"]["legs"][leg]["over_images"])
+        pool = [(s["v_measure"], mine["accuracy"]["legs"][leg]["over_images"])
                 for leg, s in mine["label_free"]["validators"].items()]  # fmt: skip
-        score = base["label_free"]["validators"]["round 0"]["information_maximisation"]
+        score = base["label_free"]["validators"]["round 0"]["v_measure"]
         pool.append((score, base["accuracy"]["legs"]["round 0"]["over_images"]))
         assert found.accuracy["chosen"]["over_images"] == pytest.approx(100 * max(pool)[1], abs=1e-9)
         assert found.accuracy["oracle"]["over_images"] == pytest.approx(100 * max(a for _, a in pool), abs=1e-9)

@@ -54,7 +54,8 @@ def describe(
         else f"{recipe.choice}, no labels"
     )
     others = {leg.name: leg.evidence for leg in rounds if leg is not handed}
-    estimated = estimates(handed.evidence, others, temperature)
+    baseline = next((leg.evidence for leg in legs if leg.name == BASELINE), None)
+    estimated = estimates(handed.evidence, others, temperature, baseline)
     result: dict[str, Any] = {
         "finished": len(rounds) == recipe.rounds,
         "method": recipe.method,

@@ -23,13 +23,16 @@ def temperature_of(evidence: Evidence) -> float:
     return calibration.fit_temperature(evidence.source_probabilities, evidence.source_labels.numpy())
 
 
-def estimates(chosen: Evidence, others: Mapping[str, Evidence], temperature: float) -> dict[str, float]:
+def estimates(
+    chosen: Evidence, others: Mapping[str, Evidence], temperature: float, baseline: Evidence | None = None
+) -> dict[str, float]:
     """Label-free estimates of the accuracy on the target, in [0, 1], by name.
 
     Args:
         chosen: the model's evidence.
         others: that of the other rounds; source-only is not among them.
         temperature: of the model.
+        baseline: source-only's evidence.
     """
     target = calibration.with_temperature(chosen.probabilities, temperature)
     found = {"confidence": calibration.average_confidence(target)}
@@ -43,11 +46,21 @@ def estimates(chosen: Evidence, others: Mapping[str, Evidence], temperature: flo
         found["agreement_of_rounds"] = calibration.mean_agreement(
             [chosen.probabilities, *(other.probabilities for other in others.values())]
         )
-    if chosen.features is not None and len(chosen.features) > 1:
-        said = chosen.probabilities.argmax(dim=1)
-        said = said if chosen.rows is None else said[chosen.rows]
-        found["agreement_of_neighbours"] = calibration.neighbour_agreement(chosen.features, said)
+    if (alike := _neighbours_alike(chosen)) is not None:
+        found["agreement_of_neighbours"] = alike
+    if baseline is not None and baseline is not chosen:
+        found["agreement_with_source_only"] = calibration.mean_agreement([chosen.probabilities, baseline.probabilities])
+        if (alike := _neighbours_alike(baseline)) is not None:
+            found["agreement_of_neighbours_source_only"] = alike
     return found
+
+
+def _neighbours_alike(evidence: Evidence) -> float | None:
+    if evidence.features is None or len(evidence.features) < 2:
+        return None
+    said = evidence.probabilities.argmax(dim=1)
+    said = said if evidence.rows is None else said[evidence.rows]
+    return calibration.neighbour_agreement(evidence.features, said)
 
 
 def signs(
