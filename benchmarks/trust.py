@@ -18,6 +18,12 @@ from biwaa.bench.grid import Bench, load_bench
 from biwaa.bench.suites import SOURCE_ONLY
 from biwaa.domains.domain import check_pair
 from biwaa.domains.spec import open_domain
+from biwaa.evaluation.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    importance_weights,
+    with_temperature,
+)
 from biwaa.evaluation.validators import VALIDATORS, Evidence, scores
 from biwaa.files import write_text
 from biwaa.tensors import load_tensors
@@ -90,7 +96,9 @@ def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list
                     last = found[list(found)[-1]]
                     others = dict(list(found.items())[:-1])
                     guess = estimates(last, others, temperature_of(last), base[0]["round 0"])
-                    guesses.append(where | {"method": name, "accuracy": accuracy(last)} | guess)
+                    guesses.append(
+                        where | {"method": name, "accuracy": accuracy(last)} | guess | calibration(last, labels)
+                    )
                     if name == SOURCE_ONLY:
                         continue
                     pool = [first, *mine]
@@ -100,6 +108,21 @@ def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list
                 right = [accuracy(evidence) for evidence, _ in across]
                 pools.append(where | {"pool": "across", "size": len(across), "judged": judge(across, right)})
     return pools, guesses
+
+
+def calibration(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, float]:
+    """The target's expected calibration error as it is, with a temperature, and with one fitted on weighted images."""
+    assert evidence.source_labels is not None
+    assert evidence.source_probabilities is not None
+    assert evidence.source_features is not None
+    assert evidence.features is not None
+    weights = importance_weights(evidence.source_features, evidence.features)
+    aware = fit_temperature(evidence.source_probabilities, evidence.source_labels.numpy(), weights)
+    found = {}
+    for name, temperature in (("as_it_is", 1.0), ("temperature", temperature_of(evidence)), ("shift_aware", aware)):
+        tempered = with_temperature(evidence.probabilities, temperature)
+        found[f"ece_{name}"] = expected_calibration_error(tempered, labels)
+    return found
 
 
 def means(pools: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -128,10 +151,15 @@ def main() -> None:
         print(f"\n{kind}")
         for name, figures in sorted(table.items(), key=lambda item: item[1]["regret"]):
             print(f"  {name:26}" + "".join(f"  {key} {value:6.2f}" for key, value in figures.items()))
-    keys = [key for key in guesses[0] if key not in ("benchmark", "task", "seed", "method", "accuracy")]
-    for key in keys:
-        apart = [abs(100 * guess[key] - guess["accuracy"]) for guess in guesses if key in guess]
-        print(f"{key:28} mean absolute error {np.mean(apart):5.2f} points over {len(apart)} runs")
+    for method in dict.fromkeys(guess["method"] for guess in guesses):
+        mine = [guess for guess in guesses if guess["method"] == method]
+        print(f"\n{method}: mean absolute error of estimates, and target calibration errors, in points")
+        for key in dict.fromkeys(key for guess in mine for key in guess):
+            if key.startswith("ece"):
+                print(f"  {key:36} {100 * np.mean([guess[key] for guess in mine]):5.2f}")
+            elif key not in ("benchmark", "task", "seed", "method", "accuracy"):
+                apart = [abs(100 * guess[key] - guess["accuracy"]) for guess in mine]
+                print(f"  {key:36} {np.mean(apart):5.2f}")
 
 
 if __name__ == "__main__":

@@ -538,9 +538,9 @@ def test_the_pool_holds_source_only_and_every_round(finished):
             for name in {found.variant, "source_only"}
         }
         mine, base = results[found.variant], results["source_only"]
-        pool = [(s["v_measure"], mine["accuracy"]["legs"][leg]["over_images"])
+        pool = [(s["nuclear_norm"], mine["accuracy"]["legs"][leg]["over_images"])
                 for leg, s in mine["label_free"]["validators"].items()]  # fmt: skip
-        score = base["label_free"]["validators"]["round 0"]["v_measure"]
+        score = base["label_free"]["validators"]["round 0"]["nuclear_norm"]
         pool.append((score, base["accuracy"]["legs"]["round 0"]["over_images"]))
         assert found.accuracy["chosen"]["over_images"] == pytest.approx(100 * max(pool)[1], abs=1e-9)
         assert found.accuracy["oracle"]["over_images"] == pytest.approx(100 * max(a for _, a in pool), abs=1e-9)

@@ -183,7 +183,7 @@ def predict(
     print(f"{written} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
 
 
-def check(specs: Positional[tuple[str, ...]], batch_size: int = 36, data_root: Path | None = None) -> None:
+def check(specs: Positional[tuple[str, ...]], batch_size: int = 72, data_root: Path | None = None) -> None:
     """Say what is in a domain, whether a benchmark is whole, or whether one domain can be adapted to another.
 
     Example: biwaa check photos sketches

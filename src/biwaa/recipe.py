@@ -185,7 +185,7 @@ _ROBUST: dict[str, Any] = {
     "scouts": 4,
     "teacher": True,
     "round_update": 0.0,
-    "choice": "v_measure",
+    "choice": "nuclear_norm",
     "source_held_out": 0.1,
     "input_dropout": 0.5,
     "adversarial": 0.0,

@@ -14,7 +14,7 @@ from typing import Any
 from biwaa.bench.grid import Bench, Work
 from biwaa.bench.suites import SOURCE_ONLY
 
-VALIDATOR = "v_measure"
+VALIDATOR = "nuclear_norm"
 """The label-free score that chooses."""
 FIGURES = ("last", "chosen", "oracle", "average", "held_out")
 
