@@ -171,7 +171,19 @@ def test_evaluate_on_some_of_the_classes(pair, tmp_path):
 @pytest.fixture
 def diverging():
     """Flags under which the loss stays finite for some steps, then does not."""
-    return ["--learning-rate", "1e4", "--head-factor", "1", "--weight-decay", "1", "--steps", "50", "--no-baseline"]
+    return [
+        "--recipe",
+        "paper",
+        "--learning-rate",
+        "1e4",
+        "--head-factor",
+        "1",
+        "--weight-decay",
+        "1",
+        "--steps",
+        "50",
+        "--no-baseline",
+    ]
 
 
 def test_nan_loss_names_loss_and_step_and_keeps_the_last_good_state(pair, tmp_path, diverging):
