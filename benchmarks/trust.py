@@ -94,7 +94,7 @@ def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list
                     own = result["label_free"]["validators"]
                     mine = [(evidence, own[leg]) for leg, evidence in found.items()]
                     last = found[list(found)[-1]]
-                    others = dict(list(found.items())[:-1])
+                    others = list(found.values())[:-1]
                     guess = estimates(last, others, temperature_of(last), base[0]["round 0"])
                     guesses.append(
                         where | {"method": name, "accuracy": accuracy(last)} | guess | calibration(last, labels)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from biwaa.evaluation import calibration
+from biwaa.evaluation import calibration, neighbours
 from biwaa.evaluation.calibration import (
     LARGEST_RATIO,
     TEMPERATURES,
@@ -258,7 +258,7 @@ def test_neighbour_agreement(images, width, k, block, seed):
         nearest = sorted(others, key=lambda j: -float(cosine[j]))[:k]
         shares += [float(said[j] == said[i]) for j in nearest]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "BLOCK", block)
+        patch.setattr(neighbours, "BLOCK", block)
         assert neighbour_agreement(features, said, k) == pytest.approx(sum(shares) / len(shares))
 
 

@@ -17,7 +17,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.choice import choose
-from biwaa.evaluation.evidence import nearest_neighbours
+from biwaa.evaluation.neighbours import neighbours_of_a_class
 from biwaa.evaluation.validators import Evidence
 from biwaa.functional import align_distribution, reliability, smooth_over_neighbours
 from biwaa.methods.biwaa import taught_cross_entropy
@@ -98,14 +98,14 @@ def test_taught_cross_entropy(batch, classes, seed):
 
 
 def test_neighbours_are_the_most_alike(monkeypatch):
-    monkeypatch.setattr("biwaa.evaluation.evidence.BLOCK", 7)
+    monkeypatch.setattr("biwaa.evaluation.neighbours.BLOCK", 7 * 40)
     features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
-    found = nearest_neighbours(features, 4, 5)
+    found = neighbours_of_a_class(features, 4, 5)
     for i in range(40):
         alike = [float(F.cosine_similarity(features[i], features[j], dim=0)) if j != i else -2 for j in range(40)]
         assert sorted(found[i].tolist()) == sorted(np.argsort(alike)[::-1][:4].tolist())
-    assert nearest_neighbours(features, 30, 5).shape == (40, 4)  # half of a class
-    assert nearest_neighbours(features[:3], 30, 5).shape == (3, 2)
+    assert neighbours_of_a_class(features, 30, 5).shape == (40, 4)  # half of a class
+    assert neighbours_of_a_class(features[:3], 30, 5).shape == (3, 2)
 
 
 @shapes

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 
 from biwaa.evaluation.label_shift import chance_agreement
-from biwaa.evaluation.warnings import CHECKS, Signs, domain_accuracy, far_share, warnings
+from biwaa.evaluation.warnings import CHECKS, Signs, far_share, warnings
 from biwaa.methods import METHODS
+from biwaa.methods.dann import domain_accuracy
 from biwaa.recipe import Recipe
 
 EVEN = np.full(4, 0.25)

@@ -143,25 +143,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        positive = ("bottleneck", "discriminator", "batch_size", "rounds", "steps", "log_every", "checkpoint_every")
+        positive = (
+            "bottleneck", "discriminator", "batch_size", "rounds", "scouts", "neighbours", "steps", "log_every",
+            "checkpoint_every",
+        )  # fmt: skip
         for name in positive:
             if getattr(self, name) < 1:
                 raise BiwaaError(f"{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("image_size", "resize"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise BiwaaError(f"{name} must be at least 1 pixel, not {getattr(self, name)}.")
-        for name in ("weight_decay", "decay_rate", "decay_power"):
+        for name in ("weight_decay", "decay_rate", "decay_power", "adversarial", "confusion", "pseudo_label"):
             if not getattr(self, name) >= 0:
                 raise BiwaaError(f"{name} must not be below 0, it is {getattr(self, name)}.")
         if self.batch_size < 2:
             raise BiwaaError("batch_size must be at least 2: one image has no batch statistics.")
         if not 0 <= self.seed < 2**31:
             raise BiwaaError(f"seed must lie between 0 and 2^31, not {self.seed}.")
-        if self.scouts < 1 or self.neighbours < 1:
-            raise BiwaaError("scouts and neighbours must be at least 1.")
-        for name in ("adversarial", "confusion", "pseudo_label"):
-            if not getattr(self, name) >= 0:
-                raise BiwaaError(f"{name} must not be below 0, it is {getattr(self, name)}.")
         for name in ("input_dropout", "source_held_out"):
             if not 0 <= getattr(self, name) <= 0.9:
                 raise BiwaaError(f"{name} must lie between 0 and 0.9, not {getattr(self, name)}.")

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biwaa.evaluation.metrics import agreement
+from biwaa.evaluation.neighbours import nearest_neighbours
 from biwaa.methods.mcc import entropy
 
 TEMPERATURES = (0.1, 10.0)
@@ -35,9 +37,6 @@ images are told apart by chance and ratios end at the bounds."""
 
 MOST_ROWS = 10_000
 """Target images that the regression sees, evenly spaced rows; more make it slow and hardly better."""
-
-BLOCK = 2**24
-"""Similarities held at a time by `neighbour_agreement`: 64 MB."""
 
 
 def expected_calibration_error(probabilities: Tensor, labels: NDArray[np.int64], bins: int = 15) -> float:
@@ -196,15 +195,12 @@ def mean_agreement(legs: Sequence[Tensor]) -> float:
     """
     if len(legs) < 2:
         raise ValueError("agreement takes at least two legs")
-    predicted = [leg.argmax(dim=1) for leg in legs]
-    pairs = [float((a == b).double().mean()) for a, b in itertools.combinations(predicted, 2)]
+    pairs = [agreement(a, b) for a, b in itertools.combinations(legs, 2)]
     return sum(pairs) / len(pairs)
 
 
 def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = 5) -> float:
     """Share of each image's k nearest neighbours (by cosine, itself left out) that are predicted alike, averaged.
-
-    In O(BLOCK + M D) memory.
 
     Args:
         features: (M, D).
@@ -214,19 +210,10 @@ def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = 5) -> fl
     Raises:
         ValueError: fewer than two images.
     """
-    count = len(features)
-    if count < 2:
+    if len(features) < 2:
         raise ValueError("neighbours take at least two images")
-    directions = F.normalize(features.detach().float(), dim=1)
-    rows = max(BLOCK // count, 1)
-    alike = 0
-    for start in range(0, count, rows):
-        similar = directions[start : start + rows] @ directions.T
-        here = torch.arange(len(similar), device=similar.device)
-        similar[here, start + here] = -torch.inf
-        nearest = similar.topk(min(k, count - 1), dim=1).indices
-        alike += int((predictions[nearest] == predictions[start : start + rows, None]).sum())
-    return alike / (count * min(k, count - 1))
+    same: Tensor = predictions[nearest_neighbours(features, k)] == predictions[:, None]
+    return float(same.double().mean())
 
 
 def _logs(probabilities: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ def stream_predictions(
     with track(what, len(images), "images") as advance, torch.inference_mode():
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
             views = model.transform.views(torch.from_numpy(pixels).to(fabric.device))
-            averaged = average_views(network, model.transform.normalise(views)).cpu()
-            yield with_temperature(averaged, model.temperature), bad
+            predicted = average_views(network, model.transform.normalise(views))
+            yield with_temperature(predicted.probabilities, model.temperature), bad
             done += len(pixels)
             advance(done)
 

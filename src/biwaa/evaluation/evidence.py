@@ -1,27 +1,23 @@
 """What is kept of a finished leg so that it can be judged without target labels, now or later.
 
-- features of a sample of the target, predictions of mixed pairs of its images, and the held-out part of the source
-- neighbours of every target image, for the teacher of later rounds
+Features of a sample of the target, predictions of mixed pairs of its images, and the held-out part of the source.
 """
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.domains.inputs import Data, Inputs
 from biwaa.evaluation.predict import Predicted, predict
-from biwaa.evaluation.validators import MIX, SAMPLE, SEED, Evidence, mixing_pairs
+from biwaa.evaluation.validators import MIX, SAMPLE, SEED, Evidence, mixing_pairs, sample_rows
 from biwaa.models.network import Network
 
 TRAINED = 1000
 """Images of the trained source that stand for all of it."""
 PAIRS = 1000
 """Mixed pairs: their accuracy has a standard error of at most 1.6 points."""
-BLOCK = 2048
-"""Rows of similarities in memory at a time."""
 
 
 def gather(network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str) -> Evidence:
@@ -35,10 +31,10 @@ def gather(network: Network, data: Data, target: Predicted, batch_size: int, fab
         fabric: precision.
         what: for the progress display.
     """
-    rows = sample(len(data.target), SAMPLE)
+    rows = sample_rows(len(data.target), SAMPLE)
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
     mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
-    source_rows = sample(len(data.source), TRAINED).numpy()
+    source_rows = sample_rows(len(data.source), TRAINED).numpy()
     trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
     held: Predicted | None = None
     if data.source_held_out:
@@ -49,12 +45,6 @@ def gather(network: Network, data: Data, target: Predicted, batch_size: int, fab
         torch.from_numpy(data.source_held_out_labels) if data.source_held_out_labels is not None else None,
         trained.features, mixed.probabilities, pairs,
     )  # fmt: skip
-
-
-def sample(count: int, most: int) -> Tensor:
-    """(M,) rows of at most `most` of `count` images, in order, the same every time."""
-    chosen = np.random.default_rng(SEED).permutation(count)[:most]
-    return torch.from_numpy(np.sort(chosen))
 
 
 class _Mixed:
@@ -77,26 +67,3 @@ class _Mixed:
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         first, second = self.pairs[rows].T
         return MIX * self.inputs.views(first)[:1] + (1 - MIX) * self.inputs.views(second)[:1]
-
-
-def nearest_neighbours(features: Tensor, count: int, classes: int) -> Tensor:
-    """Rows of the images most alike by cosine, in bounded memory.
-
-    Args:
-        features: (N, F).
-        count: neighbours an image, at most half of what a class of even size has, so that they can be of one class.
-        classes: K.
-
-    Returns:
-        (N, M), M at least 1.
-    """
-    size = len(features)
-    count = min(max(3, min(count, size // (2 * classes))), size - 1)
-    units = F.normalize(features, dim=1)
-    found = []
-    for start in range(0, size, BLOCK):
-        similarity = units[start : start + BLOCK] @ units.T
-        itself = torch.arange(len(similarity))
-        similarity[itself, start + itself] = -2.0
-        found.append(similarity.topk(count, dim=1).indices)
-    return torch.cat(found)

@@ -28,6 +28,11 @@ MOST_STEPS = 1000
 """.. or after so many steps: it converges slowly where classes are confused, and hardly moves by then."""
 
 
+def label_shares(labels: NDArray[np.int64], classes: int) -> Shares:
+    """(K,) share of each class among (N,) labels."""
+    return np.asarray(np.bincount(labels, minlength=classes) / len(labels), dtype=np.float64)
+
+
 def predicted_shares(probabilities: Tensor, soft: bool = False) -> Shares:
     """(K,) share of each predicted class among (N, K) predictions; soft: the mean probabilities."""
     return _votes(probabilities, soft).mean(dim=0).numpy()

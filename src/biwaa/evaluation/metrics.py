@@ -56,4 +56,4 @@ def total_variation(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
 
 def agreement(a: Tensor, b: Tensor) -> float:
     """Share of images of which two (N, K) predictions say the same class, in [0, 1]."""
-    return float((a.argmax(dim=1) == b.argmax(dim=1)).float().mean())
+    return float((a.argmax(dim=1) == b.argmax(dim=1)).double().mean())

@@ -51,7 +51,7 @@ def predict(
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
             with fabric.autocast():
-                parts.append(_average(network, inputs.views(chosen), pooled))
+                parts.append(average_views(network, inputs.views(chosen), pooled))
             advance(start + len(chosen))
     found = Predicted(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
     if not found.probabilities.isfinite().all():
@@ -59,16 +59,10 @@ def predict(
     return found
 
 
-def _average(network: Network, views: Tensor, keep_pooled: bool) -> Predicted:
+def average_views(network: Network, views: Tensor, keep_pooled: bool = False) -> Predicted:
+    """(V, B, ..) to the means over the views, B images."""
     pooled = network.pooled(views.flatten(0, 1))
     output = network.head(pooled)
-    every = (output.logits.float().softmax(dim=1), output.features.float(), pooled.float())
-    means = [part.reshape(*views.shape[:2], -1).mean(dim=0).cpu() for part in every]
-    return Predicted(means[0], means[1], means[2] if keep_pooled else means[2][:, :0])
-
-
-def average_views(network: Network, views: Tensor) -> Tensor:
-    """(V, B, ..) -> (B, K): the mean over views of the softmax."""
-    logits = network(views.flatten(0, 1)).logits.float()
-    averaged: Tensor = logits.softmax(dim=1).unflatten(0, views.shape[:2]).mean(dim=0)
-    return averaged
+    kept = pooled if keep_pooled else pooled[:, :0]
+    every = (output.logits.float().softmax(dim=1), output.features.float(), kept.float())
+    return Predicted(*(part.reshape(*views.shape[:2], part.shape[1]).mean(dim=0).cpu() for part in every))

@@ -21,6 +21,7 @@ from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
 from torch import Tensor
 
 from biwaa.evaluation import metrics
+from biwaa.evaluation.calibration import neighbour_agreement
 from biwaa.evaluation.importance import controlled_risk, density_ratio
 from biwaa.methods.bnm import mean_nuclear_norm
 from biwaa.methods.mcc import entropy
@@ -63,6 +64,26 @@ class Evidence:
     pairs: Tensor | None = None
     """(P, 2) target images of the mixed pairs, the dominant one first."""
 
+    @property
+    def said(self) -> Tensor:
+        """(M,) predicted classes of the images that `features` belong to."""
+        predicted = self.probabilities.argmax(dim=1)
+        return predicted if self.rows is None else predicted[self.rows]
+
+    @property
+    def held_out(self) -> tuple[Tensor, NDArray[np.int64]] | None:
+        """(S, K) predictions of the held-out source and its (S,) labels, where there are any."""
+        if self.source_probabilities is None or self.source_labels is None:
+            return None
+        return self.source_probabilities, self.source_labels.numpy()
+
+    @cached_property
+    def neighbours_alike(self) -> float | None:
+        """`calibration.neighbour_agreement`, computed once however often a run is described; None without features."""
+        if self.features is None or len(self.features) < 2:
+            return None
+        return neighbour_agreement(self.features, self.said)
+
     @cached_property
     def grouping(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(M,) predicted classes and (M,) k-means clusters, or of a sample of `SAMPLE`; computed once for both readers.
@@ -72,8 +93,7 @@ class Evidence:
         Musgrave et al.'s code offers this and features as they are.
         """
         (features,) = _given(self.features)
-        said = self.probabilities.argmax(dim=1)
-        classes = _sample(said if self.rows is None else said[self.rows])
+        classes = _sample(self.said)
         units = F.normalize(_sample(features).double(), dim=1)
         k_means = KMeans(min(self.probabilities.shape[1], len(units)), n_init=3, random_state=SEED)
         with warnings.catch_warnings():
@@ -266,9 +286,14 @@ def _draw(places: Tensor, choices: Tensor, count: int, generator: torch.Generato
     return drawn, (part * choices[drawn]).long()
 
 
+def sample_rows(count: int, most: int) -> Tensor:
+    """(M,) rows of at most `most` of `count` images, in order, the same every time."""
+    return torch.from_numpy(np.sort(np.random.default_rng(SEED).permutation(count)[:most]))
+
+
 def _sample(rows: Tensor) -> Tensor:
     """At most `SAMPLE` of the rows, in order: the same of any tensor of that length."""
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED))[:SAMPLE].sort().values]
+    return rows[sample_rows(len(rows), SAMPLE)]
 
 
 def _given(*parts: Tensor | None) -> list[Tensor]:

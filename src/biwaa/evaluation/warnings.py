@@ -73,7 +73,7 @@ class Signs:
     round_chance: float | None = None
     """What it would be if they had nothing in common (`label_shift.chance_agreement`)."""
     discriminator_first: float | None = None
-    """Mean of `domain_accuracy` over the first tenth of the steps, in which it learns."""
+    """Mean of the discriminator's accuracy over the first tenth of the steps, in which it learns."""
     discriminator_last: float | None = None
     """The same over the last tenth."""
     source_accuracy: float | None = None
@@ -93,11 +93,6 @@ class Signs:
 def warnings(signs: Signs) -> list[str]:
     """All that is wrong, gravest first."""
     return [said for check in CHECKS if (said := check(signs))]
-
-
-def domain_accuracy(source_logits: Tensor, target_logits: Tensor) -> float:
-    """Balanced accuracy of a discriminator whose (B,) logits are positive where it takes an image for a source one."""
-    return float((source_logits > 0).double().mean() + (target_logits <= 0).double().mean()) / 2
 
 
 def far_share(source: Tensor, labels: NDArray[np.int64], held_out: Tensor, target: Tensor) -> float:

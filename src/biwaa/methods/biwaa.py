@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biwaa.functional import adversarial_ramp, feature_weights, reliability, semantic_losses, update_centroids
-from biwaa.methods.dann import Dann, discriminate
+from biwaa.methods.dann import Dann
 from biwaa.methods.mcc import class_confusion
 from biwaa.methods.method import Batch, Loss, classification
 from biwaa.recipe import Recipe
@@ -45,16 +45,13 @@ class Biwaa(Dann):
         losses = {"classification": classification(batch)}
 
         if recipe.adversarial:
-            coefficient = adversarial_ramp(step + 1, recipe.adversarial_horizon)
             seen = source, target
             if recipe.weighting:
                 seen = (
                     source * feature_weights(source, batch.source_labels, classifier, recipe.weight_scale),
                     target * feature_weights(target, pseudo_labels, classifier, recipe.weight_scale),
                 )
-            domain, accuracy = discriminate(self.discriminator, *seen, coefficient)
-            losses["domain"] = Loss(domain, recipe.adversarial)
-            losses["domain_accuracy"] = Loss(accuracy, 0.0)  # logged, not trained on
+            losses |= self.domain_losses(*seen, step, recipe.adversarial)
 
         if recipe.alignment or recipe.separation:
             if recipe.unit_centroids:

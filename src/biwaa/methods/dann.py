@@ -23,29 +23,36 @@ class Dann(Method):
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """Classification and domain."""
+        domain = self.domain_losses(batch.source.features, batch.target.features, step)
+        return {"classification": classification(batch)} | domain
+
+    def domain_losses(self, source: Tensor, target: Tensor, step: int, weight: float = 1.0) -> dict[str, Loss]:
+        """The discriminator's loss on what it is shown of (B, D) features, and its accuracy, logged alone."""
         # The reference raises its counter before it reads it: the reversal runs one step ahead.
         coefficient = adversarial_ramp(step + 1, self.recipe.adversarial_horizon)
-        domain, accuracy = discriminate(self.discriminator, batch.source.features, batch.target.features, coefficient)
-        losses = {"classification": classification(batch), "domain": Loss(domain)}
-        return losses | {"domain_accuracy": Loss(accuracy, 0.0)}  # logged, not trained on
+        domain, accuracy = discriminate(self.discriminator, source, target, coefficient)
+        return {"domain": Loss(domain, weight), "domain_accuracy": Loss(accuracy, 0.0)}
 
 
-def domain_loss(discriminator: nn.Module, source: Tensor, target: Tensor, coefficient: float) -> Tensor:
-    """Binary cross-entropy of the discriminator, source 1 and target 0, behind the gradient reversal.
+def discriminate(discriminator: nn.Module, source: Tensor, target: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
+    """How well the discriminator tells the domains, source 1 and target 0, behind the gradient reversal.
 
     Args:
         discriminator: (2B, D) -> (2B,) logits.
         source: (B, D) features, weighted or not.
         target: (B, D).
         coefficient: of the reversal.
+
+    Returns:
+        Binary cross-entropy, and accuracy, which has no gradient.
     """
-    return discriminate(discriminator, source, target, coefficient)[0]
-
-
-def discriminate(discriminator: nn.Module, source: Tensor, target: Tensor, coefficient: float) -> tuple[Tensor, Tensor]:
-    """`domain_loss`, and the share of images whose domain is told right, which has no gradient."""
     logits = discriminator(reverse_gradient(torch.cat([source, target]), coefficient))
     is_source = torch.zeros_like(logits)
     is_source[: len(source)] = 1.0
-    accuracy = ((logits.detach() > 0) == (is_source > 0)).to(logits.dtype).mean()
-    return F.binary_cross_entropy_with_logits(logits, is_source), accuracy
+    accuracy = domain_accuracy(*logits.detach().split([len(source), len(target)]))
+    return F.binary_cross_entropy_with_logits(logits, is_source), accuracy.to(logits.dtype)
+
+
+def domain_accuracy(source_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Balanced accuracy of a discriminator whose (B,) logits are positive where it takes an image for a source one."""
+    return ((source_logits > 0).double().mean() + (target_logits <= 0).double().mean()) / 2

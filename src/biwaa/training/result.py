@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from biwaa import __version__
 from biwaa.device import hardware
 from biwaa.evaluation.choice import LAST
+from biwaa.evaluation.label_shift import label_shares, predicted_shares
 from biwaa.evaluation.metrics import accuracies, agreement, label_free, total_variation
 from biwaa.evaluation.validators import scores
 from biwaa.evaluation.warnings import warnings
@@ -53,7 +54,7 @@ def describe(
         if recipe.choice == LAST
         else f"{recipe.choice}, no labels"
     )
-    others = {leg.name: leg.evidence for leg in rounds if leg is not handed}
+    others = [leg.evidence for leg in rounds if leg is not handed]
     baseline = next((leg.evidence for leg in legs if leg.name == BASELINE), None)
     estimated = estimates(handed.evidence, others, temperature, baseline)
     result: dict[str, Any] = {
@@ -118,16 +119,12 @@ def _label_free(
 def _distributions(prepared: Prepared, legs: list[Trained], classes: tuple[str, ...]) -> dict[str, Any]:
     """Shares of the classes: the source's, what each leg predicts of the target, and the target's where it is known."""
 
-    def shares(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        counts: NDArray[np.float64] = np.bincount(labels, minlength=len(classes)) / len(labels)
-        return counts
-
     def named(values: NDArray[np.float64]) -> dict[str, float]:
         return {name: round(float(value), 6) for name, value in zip(classes, values, strict=True)}
 
     assert prepared.source.labels is not None  # a source has labels
-    source = shares(prepared.source.labels)
-    estimated = {leg.name: shares(leg.probabilities.argmax(dim=1).numpy()) for leg in legs}
+    source = label_shares(prepared.source.labels, len(classes))
+    estimated = {leg.name: predicted_shares(leg.probabilities) for leg in legs}
     found: dict[str, Any] = {
         "source": named(source),
         "estimated_target": {name: named(part) for name, part in estimated.items()},
@@ -136,7 +133,7 @@ def _distributions(prepared: Prepared, legs: list[Trained], classes: tuple[str, 
         },
     }
     if prepared.target.labels is not None:
-        true = shares(prepared.target.labels)
+        true = label_shares(prepared.target.labels, len(classes))
         found["true_target"] = named(true)
         found["total_variation"] |= {
             "source_to_true": total_variation(source, true),

@@ -15,7 +15,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from biwaa.domains.inputs import Data, Inputs
-from biwaa.evaluation.evidence import gather, nearest_neighbours
+from biwaa.evaluation.evidence import gather
+from biwaa.evaluation.neighbours import neighbours_of_a_class
 from biwaa.evaluation.predict import predict
 from biwaa.evaluation.validators import Evidence
 from biwaa.functional import align_distribution, average_rounds, smooth_over_neighbours
@@ -83,12 +84,19 @@ def train_rounds(
         taught = recipe.iterate and number >= recipe.scouts
         previous = _taught(rounds, neighbours, recipe) if taught else None
         seed = recipe.seed + 100 * number
-        leg = _leg(f"round {number}", seed, data, previous, fresh_network, recipe, fabric, folder, held_out)
+        # Frozen features are the same in every round, so their neighbours are found once.
+        find = teaches(recipe, number) and not (recipe.freeze_backbone and neighbours)
+        leg = _leg(f"round {number}", seed, data, previous, fresh_network, recipe, fabric, folder, held_out, find)
         rounds.append(leg.probabilities)
-        if leg.neighbours is not None:
-            neighbours.append(leg.neighbours)
+        if teaches(recipe, number):
+            neighbours.append(neighbours[0] if leg.neighbours is None else leg.neighbours)
         update = recipe.round_update if recipe.iterate else 0.0  # of independent rounds none is the better informed
         yield dataclasses.replace(leg, average=average_rounds(torch.stack(rounds), update))
+
+
+def teaches(recipe: Recipe, number: int) -> bool:
+    """Whether a teacher of later rounds asks the neighbours of this one."""
+    return recipe.teacher and recipe.iterate and max(number + 1, recipe.scouts) < recipe.rounds
 
 
 def _taught(rounds: list[Tensor], neighbours: list[Tensor], recipe: Recipe) -> Tensor:
@@ -103,27 +111,23 @@ def _taught(rounds: list[Tensor], neighbours: list[Tensor], recipe: Recipe) -> T
 def _leg(
     name: str, seed: int, data: Data, previous: Tensor | None,
     fresh_network: Callable[[int], Network], recipe: Recipe, fabric: Fabric, folder: RunFolder,
-    held_out: Inputs | None,
+    held_out: Inputs | None, find_neighbours: bool = False,
 ) -> Trained:  # fmt: skip
     done = folder.leg(name)
     if done.exists():
         say(f"{name} is finished already")
-        state, facts = load_tensors(done)
-        kept, neighbours = state.pop("held_out", None), state.pop("neighbours", None)
-        given: dict[str, Any] = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
-        evidence = Evidence(**given)
-        return Trained(name, state, evidence.probabilities, None, evidence, neighbours, False, kept, facts["seconds"])
+        return load_leg(folder, name)
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
     method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
     trained = train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
     begin = time.perf_counter()
     what, size = f"{name}: predicting", recipe.batch_size
-    target = predict(network, data.target, size, fabric, what, pooled=recipe.teacher)
+    target = predict(network, data.target, size, fabric, what, pooled=find_neighbours)
     evidence = gather(network, data, target, size, fabric, what)
     extra: dict[str, Tensor] = {}
-    if recipe.teacher:
-        extra["neighbours"] = nearest_neighbours(target.pooled, recipe.neighbours, data.classes)
+    if find_neighbours:
+        extra["neighbours"] = neighbours_of_a_class(target.pooled, recipe.neighbours, data.classes)
     if held_out:
         extra["held_out"] = predict(network, held_out, size, fabric, f"{what} held-out images").probabilities
     seconds = round(trained + time.perf_counter() - begin, 2)
@@ -137,8 +141,10 @@ def _leg(
     )
 
 
-def load_leg(folder: RunFolder, name: str) -> dict[str, Tensor]:
-    """The parameters of a finished leg."""
-    state, _ = load_tensors(folder.leg(name))
-    beside = {"held_out", "neighbours", *(field.name for field in dataclasses.fields(Evidence))}
-    return {key: tensor for key, tensor in state.items() if key not in beside}
+def load_leg(folder: RunFolder, name: str) -> Trained:
+    """A finished leg as its file has it; the average over rounds is not in it."""
+    state, facts = load_tensors(folder.leg(name))
+    kept, neighbours = state.pop("held_out", None), state.pop("neighbours", None)
+    given: dict[str, Any] = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
+    evidence = Evidence(**given)
+    return Trained(name, state, evidence.probabilities, None, evidence, neighbours, False, kept, facts["seconds"])

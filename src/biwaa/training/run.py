@@ -116,7 +116,7 @@ def _write_outputs(
     classes = prepared.source.classes or ()
     chosen = choose({leg.name: leg.evidence for leg in legs}, recipe.choice)
     handed = next(leg for leg in legs if leg.name == chosen)
-    state = handed.state or load_leg(folder, chosen)
+    state = handed.state or load_leg(folder, chosen).state
     temperature = temperature_of(handed.evidence)
     network = prepared.whole_network(state)
     save_model(folder.model, SavedModel(network, classes, prepared.transform, prepared.backbone.name, temperature))

@@ -1,15 +1,15 @@
 """How far a run's model can be trusted, said without a target label: calibration, estimated accuracy, warnings."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from biwaa.evaluation import calibration, label_shift
-from biwaa.evaluation.evidence import sample
-from biwaa.evaluation.validators import Evidence, source_accuracy
+from biwaa.evaluation.metrics import agreement
+from biwaa.evaluation.validators import Evidence, sample_rows, source_accuracy
 from biwaa.evaluation.warnings import Signs, far_share
 from biwaa.recipe import Recipe
 from biwaa.training.folder import RunFolder
@@ -23,40 +23,38 @@ AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of
 
 def temperature_of(evidence: Evidence) -> float:
     """Fitted on the held-out source; 1 where there is none."""
-    if evidence.source_probabilities is None or evidence.source_labels is None:
-        return 1.0
-    return calibration.fit_temperature(evidence.source_probabilities, evidence.source_labels.numpy())
+    return calibration.fit_temperature(*evidence.held_out) if evidence.held_out else 1.0
 
 
 def estimates(
-    chosen: Evidence, others: Mapping[str, Evidence], temperature: float, baseline: Evidence | None = None
+    chosen: Evidence, others: Sequence[Evidence], temperature: float, baseline: Evidence | None = None
 ) -> dict[str, float]:
     """Label-free estimates of the accuracy on the target, in [0, 1], by name.
 
     Args:
         chosen: the model's evidence.
-        others: that of the other rounds; source-only is not among them.
+        others: those of the other rounds; source-only is not among them.
         temperature: of the model.
         baseline: source-only's evidence.
     """
     target = calibration.with_temperature(chosen.probabilities, temperature)
     found = {"confidence": calibration.average_confidence(target)}
-    if chosen.source_probabilities is not None and chosen.source_labels is not None:
-        source = calibration.with_temperature(chosen.source_probabilities, temperature)
-        labels = chosen.source_labels.numpy()
+    if chosen.held_out:
+        held_out, labels = chosen.held_out
+        source = calibration.with_temperature(held_out, temperature)
         found["difference_of_confidences"] = calibration.difference_of_confidences(source, labels, target)
         found["thresholded_confidence"] = calibration.average_thresholded_confidence(source, labels, target)
         found["thresholded_entropy"] = calibration.average_thresholded_confidence(source, labels, target, "entropy")
     if others:
         found["agreement_of_rounds"] = calibration.mean_agreement(
-            [chosen.probabilities, *(other.probabilities for other in others.values())]
+            [chosen.probabilities, *(other.probabilities for other in others)]
         )
-    if (alike := _neighbours_alike(chosen)) is not None:
-        found["agreement_of_neighbours"] = alike
+    if chosen.neighbours_alike is not None:
+        found["agreement_of_neighbours"] = chosen.neighbours_alike
     if baseline is not None and baseline is not chosen:
-        found["agreement_with_source_only"] = calibration.mean_agreement([chosen.probabilities, baseline.probabilities])
-        if (alike := _neighbours_alike(baseline)) is not None:
-            found["agreement_of_neighbours_source_only"] = alike
+        found["agreement_with_source_only"] = agreement(chosen.probabilities, baseline.probabilities)
+        if baseline.neighbours_alike is not None:
+            found["agreement_of_neighbours_source_only"] = baseline.neighbours_alike
     return found | _estimate(found)
 
 
@@ -69,14 +67,6 @@ def _estimate(found: Mapping[str, float]) -> dict[str, float]:
         parts = [found[name] for name in AGREEMENTS if name in found]
         return {"estimate": sum(parts) / len(parts)}
     return {"estimate": found["agreement_of_neighbours"]} if "agreement_of_neighbours" in found else {}
-
-
-def _neighbours_alike(evidence: Evidence) -> float | None:
-    if evidence.features is None or len(evidence.features) < 2:
-        return None
-    said = evidence.probabilities.argmax(dim=1)
-    said = said if evidence.rows is None else said[evidence.rows]
-    return calibration.neighbour_agreement(evidence.features, said)
 
 
 def signs(
@@ -92,7 +82,7 @@ def signs(
     shares = label_shift.predicted_shares(mine.probabilities)
     facts: dict[str, Any] = {
         "predicted_shares": shares,
-        "source_shares": np.bincount(labels, minlength=len(classes)) / len(labels),
+        "source_shares": label_shift.label_shares(labels, len(classes)),
         "estimates": {name: found[name] for name in INDEPENDENT if name in found},
         "pseudo_labels": np.bincount(mine.probabilities.argmax(dim=1).numpy(), minlength=len(classes)),
     }
@@ -100,25 +90,24 @@ def signs(
         facts |= {"baseline": BASELINE, "baseline_shares": label_shift.predicted_shares(baseline.probabilities)}
     if len(rounds) > 1:
         last, before = rounds[-1].probabilities, rounds[-2].probabilities
-        facts["round_agreement"] = calibration.mean_agreement([last, before])
+        facts["round_agreement"] = agreement(last, before)
         facts["round_chance"] = label_shift.chance_agreement(
             label_shift.predicted_shares(last), label_shift.predicted_shares(before)
         )
     facts |= _discriminator(folder, chosen)
-    if mine.source_probabilities is not None and mine.source_labels is not None:
-        held = mine.source_labels.numpy()
-        confusion = label_shift.joint_confusion(mine.source_probabilities, held, soft=True)
+    if mine.held_out:
+        confusion = label_shift.joint_confusion(*mine.held_out, soft=True)
         facts |= {
-            "held_out_source": len(held),
+            "held_out_source": len(mine.held_out[1]),
             "source_accuracy": source_accuracy(mine),
             "estimated_shares": label_shift.bbse(
                 confusion, label_shift.predicted_shares(mine.probabilities, soft=True)
             ),
         }
-        if baseline and baseline.evidence.source_labels is not None:
+        if baseline and baseline.evidence.held_out:
             facts["baseline_source_accuracy"] = source_accuracy(baseline.evidence)
         if mine.trained_features is not None and mine.source_features is not None and mine.features is not None:
-            rows = sample(len(labels), len(mine.trained_features)).numpy()
+            rows = sample_rows(len(labels), len(mine.trained_features)).numpy()
             facts["far_share"] = far_share(mine.trained_features, labels[rows], mine.source_features, mine.features)
     return Signs(classes, len(mine.probabilities), chosen, recipe.method, **facts)
 
@@ -140,8 +129,8 @@ def calibrated(evidence: Evidence, temperature: float, target_labels: Any) -> di
     """Expected calibration error in [0, 1] before and after the temperature, on source and, with labels, target."""
     found: dict[str, Any] = {"temperature": round(temperature, 6)}
     parts: list[tuple[str, torch.Tensor, Any]] = []
-    if evidence.source_probabilities is not None and evidence.source_labels is not None:
-        parts.append(("held_out_source", evidence.source_probabilities, evidence.source_labels.numpy()))
+    if evidence.held_out:
+        parts.append(("held_out_source", *evidence.held_out))
     if target_labels is not None:
         parts.append(("target", evidence.probabilities, target_labels))
     for name, probabilities, labels in parts:
