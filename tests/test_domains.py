@@ -5,8 +5,11 @@ import pytest
 import torch
 from conftest import write_images
 from PIL import Image
+from scipy.stats import ks_2samp
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.v2 import functional as F2
 
-from biwaa.domains.augment import Transform
+from biwaa.domains.augment import Transform, random_boxes, resample
 from biwaa.domains.domain import match_classes
 from biwaa.domains.pixels import keep_pixels
 from biwaa.domains.spec import open_domain
@@ -137,6 +140,33 @@ def test_ten_crops_are_four_corners_and_centre_each_also_flipped():
         assert torch.equal(views[number], crop)
         mirrored = pixels.flip(-1)[:, :, top : top + 4, left : left + 4]
         assert torch.equal(views[number + 5], mirrored)
+
+
+def test_a_box_comes_out_as_torchvision_resizes_it():
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 3, 30, 30), dtype=torch.uint8)
+    boxes, flip = random_boxes(40, 30, 0.08), torch.rand(40) < 0.5
+    for size in (7, 20, 31):  # smaller than most boxes, between, larger than all but the whole
+        found = resample(pixels, boxes, flip, size)
+        for image, top, left, height, width, mirrored, view in zip(pixels, *boxes, flip, found, strict=True):
+            box = (int(top), int(left), int(height), int(width))
+            exact = F2.resized_crop(image.double(), *box, [size, size], antialias=True).float()
+            assert torch.allclose(view, exact.flip(-1) if mirrored else exact, atol=1e-3)
+            whole_numbers = F2.resized_crop(image, *box, [size, size], antialias=True)  # rounded between the two ways
+            assert ((whole_numbers.flip(-1) if mirrored else whole_numbers) - view).abs().max() < 1.01
+
+
+@pytest.mark.parametrize(("side", "least"), [(32, 0.08), (20, 0.5), (60, 0.9)])
+def test_boxes_are_distributed_as_torchvision_draws_them(side, least):
+    torch.manual_seed(1)
+    ours = torch.stack(random_boxes(6000, side, least)).double()
+    image = torch.zeros(1, side, side)
+    drawn = [RandomResizedCrop.get_params(image, [least, 1.0], [3 / 4, 4 / 3]) for _ in range(6000)]
+    theirs = torch.tensor(drawn).double().T
+    for boxes in (ours, theirs):
+        boxes[:2] = (boxes[:2] + 0.5) / (side - boxes[2:] + 1)  # where it lies in what room it has
+    for mine, other in zip(ours, theirs, strict=True):
+        assert ks_2samp(mine.numpy(), other.numpy()).statistic < 0.035  # by chance alone in 0.1 % of such pairs
 
 
 def test_augmentation_and_normalisation():

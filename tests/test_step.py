@@ -159,3 +159,20 @@ def test_parts_switch_off():
     assert set(found["weighting"]) == {"classification", "domain", "domain_accuracy"}
     assert found["all"]["domain"] == found["weighting"]["domain"] != found["plain"]["domain"]
     assert found["plain"] == found["dann"]
+
+
+@pytest.mark.parametrize(("whose", "method"), [("shared", "biwaa"), ("target", "biwaa"), ("target", "source_only")])
+def test_batch_norm_averages_are_of_both_domains_or_of_the_target(whose, method):
+    torch.manual_seed(0)
+    recipe = Recipe(method=method, bottleneck=4, discriminator=8, batch_size=8, batch_norm=whose)
+    network = Network(nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 6)), 6, 4, 3)
+    made = METHODS[method](recipe, 3, 20, None)
+    source, target = torch.randn(8, 5) + 10, torch.randn(8, 5) - 10
+    labels = torch.arange(8) % 3
+    training_step(network, made, build_optimizer(network, made, recipe), (source, labels), (target, torch.arange(8)), 0)
+    mean = torch.zeros(5)
+    seen = [source] * (whose == "shared" or method == "source_only") + [target] * (method != "source_only")
+    for batch in seen:
+        mean = 0.9 * mean + 0.1 * batch.mean(dim=0)
+    assert torch.allclose(network.backbone[0].running_mean, mean, atol=1e-5)
+    assert network.backbone[0].momentum == 0.1

@@ -34,6 +34,9 @@ class Recipe:
     statistics: Literal["domain", "source", "coral"] = "domain"
     """Frozen features are standardised by each domain's own mean and deviation (coral: and the source's re-coloured to
     the target's covariance), or all by the source's."""
+    batch_norm: Literal["shared", "target"] = "shared"
+    """Whose batches make BatchNorm's running averages, by which predictions are normalised: both domains' or the
+    target's."""
     bottleneck: int = 256
     """Width D of the features that classifier and discriminator share."""
     discriminator: int = 1024
@@ -50,6 +53,8 @@ class Recipe:
     """Pixels a side that images are stored at before cropping; unset: image size x 8/7 (256 for 224)."""
     augment: Literal["crop_flip", "crop", "none"] = "crop_flip"
     """Random resized crop and horizontal flip, the crop alone, or the centre crop as it is."""
+    crop_area: float = 0.08
+    """Least share of the image that a random crop covers."""
     crops: Literal[1, 10] = 10
     """Views a prediction averages: the centre, or four corners and centre, each also flipped."""
     batch_size: int = 36
@@ -171,6 +176,8 @@ class Recipe:
         for name in shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise BiwaaError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
+        if not 0 < self.crop_area <= 1:
+            raise BiwaaError(f"crop_area must lie above 0 and not above 1, not {self.crop_area}.")
         if self.image_size and self.resize and self.resize < self.image_size:
             raise BiwaaError(f"resize ({self.resize}) must not be smaller than image_size ({self.image_size}).")
 
@@ -195,21 +202,33 @@ _ROBUST: dict[str, Any] = {
     "checkpoint_every": 1000,
 }
 
-_DIGITS: dict[str, Any] = {
-    "backbone": "lenet",
+_SMALL: dict[str, Any] = {
+    "backbone": "cnn",
     "weights": "none",
-    "augment": "none",
     "crops": 1,
-    "image_size": 28,
-    "resize": 28,
     "learning_rate": 0.01,
     "head_factor": 1.0,
-    "rounds": 2,
-    "steps": 1000,
 }
+"""A small network from random weights: all of it learns at one rate."""
 
-_DEMO: dict[str, Any] = _DIGITS | {
-    "backbone": "cnn",
+_DIGITS: dict[str, Any] = (
+    _ROBUST
+    | _SMALL
+    | {
+        "image_size": 28,
+        "resize": 32,
+        "augment": "crop",
+        "crop_area": 0.5,
+        "batch_norm": "target",
+        "input_dropout": 0.0,
+        "rounds": 3,
+        "steps": 1000,
+        "scouts": 2,
+    }
+)
+
+_DEMO: dict[str, Any] = _SMALL | {
+    "augment": "none",
     "image_size": 24,
     "resize": 24,
     "bottleneck": 128,

@@ -1,17 +1,35 @@
 """From stored 8-bit pixels to what the backbone sees: crops, flips, normalisation.
 
 - `Transform` travels in the model's metadata: a model knows how its images are to be prepared
+- a random view of every image of a batch is two matrix products (`resample`), on any device
 - ten crops are ten views of one stored image
 - random draws come from torch's global generator, which the training step seeds
 """
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F2
+
+How = Literal["crop_flip", "crop", "none"]
+
+RATIO = (3 / 4, 4 / 3)
+"""Width over height of a random crop."""
+TRIES = 10
+"""Boxes drawn for an image until one fits; then the whole image is taken."""
+
+
+class Boxes(NamedTuple):
+    """Where each of B views lies in its image, in whole pixels: (B,) int64 each."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
 
 
 @dataclass(frozen=True)
@@ -28,7 +46,7 @@ class Transform:
     """Views whose predictions are averaged."""
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 (..., 3, H, W) -> float32, channels standardised by the backbone's mean and deviation."""
+        """(..., 3, H, W) of 0 to 255 -> float32, channels standardised by the backbone's mean and deviation."""
         mean = torch.tensor(self.mean, device=pixels.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(3, 1, 1)
         return (pixels.float() / 255 - mean) / std
@@ -36,25 +54,86 @@ class Transform:
     def views(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, resize, resize) -> uint8 (V, B, 3, image_size, image_size), V = `crops`."""
         if self.crops == 1:
-            return self._centre(pixels)[None]
+            return self.centre(pixels)[None]
         return torch.stack(F2.ten_crop(pixels, [self.image_size]))
 
-    def _centre(self, pixels: Tensor) -> Tensor:
-        centre: Tensor = F2.center_crop(pixels, [self.image_size])
-        return centre
+    def centre(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, resize, resize) -> the first of `views`, or the only one."""
+        crop: Tensor = F2.center_crop(pixels, [self.image_size])
+        return crop
 
-    def augmented(self, pixels: Tensor, how: Literal["crop_flip", "crop", "none"]) -> Tensor:
-        """One random view of each image: uint8 (B, 3, resize, resize) -> (B, 3, image_size, image_size)."""
+    def augmented(self, pixels: Tensor, how: How, crop_area: float = 0.08) -> Tensor:
+        """One random view of each image: uint8 (B, 3, resize, resize) -> (B, 3, image_size, image_size), 0 to 255."""
         if how == "none":
-            return self._centre(pixels)
-        steps: list[torch.nn.Module] = [v2.RandomResizedCrop(self.image_size, antialias=True)]
-        if how == "crop_flip":
-            steps.append(v2.RandomHorizontalFlip())
-        random_view = v2.Compose(steps)
-        return torch.stack([random_view(image) for image in pixels])
+            return self.centre(pixels)
+        count = len(pixels)
+        boxes = random_boxes(count, self.resize, crop_area)
+        flip = torch.rand(count) < 0.5 if how == "crop_flip" else torch.zeros(count, dtype=torch.bool)
+        return resample(pixels, boxes, flip, self.image_size)
 
-    def distorted(self, pixels: Tensor, how: Literal["crop_flip", "crop", "none"]) -> Tensor:
+    def distorted(self, pixels: Tensor, how: How, crop_area: float = 0.08) -> Tensor:
         """`augmented`, then RandAugment and a grey square over part of the image (FixMatch, section 2.3)."""
         square = v2.RandomErasing(p=1.0, scale=(0.02, 0.25), ratio=(1.0, 1.0), value=127)
         strong = v2.Compose([v2.RandAugment(num_ops=2, magnitude=10), square])
-        return torch.stack([strong(image) for image in self.augmented(pixels, how)])
+        views = self.augmented(pixels, how, crop_area).round().to(torch.uint8)
+        return torch.stack([strong(image) for image in views])
+
+
+def random_boxes(count: int, side: int, least: float) -> Boxes:
+    """Crops of random area and shape, distributed as torchvision's RandomResizedCrop draws them.
+
+    Args:
+        count: B.
+        side: of the images, in pixels; they are square.
+        least: share of an image that a crop covers at least (0.08 in Szegedy et al., CVPR 2015, section 6).
+    """
+    area = side**2 * torch.empty(count, TRIES).uniform_(least, 1.0)
+    ratio = torch.empty(count, TRIES).uniform_(math.log(RATIO[0]), math.log(RATIO[1])).exp()
+    wide, high = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (wide <= side) & (high <= side) & (wide > 0) & (high > 0)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    wide = torch.where(found, wide.gather(1, first)[:, 0], side)
+    high = torch.where(found, high.gather(1, first)[:, 0], side)
+    top = (torch.rand(count) * (side - high + 1)).long()
+    left = (torch.rand(count) * (side - wide + 1)).long()
+    return Boxes(top, left, high, wide)
+
+
+def resample(pixels: Tensor, boxes: Boxes, flip: Tensor, size: int) -> Tensor:
+    """Every image's box, resized and flipped: rows times pixels times columns.
+
+    Args:
+        pixels: (B, C, H, W) uint8.
+        boxes: of the views.
+        flip: (B,) bool; mirror left and right.
+        size: S, pixels a side.
+
+    Returns:
+        (B, C, S, S) float32 of 0 to 255, bilinear with antialiasing as torchvision resizes the cut box,
+        before its rounding to whole numbers.
+    """
+    count, channels, height, width = pixels.shape
+    rows = bilinear(boxes.top, boxes.height, height, size).to(pixels.device, non_blocking=True)
+    columns = bilinear(boxes.left, boxes.width, width, size)
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns).to(pixels.device, non_blocking=True)
+    across = torch.bmm(pixels.float().flatten(1, 2), columns.transpose(1, 2))  # (B, C H, S)
+    upright = across.view(count, channels, height, size).transpose(1, 2).reshape(count, height, channels * size)
+    return torch.bmm(rows, upright).view(count, size, channels, size).transpose(1, 2)
+
+
+def bilinear(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """How much of each of `pixels` in a line goes into each of `size` output pixels: (B, size, pixels).
+
+    Args:
+        start: (B,) the first pixel of the box.
+        length: (B,) of the box, in pixels.
+        pixels: in the whole line.
+        size: of the output; where it is smaller than the box, the triangle widens (antialiasing).
+    """
+    scale = length[:, None, None] / size
+    centre = (torch.arange(size)[:, None] + 0.5) * scale  # (B, size, 1) within the box
+    place = torch.arange(pixels) + 0.5 - start[:, None, None]  # (B, 1, pixels)
+    weight = (1 - (place - centre).abs() / scale.clamp(min=1)).clamp(min=0)
+    weight = weight * ((place > 0) & (place < length[:, None, None]))
+    return weight / weight.sum(dim=2, keepdim=True)

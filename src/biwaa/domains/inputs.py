@@ -5,14 +5,14 @@
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biwaa.domains.augment import Transform
+from biwaa.domains.augment import How, Transform
 
 
 class Inputs(Protocol):
@@ -33,6 +33,9 @@ class Inputs(Protocol):
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         """Prediction's inputs of `rows`, (V, B, ..) on the device."""
 
+    def view(self, rows: NDArray[np.int64]) -> Tensor:
+        """One view alone, the centre: (1, B, ..)."""
+
 
 @dataclass(frozen=True)
 class PixelInputs:
@@ -43,7 +46,8 @@ class PixelInputs:
     rows: NDArray[np.int64]
     """(N,) the store's rows that belong to the domain."""
     transform: Transform
-    augment: Literal["crop_flip", "crop", "none"]
+    augment: How
+    crop_area: float
     device: torch.device
 
     def __len__(self) -> int:
@@ -59,11 +63,11 @@ class PixelInputs:
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """One random view of each image, normalised, channels last."""
-        return self._ready(self.transform.augmented(self._stored(rows), self.augment))
+        return self._ready(self.transform.augmented(self._stored(rows), self.augment, self.crop_area))
 
     def strong(self, rows: NDArray[np.int64]) -> Tensor:
         """One random view of each image, distorted beyond `augment`."""
-        return self._ready(self.transform.distorted(self._stored(rows), self.augment))
+        return self._ready(self.transform.distorted(self._stored(rows), self.augment, self.crop_area))
 
     def _ready(self, pixels: Tensor) -> Tensor:
         pixels = pixels.to(self.device, non_blocking=True)
@@ -72,6 +76,10 @@ class PixelInputs:
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         """The views that predictions average, normalised."""
         return self.transform.normalise(self.transform.views(self._stored(rows).to(self.device)))
+
+    def view(self, rows: NDArray[np.int64]) -> Tensor:
+        """The centre alone, normalised."""
+        return self.transform.normalise(self.transform.centre(self._stored(rows).to(self.device)))[None]
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class FeatureInputs:
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         """(1, B, F)."""
         return self.batch(rows)[None]
+
+    view = views
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def prepare(
         if recipe.freeze_backbone:
             inputs.append(FeatureInputs(torch.from_numpy(found.rows[rows]).to(fabric.device)))
         else:
-            inputs.append(PixelInputs(found.rows, rows, transform, recipe.augment, fabric.device))
+            inputs.append(PixelInputs(found.rows, rows, transform, recipe.augment, recipe.crop_area, fabric.device))
     # Skipping may have emptied a class of the source; of the target no label decides anything here.
     source, target = domains[:2]
     held_out = domains[2] if held_out else None

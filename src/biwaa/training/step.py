@@ -1,13 +1,16 @@
 """One training step: one forward of each domain, one backward through the backbone.
 
-- source and target go through the network apart, source first: BatchNorm normalises each by its own batch
+- source and target go through the network apart, source first: BatchNorm normalises each by its own batch;
+  its running averages, which predictions use, are of both or of the target alone
 - the feature weights need the head's gradient alone, so nothing is backpropagated twice
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from biwaa.functional import inverse_decay
 from biwaa.methods.method import Batch, Loss, Method
@@ -69,7 +72,8 @@ def training_step(
     """
     forward = forward or network
     set_learning_rate(optimizer, method.recipe, step)
-    from_source = forward(source[0])
+    with running_averages_kept(network, method.sees_target and method.recipe.batch_norm == "target"):
+        from_source = forward(source[0])
     # A method that does not see the target gets an empty one.
     from_target = forward(target[0]) if method.sees_target else Output(from_source[0][:0], from_source[1][:0])
     batch = Batch(from_source, source[1], from_target, target[1], None if strong is None else forward(strong))
@@ -78,3 +82,17 @@ def training_step(
     backward(torch.stack([loss.weight * loss.value for loss in losses.values()]).sum())
     optimizer.step()
     return losses
+
+
+@contextmanager
+def running_averages_kept(network: Network, keep: bool) -> Iterator[None]:
+    """While it lasts, and where `keep`, batches are normalised by themselves as ever and leave no trace behind."""
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)] if keep else []
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
