@@ -83,7 +83,7 @@ class Signs:
     held_out_source: int | None = None
     """How many held-out source images there are."""
     pseudo_labels: NDArray[np.int64] | None = None
-    """(K,) target images of each pseudo-label that the method trained with, or would trust."""
+    """(K,) target images of each pseudo-label that earlier rounds taught; None in a round that nothing taught."""
     far_share: float | None = None
     """As of the function of this name."""
     estimates: Mapping[str, float] | None = None

@@ -46,6 +46,8 @@ class Trained:
     """What it can be judged by without target labels."""
     neighbours: Tensor | None
     """(N, M) each target image's nearest neighbours in the backbone's features, where a teacher asks for them."""
+    pseudo_labels: Tensor | None
+    """(K,) target images of each class by what earlier rounds taught this one; None where nothing was taught."""
     fresh: bool
     """Trained in this sitting, not found finished."""
     held_out: Tensor | None
@@ -126,6 +128,8 @@ def _leg(
     target = predict(network, data.target, size, fabric, what, pooled=find_neighbours)
     evidence = gather(network, data, target, size, fabric, what)
     extra: dict[str, Tensor] = {}
+    if previous is not None:
+        extra["pseudo_labels"] = previous.argmax(dim=1).bincount(minlength=data.classes)
     if find_neighbours:
         extra["neighbours"] = neighbours_of_a_class(target.pooled, recipe.neighbours, data.classes)
     if held_out:
@@ -137,14 +141,17 @@ def _leg(
     folder.unfinished.unlink(missing_ok=True)
     folder.candidate.unlink(missing_ok=True)
     return Trained(
-        name, state, target.probabilities, None, evidence, extra.get("neighbours"), True, extra.get("held_out"), seconds
-    )
+        name, state, target.probabilities, None, evidence, extra.get("neighbours"), extra.get("pseudo_labels"), True,
+        extra.get("held_out"), seconds,
+    )  # fmt: skip
 
 
 def load_leg(folder: RunFolder, name: str) -> Trained:
     """A finished leg as its file has it; the average over rounds is not in it."""
     state, facts = load_tensors(folder.leg(name))
-    kept, neighbours = state.pop("held_out", None), state.pop("neighbours", None)
+    kept, neighbours, taught = (state.pop(key, None) for key in ("held_out", "neighbours", "pseudo_labels"))
     given: dict[str, Any] = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
     evidence = Evidence(**given)
-    return Trained(name, state, evidence.probabilities, None, evidence, neighbours, False, kept, facts["seconds"])
+    return Trained(
+        name, state, evidence.probabilities, None, evidence, neighbours, taught, False, kept, facts["seconds"]
+    )

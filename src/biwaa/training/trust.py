@@ -84,8 +84,9 @@ def signs(
         "predicted_shares": shares,
         "source_shares": label_shift.label_shares(labels, len(classes)),
         "estimates": {name: found[name] for name in INDEPENDENT if name in found},
-        "pseudo_labels": np.bincount(mine.probabilities.argmax(dim=1).numpy(), minlength=len(classes)),
     }
+    if (taught := by_name[chosen].pseudo_labels) is not None:
+        facts["pseudo_labels"] = taught.numpy()
     if baseline:
         facts |= {"baseline": BASELINE, "baseline_shares": label_shift.predicted_shares(baseline.probabilities)}
     if len(rounds) > 1:
