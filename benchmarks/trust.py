@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 
 from biwaa.bench.grid import Bench, load_bench
@@ -21,9 +22,18 @@ from biwaa.domains.spec import open_domain
 from biwaa.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
-    importance_weights,
     with_temperature,
 )
+from biwaa.evaluation.importance import density_ratio
+from biwaa.evaluation.label_shift import (
+    bbse,
+    em_prior,
+    joint_confusion,
+    label_shares,
+    predicted_shares,
+    prior_corrected,
+)
+from biwaa.evaluation.metrics import accuracies
 from biwaa.evaluation.validators import VALIDATORS, Evidence, scores
 from biwaa.files import write_text
 from biwaa.tensors import load_tensors
@@ -97,7 +107,11 @@ def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list
                     others = list(found.values())[:-1]
                     guess = estimates(last, others, temperature_of(last), base[0]["round 0"])
                     guesses.append(
-                        where | {"method": name, "accuracy": accuracy(last)} | guess | calibration(last, labels)
+                        where
+                        | {"method": name, "accuracy": accuracy(last)}
+                        | guess
+                        | calibration(last, labels)
+                        | corrections(last, labels)
                     )
                     if name == SOURCE_ONLY:
                         continue
@@ -116,13 +130,38 @@ def calibration(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, f
     assert evidence.source_probabilities is not None
     assert evidence.source_features is not None
     assert evidence.features is not None
-    weights = importance_weights(evidence.source_features, evidence.features)
+    assert evidence.trained_features is not None
+    trained, target, held_out = evidence.trained_features, evidence.features, evidence.source_features
+    weights = torch.from_numpy(density_ratio(trained.numpy(), target.numpy(), held_out.numpy()))
     aware = fit_temperature(evidence.source_probabilities, evidence.source_labels.numpy(), weights)
     found = {}
     for name, temperature in (("as_it_is", 1.0), ("temperature", temperature_of(evidence)), ("shift_aware", aware)):
         tempered = with_temperature(evidence.probabilities, temperature)
         found[f"ece_{name}"] = expected_calibration_error(tempered, labels)
     return found
+
+
+def corrections(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, float]:
+    """By how many points accuracy changes when the output is corrected for an estimated label distribution or the true.
+
+    Training saw the source evenly over classes, so that is the prior that the output stands on.
+    """
+    assert evidence.held_out is not None
+    temperature, classes = temperature_of(evidence), evidence.probabilities.shape[1]
+    target = with_temperature(evidence.probabilities, temperature)
+    source = with_temperature(evidence.held_out[0], temperature)
+    even = np.full(classes, 1 / classes)
+    confusion = joint_confusion(source, evidence.held_out[1], soft=True)
+    priors = {
+        "bbse": bbse(confusion, predicted_shares(target, soft=True)),
+        "em": em_prior(target, even),
+        "true": label_shares(labels, classes),
+    }
+    before = accuracies(target, labels)["over_images"]
+    return {
+        f"corrected_by_{name}": 100 * (accuracies(prior_corrected(target, even, prior), labels)["over_images"] - before)
+        for name, prior in priors.items()
+    }
 
 
 def means(pools: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -157,6 +196,9 @@ def main() -> None:
         for key in dict.fromkeys(key for guess in mine for key in guess):
             if key.startswith("ece"):
                 print(f"  {key:36} {100 * np.mean([guess[key] for guess in mine]):5.2f}")
+            elif key.startswith("corrected"):
+                values = [guess[key] for guess in mine]
+                print(f"  {key:36} {np.mean(values):+5.2f}, from {min(values):+5.2f} to {max(values):+5.2f}")
             elif key not in ("benchmark", "task", "seed", "method", "accuracy"):
                 apart = [abs(100 * guess[key] - guess["accuracy"]) for guess in mine]
                 print(f"  {key:36} {np.mean(apart):5.2f}")

@@ -67,7 +67,8 @@ def train(arguments: Sequence[str]) -> None:
         source, target, given.settings, given.out,
         resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable, held_out=held_out,
     )  # fmt: skip
-    print(summarise(run.result))
+    if run.folder.writes:
+        print(summarise(run.result))
 
 
 @dataclass(frozen=True)

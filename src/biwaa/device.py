@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 
+from biwaa import progress
 from biwaa.errors import BiwaaError
 
 
@@ -22,17 +24,30 @@ def hardware(device: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def open_fabric(device: str, precision: Any = "32-true") -> Fabric:
-    """One device in one precision.
+def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes: int = 1) -> Fabric:
+    """Devices in one precision; of several, each is a process, started here or by torchrun, SLURM or MPI.
 
     Args:
         device: auto, cpu, cuda or mps.
         precision: 32-true, bf16-mixed or 16-mixed.
+        devices: on each machine.
+        nodes: machines.
 
     Raises:
-        BiwaaError: this machine has no such device.
+        BiwaaError: this machine has no such devices.
     """
+    if devices * nodes == 1:
+        return _fabric(device, precision, 1, 1, "auto")
+    # Buffers are settled by `ranks` when a leg ends: a broadcast between two forwards would change what backward needs.
+    fabric = _fabric(device, precision, devices, nodes, DDPStrategy(broadcast_buffers=False))
+    fabric.launch()
+    if not fabric.is_global_zero:
+        progress.mute()
+    return fabric
+
+
+def _fabric(device: str, precision: Any, devices: int, nodes: int, strategy: str | DDPStrategy) -> Fabric:
     try:
-        return Fabric(accelerator=device, devices=1, precision=precision)
+        return Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
     except (RuntimeError, ValueError) as error:
         raise BiwaaError(f"cannot run on {device} here: {str(error).splitlines()[0]} Try --device auto.") from None

@@ -24,15 +24,28 @@ class Advance(Protocol):
         """Show it."""
 
 
+_muted = False
+
+
+def mute() -> None:
+    """Show nothing more in this process: of several that train together, one speaks."""
+    global _muted
+    _muted = True
+
+
 def say(text: str) -> None:
     """One line about what happens, beside any progress display."""
+    if _muted:
+        return
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 @contextmanager
 def track(what: str, total: int, unit: str = "steps", start: int = 0) -> Iterator[Advance]:
     """Show the progress of `total` units of work, the first `start` of which were done earlier."""
-    if sys.stderr.isatty():
+    if _muted:
+        yield lambda done, figures=None: None
+    elif sys.stderr.isatty():
         with _live(what, total, unit, start) as advance:
             yield advance
     else:

@@ -139,6 +139,10 @@ class Recipe:
     """Round r draws from seed + 100 r."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train."""
+    devices: int = 1
+    """Devices on each machine, each a process with its part of every batch."""
+    num_nodes: int = 1
+    """Machines, each started with the same command by torchrun or SLURM."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Arithmetic of the forward and backward passes."""
     log_every: int = 50
@@ -150,7 +154,7 @@ class Recipe:
         """Refuse values that cannot train."""
         positive = (
             "bottleneck", "discriminator", "batch_size", "rounds", "scouts", "neighbours", "steps", "log_every",
-            "checkpoint_every",
+            "checkpoint_every", "devices", "num_nodes",
         )  # fmt: skip
         for name in positive:
             if getattr(self, name) < 1:
@@ -163,6 +167,12 @@ class Recipe:
                 raise BiwaaError(f"{name} must not be below 0, it is {getattr(self, name)}.")
         if self.batch_size < 2:
             raise BiwaaError("batch_size must be at least 2: one image has no batch statistics.")
+        ranks = self.devices * self.num_nodes
+        if self.batch_size % ranks:
+            near = max(self.batch_size - self.batch_size % ranks, ranks)
+            raise BiwaaError(
+                f"a batch of {self.batch_size} cannot be divided over {ranks} processes: set --batch-size {near}."
+            )
         if not 0 <= self.seed < 2**31:
             raise BiwaaError(f"seed must lie between 0 and 2^31, not {self.seed}.")
         for name in ("input_dropout", "source_held_out"):

@@ -28,16 +28,6 @@ TEMPERATURES = (0.1, 10.0)
 LEAST = torch.finfo(torch.float32).tiny
 """A softmax in float32 can round a probability to 0; below this it could not have told it from 0 either."""
 
-LARGEST_RATIO = 10.0
-"""Density ratios are clipped to [1 / this, this]: a few images must not speak for all others."""
-
-INVERSE_PENALTY = 1e-3
-"""Scikit-learn's C of the regression behind the ratios, on standardised features. With its default of 1, a few hundred
-images are told apart by chance and ratios end at the bounds."""
-
-MOST_ROWS = 10_000
-"""Target images that the regression sees, evenly spaced rows; more make it slow and hardly better."""
-
 
 def expected_calibration_error(probabilities: Tensor, labels: NDArray[np.int64], bins: int = 15) -> float:
     """Mean gap between confidence and accuracy over bins of equal width ((m - 1) / bins, m / bins], weighted by size.
@@ -68,7 +58,7 @@ def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64], weights: T
     Args:
         probabilities: (S, K) of held-out source images; with those trained on, the temperature comes out too low.
         labels: (S,) true classes.
-        weights: (S,) none negative, for instance `importance_weights`; None weighs all alike.
+        weights: (S,) none negative, for instance `importance.density_ratio`; None weighs all alike.
 
     Returns:
         Within TEMPERATURES; 1 where there is nothing to fit (no images, no weight, or no temperature is better).
@@ -102,36 +92,6 @@ def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
         (N, K) in the dtype of `probabilities`, on the CPU.
     """
     return (_logs(probabilities) / temperature).softmax(dim=1).to(probabilities.dtype)
-
-
-def importance_weights(source_features: Tensor, target_features: Tensor) -> Tensor:
-    """Density ratio target / source at each source image, from a logistic regression that tells the domains apart.
-
-    Park et al., "Calibrated Prediction with Covariate Shift via Unsupervised Domain Adaptation", AISTATS 2020.
-    Domains that do not overlap have every ratio at a bound, so their weights are even: nothing can be corrected.
-
-    Args:
-        source_features: (S, D).
-        target_features: (M, D).
-
-    Returns:
-        (S,) float64 on the CPU with mean 1; the largest is at most LARGEST_RATIO^2 times the smallest.
-    """
-    from sklearn.linear_model import LogisticRegression  # takes long to import
-
-    source, target = source_features.detach().cpu().double(), target_features.detach().cpu().double()
-    target = target[:: math.ceil(len(target) / MOST_ROWS)]
-    both = torch.cat([source, target])
-    deviation, mean = torch.std_mean(both, dim=0, correction=0)
-    both = (both - mean) / torch.where(deviation > 0, deviation, 1.0)
-    is_target = np.repeat([0, 1], [len(source), len(target)])
-    # Balanced: the odds are then the ratio of the densities, whatever the numbers of images.
-    regression = LogisticRegression(C=INVERSE_PENALTY, class_weight="balanced", max_iter=1000)
-    regression.fit(both.numpy(), is_target)
-    bound = math.log(LARGEST_RATIO)
-    log_ratio = torch.from_numpy(regression.decision_function(both[: len(source)].numpy()))
-    ratio = log_ratio.clamp(-bound, bound).exp()
-    return ratio / ratio.mean()
 
 
 def average_confidence(probabilities: Tensor) -> float:

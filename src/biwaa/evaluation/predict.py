@@ -12,6 +12,7 @@ from biwaa.domains.inputs import Inputs
 from biwaa.errors import BiwaaError
 from biwaa.models.network import Network
 from biwaa.progress import track
+from biwaa.ranks import collected, dealt
 
 
 class Predicted(NamedTuple):
@@ -48,12 +49,14 @@ def predict(
     rows = np.arange(len(inputs)) if rows is None else rows
     parts: list[Predicted] = []
     with track(what, len(rows), "images") as advance:
-        for start in range(0, len(rows), batch_size):
-            chosen = rows[start : start + batch_size]
+        mine = dealt(rows, fabric)
+        for start in range(0, len(mine), batch_size):
+            chosen = mine[start : start + batch_size]
             with fabric.autocast():
                 parts.append(average_views(network, inputs.views(chosen), pooled))
-            advance(start + len(chosen))
-    found = Predicted(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+            advance(min((start + len(chosen)) * fabric.world_size, len(rows)))
+    every = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    found = Predicted(*(collected(part, len(rows), fabric) for part in every))
     if not found.probabilities.isfinite().all():
         raise BiwaaError("the network predicts values that are not finite: try a lower --learning-rate.")
     return found

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
+from biwaa.tensors import save_tensors
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
+FREE = ("device", "devices", "num_nodes", "log_every", "checkpoint_every")
+"""Settings that a resumed run may have otherwise."""
 CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
 
 
@@ -28,6 +33,8 @@ class RunFolder:
     """A folder that one run owns."""
 
     path: Path
+    writes: bool = True
+    """Of several processes that train together one writes; to the others all that changes the folder does nothing."""
 
     @property
     def model(self) -> Path:
@@ -53,6 +60,21 @@ class RunFolder:
         """The run that --overwrite replaces, until the new one has a model."""
         return self.path / "replaced"
 
+    def keep(self, path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> None:
+        """Write a checkpoint whole or not at all."""
+        if self.writes:
+            save_tensors(path, tensors, **facts)
+
+    def drop(self, *paths: Path) -> None:
+        """Remove files, if they are there."""
+        for path in paths if self.writes else ():
+            path.unlink(missing_ok=True)
+
+    def prove(self) -> None:
+        """The candidate is a good state: it takes the place of the last."""
+        if self.writes:
+            self.candidate.replace(self.unfinished)
+
     def forget_replaced(self) -> None:
         """The new run has a model: the replaced one may go."""
         shutil.rmtree(self.replaced, ignore_errors=True)
@@ -63,13 +85,15 @@ class RunFolder:
 
     def log(self, **entry: Any) -> None:
         """Add a line to log.jsonl."""
+        if not self.writes:
+            return
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def rewind_log(self, leg: str, step: int) -> None:
         """Drop what was logged of `leg` after `step`, since it will be trained again."""
         path = self.path / "log.jsonl"
-        if not path.exists():
+        if not self.writes or not path.exists():
             return
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -111,10 +135,10 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
         raise BiwaaError(f"{path} is not empty and holds no run: name another folder.")
 
 
-def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool) -> RunFolder:
+def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, writes: bool = True) -> RunFolder:
     """Make `path`, which `look` found fit, the folder of this run; without `resume` an earlier run goes."""
-    folder = RunFolder(path)
-    if resume and _holds_run(path):
+    folder = RunFolder(path, writes)
+    if not writes or (resume and _holds_run(path)):
         return folder
     path.mkdir(parents=True, exist_ok=True)
     _set_aside(folder)
@@ -151,7 +175,7 @@ def _set_aside(folder: RunFolder) -> None:
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     earlier = load_recipe(str(path / "recipe.yaml"))
     changed = [name for name in dataclasses.asdict(recipe) if getattr(recipe, name) != getattr(earlier, name)]
-    changed = [name for name in changed if name not in ("device", "log_every", "checkpoint_every")]
+    changed = [name for name in changed if name not in FREE]
     if changed:
         name = changed[0]
         was, now = getattr(earlier, name), getattr(recipe, name)

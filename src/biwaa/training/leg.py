@@ -9,6 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ from biwaa.domains.inputs import Data
 from biwaa.domains.sampling import Indices, balanced_batches, uniform_batches
 from biwaa.errors import BiwaaError
 from biwaa.methods.method import Loss, Method
-from biwaa.models.network import Network
+from biwaa.models.network import Network, Output
 from biwaa.progress import track
+from biwaa.ranks import draw_apart, draw_together, settle_buffers, share, whole
 from biwaa.recipe import Recipe
-from biwaa.tensors import load_tensors, save_tensors
+from biwaa.tensors import load_tensors
 from biwaa.training.folder import RunFolder
 from biwaa.training.step import build_optimizer, training_step
 
@@ -55,11 +57,17 @@ def train_leg(
     """
     network.to(fabric.device).to(memory_format=torch.channels_last)
     method.to(fabric.device)
+    if fabric.world_size > 1 and fabric.device.type == "cuda":
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place: names and parameters stay
     optimizer = build_optimizer(network, method, recipe)
     start, before = _take_up(name, network, method, optimizer, folder)
     begin = time.perf_counter()
     folder.rewind_log(name, start)
     wrapped, stepper = fabric.setup(network, optimizer)
+
+    def forward(inputs: Tensor) -> Output:
+        return Output(*(whole(part, fabric) for part in wrapped(inputs)))
+
     batches = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
     watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
@@ -68,26 +76,30 @@ def train_leg(
     method.train()
     with track(name, recipe.steps, "steps", start) as advance:
         for step, (source_rows, target_rows) in enumerate(batches, start):
-            torch.manual_seed(seed * STRIDE + step)
+            draw_apart(seed * STRIDE + step, fabric)
             on_device = torch.from_numpy(np.stack([source_rows, target_rows])).to(fabric.device)
+            mine, others = share(source_rows, fabric), share(target_rows, fabric)
             losses = training_step(
                 network, method, stepper,
-                (data.source.batch(source_rows), labels[on_device[0]]),
-                (data.target.batch(target_rows) if method.sees_target else labels[:0], on_device[1]),
-                step, fabric.backward, wrapped, data.target.strong(target_rows) if method.strong_view else None,
+                (data.source.batch(mine), labels[on_device[0]]),
+                (data.target.batch(others) if method.sees_target else labels[:0], on_device[1]),
+                step, fabric.backward, forward, data.target.strong(others) if method.strong_view else None,
+                partial(draw_together, seed * STRIDE + step, fabric),
             )  # fmt: skip
             figures = watch(step, losses)
             advance(step + 1, figures)
             if unproven:
                 watch.read(step)  # raises where the step from that state was not finite
-                folder.candidate.replace(folder.unfinished)
+                folder.prove()
                 unproven = False
             if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
                 watch.read(step)
                 seconds = before + time.perf_counter() - begin
                 facts = {"leg": name, "step": step + 1, "seconds": round(seconds, 2)}
-                save_tensors(folder.candidate, _state(network, method, optimizer), **facts)
+                settle_buffers(network, fabric)
+                folder.keep(folder.candidate, _state(network, method, optimizer), **facts)
                 unproven = True
+    settle_buffers(network, fabric)
     return before + time.perf_counter() - begin
 
 
@@ -122,7 +134,7 @@ def _take_up(
     name: str, network: Network, method: Method, optimizer: torch.optim.Optimizer, folder: RunFolder
 ) -> tuple[int, float]:
     """Load the unfinished state of this leg, if there is one; the step to go on with, and seconds spent so far."""
-    folder.candidate.unlink(missing_ok=True)
+    folder.drop(folder.candidate)
     if not folder.unfinished.exists():
         return 0, 0.0
     state, facts = load_tensors(folder.unfinished)

@@ -24,7 +24,7 @@ from biwaa.methods import method_named
 from biwaa.models.network import Network
 from biwaa.progress import say
 from biwaa.recipe import Recipe
-from biwaa.tensors import load_tensors, save_tensors
+from biwaa.tensors import load_tensors
 from biwaa.training.folder import RunFolder
 from biwaa.training.leg import train_leg
 
@@ -137,9 +137,9 @@ def _leg(
     seconds = round(trained + time.perf_counter() - begin, 2)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
-    save_tensors(done, state | known | extra, leg=name, seconds=seconds)
-    folder.unfinished.unlink(missing_ok=True)
-    folder.candidate.unlink(missing_ok=True)
+    folder.keep(done, state | known | extra, leg=name, seconds=seconds)
+    folder.drop(folder.unfinished, folder.candidate)
+    fabric.barrier()  # no process may look for what another has not yet written, or removed
     return Trained(
         name, state, target.probabilities, None, evidence, extra.get("neighbours"), extra.get("pseudo_labels"), True,
         extra.get("held_out"), seconds,

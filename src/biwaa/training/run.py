@@ -81,9 +81,10 @@ def adapt(
     if held_out:
         task |= {"held_out": held_out.spec, "held_out_images": held_out.images.fingerprint()}
     look(out, recipe, task, resume, overwrite)
-    fabric = open_fabric(recipe.device, recipe.precision)
+    fabric = open_fabric(recipe.device, recipe.precision, recipe.devices, recipe.num_nodes)
     prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
-    folder = claim(out, recipe, task, resume)
+    folder = claim(out, recipe, task, resume, fabric.is_global_zero)
+    fabric.barrier()
     begin = time.perf_counter()
     legs: list[Trained] = []
     result: dict[str, Any] = {}
@@ -93,7 +94,7 @@ def adapt(
             legs[-1] = dataclasses.replace(legs[-1], state={})  # the newest leg's parameters are all that is needed
         legs.append(leg)
         # A finished round found again must not put its model in the place of a later one's.
-        if leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
+        if folder.writes and leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
             result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin, fabric.device.type)
             folder.forget_replaced()
     say(f"the model is in {folder.path}")

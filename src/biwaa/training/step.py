@@ -53,6 +53,7 @@ def training_step(
     backward: Callable[[Tensor], object] = torch.Tensor.backward,
     forward: Callable[[Tensor], Output] | None = None,
     strong: Tensor | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, Loss]:
     """Renew network, method and optimiser by one step.
 
@@ -66,6 +67,7 @@ def training_step(
         backward: how to backpropagate (Fabric's scales mixed precision).
         forward: how to call the network (Fabric's wrapper); None calls it as it is.
         strong: strongly augmented target inputs (B, ..), where the method asks for them.
+        between: called after the forwards and before the losses.
 
     Returns:
         The losses, still on the device.
@@ -77,6 +79,7 @@ def training_step(
     # A method that does not see the target gets an empty one.
     from_target = forward(target[0]) if method.sees_target else Output(from_source[0][:0], from_source[1][:0])
     batch = Batch(from_source, source[1], from_target, target[1], None if strong is None else forward(strong))
+    between()
     losses = method.losses(network.classifier, batch, step)
     optimizer.zero_grad(set_to_none=True)
     backward(torch.stack([loss.weight * loss.value for loss in losses.values()]).sum())

@@ -1,0 +1,84 @@
+"""Two processes train what one trains: the installed command with --devices 2, on the CPU through gloo."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import write_images
+
+from biwaa.errors import BiwaaError
+from biwaa.recipe import Recipe
+from biwaa.tensors import load_tensors
+
+# Without BatchNorm, which the CPU cannot synchronise, and without dropout, which ranks draw apart.
+TINY = [
+    "--device", "cpu", "--backbone", "convnext_atto", "--weights", "none", "--image-size", "32", "--resize", "32",
+    "--augment", "none", "--crops", "1", "--batch-size", "8", "--dropout", "0", "--input-dropout", "0", "--steps", "4",
+    "--bottleneck", "8", "--discriminator", "16", "--log-every", "1", "--checkpoint-every", "2",
+    "--learning-rate", "0.003",
+]  # fmt: skip
+EVERYTHING = ["--recipe", "robust", "--rounds", "2", "--scouts", "1", "--source-held-out", "0.2",
+              "--adversarial", "1", "--alignment", "1", "--separation", "1"]  # fmt: skip
+
+
+@pytest.fixture
+def domains(tmp_path):
+    source = write_images(tmp_path / "source", {"cat": 8, "dog": 9, "eel": 10}, seed=0, size=32)
+    target = write_images(tmp_path / "target", {"cat": 7, "dog": 5, "eel": 7}, seed=1, size=32)
+    return ["--source", str(source), "--target", str(target)]
+
+
+def train(domains, out, *words):
+    command = [sys.executable, "-m", "biwaa", "train", *domains, "--out", str(out), *TINY, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def losses(out):
+    lines = (out / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in ("leg", "steps_per_second")} for line in lines]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(domains, tmp_path):
+    for name, devices in (("one", "1"), ("two", "2")):
+        done = train(domains, tmp_path / name, *EVERYTHING, "--devices", devices)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.count("target accuracy in percent") == 1  # one process speaks
+    for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
+        assert two == pytest.approx(one, rel=1e-5, abs=1e-5)
+    for leg in ("source-only", "round_0", "round_1"):
+        states = [load_tensors(tmp_path / name / "checkpoints" / f"{leg}.safetensors")[0] for name in ("one", "two")]
+        assert states[0].keys() == states[1].keys()
+        for key, tensor in states[0].items():
+            # Weights to 1e-5; what a network of such weights says of images, to what these make of that.
+            close = 1e-5 if "." in key else 1e-3
+            assert torch.allclose(tensor.double(), states[1][key].double(), rtol=close, atol=close), key
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}
+
+
+@pytest.mark.slow
+def test_batch_normalisation_and_augmentation_over_two_processes(domains, tmp_path):
+    """Not synchronised on the CPU: ranks draw and normalise apart, and end with one model all the same."""
+    words = [
+        "--recipe",
+        "paper",
+        "--rounds",
+        "1",
+        "--no-baseline",
+        "--backbone",
+        "cnn",
+        "--augment",
+        "crop_flip",
+        "--devices",
+        "2",
+    ]
+    done = train(domains, tmp_path / "run", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["finished"]
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    with pytest.raises(BiwaaError, match="a batch of 7 cannot be divided over 2 processes: set --batch-size 6"):
+        Recipe(batch_size=7, devices=2)
