@@ -15,6 +15,10 @@ from torch import Tensor
 from biwaa.domains.augment import How, Transform
 
 
+SHARE = 0.5
+"""Of a GPU's free memory that stored pixels may take; the network and its gradients need the rest."""
+
+
 class Inputs(Protocol):
     """What a network can be fed with."""
 
@@ -41,8 +45,8 @@ class Inputs(Protocol):
 class PixelInputs:
     """Stored pixels."""
 
-    store: NDArray[np.uint8]
-    """(M, 3, resize, resize), memory-mapped."""
+    store: NDArray[np.uint8] | Tensor
+    """(M, resize, resize, 3), memory-mapped; or on the device as a whole, as of `placed`."""
     rows: NDArray[np.int64]
     """(N,) the store's rows that belong to the domain."""
     transform: Transform
@@ -59,27 +63,36 @@ class PixelInputs:
         return replace(self, rows=self.rows[rows])
 
     def _stored(self, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.asarray(self.store[self.rows[rows]]))
+        """uint8 (B, 3, resize, resize) on the device, channels last in memory."""
+        if isinstance(self.store, Tensor):
+            return self.store[torch.from_numpy(self.rows[rows]).to(self.device)].permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.asarray(self.store[self.rows[rows]]))
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()  # so that the copy does not hold up the host
+        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """One random view of each image, normalised, channels last."""
-        return self._ready(self.transform.augmented(self._stored(rows), self.augment, self.crop_area))
+        return self.transform.normalise(self.transform.augmented(self._stored(rows), self.augment, self.crop_area))
 
     def strong(self, rows: NDArray[np.int64]) -> Tensor:
         """One random view of each image, distorted beyond `augment`."""
-        return self._ready(self.transform.distorted(self._stored(rows), self.augment, self.crop_area))
-
-    def _ready(self, pixels: Tensor) -> Tensor:
-        pixels = pixels.to(self.device, non_blocking=True)
-        return self.transform.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        return self.transform.normalise(self.transform.distorted(self._stored(rows), self.augment, self.crop_area))
 
     def views(self, rows: NDArray[np.int64]) -> Tensor:
         """The views that predictions average, normalised."""
-        return self.transform.normalise(self.transform.views(self._stored(rows).to(self.device)))
+        return self.transform.normalise(self.transform.views(self._stored(rows)))
 
     def view(self, rows: NDArray[np.int64]) -> Tensor:
         """The centre alone, normalised."""
-        return self.transform.normalise(self.transform.centre(self._stored(rows).to(self.device)))[None]
+        return self.transform.normalise(self.transform.centre(self._stored(rows)))[None]
+
+
+def placed(stores: list[NDArray[np.uint8]], device: torch.device) -> list[NDArray[np.uint8] | Tensor]:
+    """The stores on a GPU, where all of them fit into SHARE of its free memory; else as they are."""
+    if device.type == "cuda" and sum(store.nbytes for store in stores) < SHARE * torch.cuda.mem_get_info(device)[0]:
+        return [torch.from_numpy(np.asarray(store)).to(device) for store in stores]
+    return [*stores]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 - decoding runs on all cores and comes out in order
 - `kept` is the one cache: pixels and frozen features both lie in it, addressed by what they were made from
 - what cannot be decoded is remembered by row, never silently replaced
+- channels lie last, as decoders leave them and as crops and convolutions read them fastest
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from biwaa.files import building, cache_dir
 from biwaa.progress import say, track
 
 Row = NDArray[np.uint8] | str
-"""(3, size, size) pixels, or why they cannot be had."""
+"""(size, size, 3) pixels, or why they cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class Kept:
 
 
 def decode(images: Images, size: int) -> Iterator[Row]:
-    """Every image in order as (3, size, size) uint8 RGB, aspect not kept, bilinear."""
+    """Every image in order as (size, size, 3) uint8 RGB, aspect not kept, bilinear."""
 
     def one(index: int) -> Row:
         try:
             image = images.read(index).resize((size, size), Image.Resampling.BILINEAR)
         except Exception as error:  # decoders raise what they like; the image is unreadable all the same
             return f"{type(error).__name__}: {error}"
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        return np.asarray(image)
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -61,13 +62,13 @@ def decode(images: Images, size: int) -> Iterator[Row]:
 
 
 def decode_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
-    """`decode` in batches of (n, 3, size, size), each with the rows of the whole that it could not read."""
+    """`decode` in batches of (n, size, size, 3), each with the rows of the whole that it could not read."""
     pixels: list[NDArray[np.uint8]] = []
     bad: dict[int, str] = {}
     for index, row in enumerate(decode(images, size)):
         if isinstance(row, str):
             bad[index] = row
-            row = np.zeros((3, size, size), dtype=np.uint8)
+            row = np.zeros((size, size, 3), dtype=np.uint8)
         pixels.append(row)
         if len(pixels) == batch or index == len(images) - 1:
             yield np.stack(pixels), bad
@@ -123,7 +124,7 @@ def _remove(folder: Path) -> None:
 
 
 def keep_pixels(domain: Domain, size: int) -> Kept:
-    """All images of a domain as (N, 3, size, size) uint8, memory-mapped."""
+    """All images of a domain as (N, size, size, 3) uint8, memory-mapped."""
 
     def fill(rows: NDArray[Any]) -> dict[int, str]:
         unreadable: dict[int, str] = {}
@@ -136,7 +137,7 @@ def keep_pixels(domain: Domain, size: int) -> Kept:
                 advance(done)
         return unreadable
 
-    return kept(f"pixels {size} {domain.images.fingerprint()}", (len(domain.images), 3, size, size), "uint8", fill)
+    return kept(f"pixels {size} {domain.images.fingerprint()}", (len(domain.images), size, size, 3), "uint8", fill)
 
 
 def readable(domain: Domain, unreadable: dict[int, str], skip: bool) -> tuple[Domain, NDArray[np.int64]]:

@@ -36,7 +36,8 @@ def stream_predictions(
     done = 0
     with track(what, len(images), "images") as advance, torch.inference_mode():
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
-            views = model.transform.views(torch.from_numpy(pixels).to(fabric.device))
+            stored = torch.from_numpy(pixels).to(fabric.device).permute(0, 3, 1, 2)
+            views = model.transform.views(stored)
             predicted = average_views(network, model.transform.normalise(views))
             yield with_temperature(predicted.probabilities, model.temperature), bad
             done += len(pixels)

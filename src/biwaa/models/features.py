@@ -44,9 +44,9 @@ def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabr
         done = 0
         with track(f"features of {domain.spec}", len(rows), "images") as advance, torch.inference_mode():
             for pixels, bad in decode_batches(domain.images, transform.resize, batch):
-                view = transform.normalise(transform.views(torch.from_numpy(pixels).to(fabric.device))[0])
+                stored = torch.from_numpy(pixels).to(fabric.device).permute(0, 3, 1, 2)
                 with fabric.autocast():
-                    features = module(view.contiguous(memory_format=torch.channels_last))
+                    features = module(transform.normalise(transform.centre(stored)))
                 rows[done : done + len(pixels)] = features.float().cpu().numpy()
                 unreadable |= bad
                 done += len(pixels)

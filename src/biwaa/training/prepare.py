@@ -15,7 +15,7 @@ from torch import nn
 
 from biwaa.domains.augment import Transform
 from biwaa.domains.domain import Domain, check_pair
-from biwaa.domains.inputs import Data, FeatureInputs, Inputs, PixelInputs
+from biwaa.domains.inputs import Data, FeatureInputs, Inputs, PixelInputs, placed
 from biwaa.domains.pixels import keep_pixels, readable
 from biwaa.domains.shift import shifted_rows
 from biwaa.errors import BiwaaError
@@ -80,8 +80,9 @@ def prepare(
         else keep_pixels(domain, transform.resize)
         for domain in opened
     ]  # fmt: skip
+    stores = [] if recipe.freeze_backbone else placed([found.rows for found in kept], fabric.device)
     shifts = (recipe.source_shift, recipe.target_shift, recipe.target_shift)
-    for domain, found, shift in zip(opened, kept, shifts, strict=False):
+    for number, (domain, found, shift) in enumerate(zip(opened, kept, shifts, strict=False)):
         left, rows = readable(domain, found.unreadable, skip_unreadable)
         # An experiment's own making, before training: the one place where labels say which target images there are.
         chosen = shifted_rows(left, shift)
@@ -90,7 +91,7 @@ def prepare(
         if recipe.freeze_backbone:
             inputs.append(FeatureInputs(torch.from_numpy(found.rows[rows]).to(fabric.device)))
         else:
-            inputs.append(PixelInputs(found.rows, rows, transform, recipe.augment, recipe.crop_area, fabric.device))
+            inputs.append(PixelInputs(stores[number], rows, transform, recipe.augment, recipe.crop_area, fabric.device))
     # Skipping may have emptied a class of the source; of the target no label decides anything here.
     source, target = domains[:2]
     held_out = domains[2] if held_out else None
