@@ -14,7 +14,6 @@ from torch import Tensor
 
 from biwaa.domains.augment import How, Transform
 
-
 SHARE = 0.5
 """Of a GPU's free memory that stored pixels may take; the network and its gradients need the rest."""
 

@@ -1,0 +1,279 @@
+"""What the method costs beyond its floors, each floor timed beside it in the same process, in turns.
+
+python benchmarks/speed.py step loader frozen --data-root DATA --out benchmarks/results/speed.json
+
+- step: a BIWAA step over a supervised step of the same images; and over the same step written as loops
+- losses: the semantic losses alone, and what they keep for backward
+- loader: random views out of the store over a DataLoader that decodes every image anew; and over ready tensors
+- frozen: extraction over the bare network; a round of 5,004 steps on 10,000 features
+"""
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from biwaa.device import hardware, open_fabric
+from biwaa.domains.augment import Transform
+from biwaa.domains.inputs import Data, FeatureInputs, PixelInputs
+from biwaa.domains.pixels import decode_batches, keep_pixels
+from biwaa.domains.spec import open_domain
+from biwaa.files import write_text
+from biwaa.functional import semantic_losses
+from biwaa.methods.biwaa import Biwaa
+from biwaa.models.backbone import build_backbone
+from biwaa.models.features import keep_features
+from biwaa.models.network import Network
+from biwaa.recipe import Recipe
+from biwaa.training.folder import RunFolder
+from biwaa.training.leg import train_leg
+from biwaa.training.result import versions
+from biwaa.training.step import build_optimizer, training_step
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import literal
+
+BATCH = 36
+CASES = (("resnet50", 224, 65), ("resnet50", 224, 345), ("resnet18", 64, 65))
+LINES = ("feature_weights", "update_centroids", "semantic_losses")
+"""Functions that `literal` has as loops."""
+
+
+def in_turns(works: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each, one after the other again and again, so that all see the same machine."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(repeats + 1):
+        for name, work in works.items():
+            begin = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:  # the first warms up
+                taken[name].append(time.perf_counter() - begin)
+    return {name: float(np.median(seconds)) for name, seconds in taken.items()}
+
+
+class Steps:
+    """A BIWAA step, its supervised floor and its loops, on the same random images."""
+
+    def __init__(self, backbone: str, size: int, classes: int, device: torch.device, fabric: Any) -> None:
+        """Build networks and inputs on the device."""
+        torch.manual_seed(0)
+        built = build_backbone(backbone, size)
+        self.recipe, self.fabric, self.step = Recipe(batch_size=BATCH), fabric, 0
+        self.network = Network(built.module, built.features, 256, classes).to(device)
+        self.network.to(memory_format=torch.channels_last)
+        self.method = Biwaa(self.recipe, classes, 1000, torch.rand(1000, classes).softmax(dim=1)).to(device)
+        self.optimizer = build_optimizer(self.network, self.method, self.recipe)
+        self.plain = copy.deepcopy(self.network)
+        self.plain_optimizer = build_optimizer(self.plain, self.method, self.recipe)
+        images = torch.randn(2 * BATCH, 3, size, size, device=device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.arange(2 * BATCH, device=device) % classes
+        self.rows = torch.arange(BATCH, device=device)
+
+    def biwaa(self) -> None:
+        """All parts, in a later round."""
+
+        def forward(inputs: Tensor) -> Any:
+            with self.fabric.autocast():
+                return self.network(inputs)
+
+        source, target = self.images[:BATCH], self.images[BATCH:]
+        self.step += 1
+        training_step(
+            self.network, self.method, self.optimizer, (source, self.labels[:BATCH]), (target, self.rows), self.step,
+            forward=forward,
+        )  # fmt: skip
+
+    def supervised(self) -> None:
+        """Cross-entropy of all 72 images with the same network and optimiser."""
+        with self.fabric.autocast():
+            loss = F.cross_entropy(self.plain(self.images).logits, self.labels)
+        self.plain_optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.plain_optimizer.step()
+
+    def loops(self) -> None:
+        """The same BIWAA step with the formulas as loops over images, classes and pairs of classes."""
+
+        def weights(features: Tensor, labels: Tensor, classifier: Any, scale: float) -> Tensor:
+            found: Tensor = literal.feature_weights(features, labels, classifier.weight, classifier.bias, scale)
+            return found.to(features.dtype)
+
+        slow = {name: getattr(literal, name) for name in LINES} | {"feature_weights": weights}
+        with patch.multiple("biwaa.methods.biwaa", **slow):
+            self.biwaa()
+
+
+def steps(device: torch.device, fabric: Any, repeats: int, cases: Any = CASES) -> list[dict[str, Any]]:
+    """Ratios of every case; the loops only where K = 65, since they take K^2 small operations."""
+    found = []
+    for backbone, size, classes in cases:
+        made = Steps(backbone, size, classes, device, fabric)
+        works: dict[str, Callable[[], object]] = {"biwaa": made.biwaa, "supervised": made.supervised}
+        if classes <= 65:
+            works["loops"] = made.loops
+        seconds = in_turns(works, repeats, device)
+        entry = {"backbone": backbone, "pixels": size, "classes": classes, "seconds": seconds}
+        entry["over_supervised"] = seconds["biwaa"] / seconds["supervised"]
+        if "loops" in seconds:
+            entry["loops_over_biwaa"] = seconds["loops"] / seconds["biwaa"]
+        print(json.dumps(entry), flush=True)
+        found.append(entry)
+    return found
+
+
+def losses(device: torch.device, classes: int = 345, width: int = 256) -> dict[str, Any]:
+    """Forward and backward of the semantic losses, one thread, and the numbers kept for backward."""
+    source, target = (torch.randn(classes, width, device=device, requires_grad=True) for _ in range(2))
+    kept = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        torch.autograd.backward(semantic_losses(source, target))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = in_turns({"losses": lambda: torch.autograd.backward(semantic_losses(source, target))}, 50, device)[
+        "losses"
+    ]
+    torch.set_num_threads(threads)
+    size = classes * width + classes**2
+    return {"classes": classes, "width": width, "milliseconds": 1000 * seconds, "kept_over_KD_and_KK": sum(kept) / size}
+
+
+def _both_ways(source: Tensor, target: Tensor) -> None:
+    torch.autograd.backward(semantic_losses(source, target))
+
+
+class Anew(Dataset[tuple[Tensor, int]]):
+    """Every image decoded, resized, cropped and normalised each time it is asked for."""
+
+    def __init__(self, images: Any, rows: Any, size: int, transform: Transform) -> None:
+        """The images at `rows`."""
+        self.images, self.rows = images, rows
+        self.view = v2.Compose([
+            v2.Resize((size, size)), v2.RandomResizedCrop(transform.image_size, antialias=True),
+            v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(transform.mean, transform.std),
+        ])  # fmt: skip
+
+    def __len__(self) -> int:
+        """Images."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """A view."""
+        return self.view(self.images.read(int(self.rows[index]))), index
+
+
+def loader(root: Path, device: torch.device, spec: str = "pacs:photo", images: int = 1440) -> dict[str, Any]:
+    """Images a second of 224-pixel views, from the warm store and from a DataLoader with a worker a core."""
+    domain = open_domain(spec, root)
+    transform = Transform(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    store = keep_pixels(domain, 256)
+    inputs = PixelInputs(store.rows, np.arange(len(domain.images)), transform, "crop_flip", 0.08, device)
+    rows = np.random.default_rng(0).permutation(len(domain.images))[:images]
+
+    def from_store() -> None:
+        for start in range(0, len(rows), 2 * BATCH):
+            inputs.batch(rows[start : start + 2 * BATCH])
+
+    workers = torch.multiprocessing.cpu_count()
+    files = Anew(domain.images, rows, 256, transform)
+    anew = DataLoader(files, 2 * BATCH, num_workers=workers, persistent_workers=True)
+
+    def from_files() -> None:
+        for batch, _ in anew:
+            batch.to(device)
+
+    seconds = in_turns({"store": from_store, "files": from_files}, 5, device)
+    begin = time.perf_counter()
+    for _ in decode_batches(open_domain("office10:dslr", root).images, 256, 64):
+        pass
+    dslr = len(open_domain("office10:dslr", root).images) / (time.perf_counter() - begin)
+    return {
+        "images_per_second": {name: len(rows) / taken for name, taken in seconds.items()}, "workers": workers,
+        "store_over_files": seconds["files"] / seconds["store"], "decoding_dslr_images_per_second": dslr,
+    }  # fmt: skip
+
+
+def frozen(root: Path, device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, Any]:
+    """Extraction over bare inference, and one round of BIWAA on 10,000 x 1280 features of 65 classes."""
+    backbone = build_backbone("efficientnet_lite0", 224)
+    transform = Transform(256, 224, backbone.mean, backbone.std, 1)
+    domain = open_domain("pacs:photo", root)
+    domain = domain.select(np.arange(640))
+    module = backbone.module.to(device).to(memory_format=torch.channels_last).eval()
+    ready = torch.randn(32, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
+    taken: dict[str, list[float]] = {"bare": [], "extraction": []}
+    with tempfile.TemporaryDirectory() as cache, patch.dict("os.environ", {"BIWAA_CACHE": cache}):
+        for turn in range(3):
+            begin = time.perf_counter()
+            with torch.inference_mode():
+                for _ in range(len(domain.images) // 32):
+                    module(ready)
+            middle = time.perf_counter()
+            # Another domain each time by its order: features already kept would be found again.
+            keep_features(domain.select(np.roll(np.arange(640), turn)), backbone, transform, fabric)
+            taken["bare"].append(middle - begin)
+            taken["extraction"].append(time.perf_counter() - middle)
+    seconds = {name: min(values) for name, values in taken.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn(10000, 1280, generator=generator).to(device)
+        data = Data(FeatureInputs(features), np.arange(10000) % 65, FeatureInputs(features + 0.5), 65)
+        recipe = Recipe(freeze_backbone=True, steps=steps, checkpoint_every=steps, batch_size=BATCH)
+        torch.manual_seed(0)
+        network, method = Network(torch.nn.Identity(), 1280, 256, 65), Biwaa(recipe, 65, 10000, None)
+        round_ = train_leg("round 0", 42, network, method, data, None, recipe, fabric, RunFolder(Path(folder)))
+    return {
+        "bare_over_extraction": seconds["bare"] / seconds["extraction"],
+        "round_of_steps": steps, "round_seconds": round_,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure what is asked for and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="+", choices=["step", "losses", "loader", "frozen"])
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    fabric = open_fabric(given.device, given.precision)
+    found = json.loads(given.out.read_text()) if given.out.exists() else {}
+    found |= {"hardware": hardware(fabric.device.type), "versions": versions(), "precision": given.precision}
+    for what in given.what:
+        if what == "step":
+            found[what] = steps(fabric.device, fabric, given.repeats)
+        elif what == "losses":
+            found[what] = losses(fabric.device)
+        elif what == "loader":
+            found[what] = loader(given.data_root, fabric.device)
+        else:
+            found[what] = frozen(given.data_root, fabric.device, fabric)
+        print(what, json.dumps(found[what], indent=1), flush=True)
+        write_text(given.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
