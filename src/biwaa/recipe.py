@@ -8,6 +8,8 @@
 
 import dataclasses
 import difflib
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,9 @@ import msgspec
 import yaml
 
 from biwaa.errors import BiwaaError, listed
+
+MOST_STEPS = 10_000_000
+"""Of a leg: the generators of its steps are seeded this far apart from the next leg's."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +143,13 @@ class Recipe:
     """Arithmetic of the forward and backward passes."""
     log_every: int = 50
     """Steps between lines of log.jsonl."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints inside a round; the end of a round is always kept."""
+    checkpoint_every: int | str = 500
+    """Steps, or minutes as in 10m, between checkpoints inside a round; the end of a round is always kept."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         positive = (
             "bottleneck", "discriminator", "batch_size", "rounds", "scouts", "neighbours", "steps", "log_every",
-            "checkpoint_every",
         )  # fmt: skip
         for name in positive:
             if getattr(self, name) < 1:
@@ -156,6 +160,9 @@ class Recipe:
         for name in ("weight_decay", "decay_rate", "decay_power", "adversarial", "confusion", "pseudo_label"):
             if not getattr(self, name) >= 0:
                 raise BiwaaError(f"{name} must not be below 0, it is {getattr(self, name)}.")
+        self.checkpoint_interval()
+        if self.steps > MOST_STEPS:
+            raise BiwaaError(f"steps must be at most {MOST_STEPS}, not {self.steps}.")
         if self.batch_size < 2:
             raise BiwaaError("batch_size must be at least 2: one image has no batch statistics.")
         if not 0 <= self.seed < 2**31:
@@ -173,6 +180,20 @@ class Recipe:
                 raise BiwaaError(f"{name} must lie between 0 and 1, not {getattr(self, name)}.")
         if self.image_size and self.resize and self.resize < self.image_size:
             raise BiwaaError(f"resize ({self.resize}) must not be smaller than image_size ({self.image_size}).")
+
+    def checkpoint_interval(self) -> tuple[float, float]:
+        """Steps and seconds between checkpoints; one of the two is infinite.
+
+        Raises:
+            BiwaaError: checkpoint_every is neither a number of steps nor of minutes.
+        """
+        text = str(self.checkpoint_every)
+        minutes = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)m", text)
+        if minutes and float(minutes[1]) > 0:
+            return math.inf, 60 * float(minutes[1])
+        if re.fullmatch(r"\d{1,15}", text) and int(text) > 0:
+            return int(text), math.inf
+        raise BiwaaError(f"checkpoint_every must be a number of steps or minutes as in 10m, not {text!r}.")
 
 
 _ROBUST: dict[str, Any] = {

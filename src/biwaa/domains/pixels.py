@@ -23,7 +23,7 @@ from PIL import Image
 from biwaa.domains.domain import Domain
 from biwaa.domains.images import Images
 from biwaa.errors import BiwaaError
-from biwaa.files import building, cache_dir
+from biwaa.files import building, cache_dir, forget_drafts
 from biwaa.progress import say, track
 
 Row = NDArray[np.uint8] | str
@@ -100,6 +100,7 @@ def _found_or_made(
     except (OSError, ValueError, EOFError):
         pass  # not there, or not as it was left: made again below
     _remove(folder)
+    forget_drafts(folder.parent, folder.name)  # the lock is held: whoever made them is dead
     with building(folder) as draft:
         rows = np.lib.format.open_memmap(draft / "rows.npy", mode="w+", dtype=dtype, shape=shape)
         unreadable = fill(rows)

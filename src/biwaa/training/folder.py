@@ -9,18 +9,21 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from biwaa.errors import BiwaaError
-from biwaa.files import write_text
+from biwaa.files import forget_drafts, owning, write_text
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
 CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
+HALFWAY = ".replacing"
+"""Holds the files of a run while they are set aside, one by one."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class RunFolder:
 
 
 def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Make sure that `path` can be the folder of this run; nothing is written yet.
+    """Make sure that `path` can be the folder of this run; nothing of it is written yet.
 
     Args:
         path: where.
@@ -98,6 +101,7 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
     if path.exists() and not path.is_dir():
         raise BiwaaError(f"{path} is a file: name a folder for the run.")
     _check_writable(path)
+    _put_back(path)
     if _holds_run(path):
         if resume:
             _same_run(path, recipe, task)
@@ -106,21 +110,35 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
                 f"{path} already holds a run: pass --resume to go on with it or --overwrite to replace it."
             )
     elif path.is_dir() and any(
-        entry.name not in STARTED and not entry.name.startswith(".") for entry in path.iterdir()
+        entry.name not in STARTED
+        and not entry.name.startswith(".")
+        and not (entry.name == "replaced" and (resume or overwrite))
+        for entry in path.iterdir()
     ):
         raise BiwaaError(f"{path} is not empty and holds no run: name another folder.")
 
 
-def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool) -> RunFolder:
-    """Make `path`, which `look` found fit, the folder of this run; without `resume` an earlier run goes."""
+@contextmanager
+def claim(
+    path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool
+) -> Iterator[RunFolder]:
+    """Make `path` the folder of this run; no other process can train in it within the block.
+
+    Raises:
+        BiwaaError: another process does, or what `look` says, which is asked again.
+    """
     folder = RunFolder(path)
-    if resume and _holds_run(path):
-        return folder
     path.mkdir(parents=True, exist_ok=True)
-    _set_aside(folder)
-    folder.write_json("run.json", task)
-    write_text(path / "recipe.yaml", dump_recipe(recipe))
-    return folder
+    with owning(path):
+        look(path, recipe, task, resume, overwrite)  # another process may have been here since
+        for name in CONTENTS:
+            forget_drafts(path, name)
+        forget_drafts(folder.unfinished.parent)
+        if not (resume and _holds_run(path)):
+            _set_aside(folder)
+            folder.write_json("run.json", task)
+            write_text(path / "recipe.yaml", dump_recipe(recipe))
+        yield folder
 
 
 def _holds_run(path: Path) -> bool:
@@ -143,9 +161,18 @@ def _set_aside(folder: RunFolder) -> None:
         for name in CONTENTS:
             (folder.path / name).unlink(missing_ok=True)
     elif present:
-        folder.replaced.mkdir()
+        (folder.path / HALFWAY).mkdir()
         for path in present:
-            path.rename(folder.replaced / path.name)
+            path.rename(folder.path / HALFWAY / path.name)
+        (folder.path / HALFWAY).rename(folder.replaced)
+
+
+def _put_back(path: Path) -> None:
+    """Undo a `_set_aside` that was cut off."""
+    if (path / HALFWAY).is_dir():
+        for moved in (path / HALFWAY).iterdir():
+            moved.rename(path / moved.name)
+        (path / HALFWAY).rmdir()
 
 
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:

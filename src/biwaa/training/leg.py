@@ -21,13 +21,11 @@ from biwaa.errors import BiwaaError
 from biwaa.methods.method import Loss, Method
 from biwaa.models.network import Network
 from biwaa.progress import track
-from biwaa.recipe import Recipe
+from biwaa.recipe import MOST_STEPS, Recipe
 from biwaa.tensors import load_tensors, save_tensors
 from biwaa.training.folder import RunFolder
 from biwaa.training.step import build_optimizer, training_step
 
-STRIDE = 10_000_000
-"""Distance between the generators' seeds of two legs: more than any leg has steps."""
 
 
 def train_leg(
@@ -64,11 +62,13 @@ def train_leg(
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
     watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
     unproven = False  # whether a candidate waits for the loss of the step after it
+    every, after = recipe.checkpoint_interval()
+    kept = begin
     network.train()
     method.train()
     with track(name, recipe.steps, "steps", start) as advance:
         for step, (source_rows, target_rows) in enumerate(batches, start):
-            torch.manual_seed(seed * STRIDE + step)
+            torch.manual_seed(seed * MOST_STEPS + step)
             on_device = torch.from_numpy(np.stack([source_rows, target_rows])).to(fabric.device)
             losses = training_step(
                 network, method, stepper,
@@ -82,12 +82,13 @@ def train_leg(
                 watch.read(step)  # raises where the step from that state was not finite
                 folder.candidate.replace(folder.unfinished)
                 unproven = False
-            if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+            due = (step + 1) % every == 0 or time.perf_counter() - kept >= after
+            if due and step + 1 < recipe.steps:
                 watch.read(step)
                 seconds = before + time.perf_counter() - begin
                 facts = {"leg": name, "step": step + 1, "seconds": round(seconds, 2)}
                 save_tensors(folder.candidate, _state(network, method, optimizer), **facts)
-                unproven = True
+                unproven, kept = True, time.perf_counter()
     return before + time.perf_counter() - begin
 
 

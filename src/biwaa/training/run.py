@@ -83,19 +83,19 @@ def adapt(
     look(out, recipe, task, resume, overwrite)
     fabric = open_fabric(recipe.device, recipe.precision)
     prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
-    folder = claim(out, recipe, task, resume)
-    begin = time.perf_counter()
-    legs: list[Trained] = []
-    result: dict[str, Any] = {}
-    trained = train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder, prepared.held_out_inputs)
-    for leg in trained:
-        if legs:
-            legs[-1] = dataclasses.replace(legs[-1], state={})  # the newest leg's parameters are all that is needed
-        legs.append(leg)
-        # A finished round found again must not put its model in the place of a later one's.
-        if leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
-            result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin, fabric.device.type)
-            folder.forget_replaced()
+    with claim(out, recipe, task, resume, overwrite) as folder:
+        begin = time.perf_counter()
+        legs: list[Trained] = []
+        result: dict[str, Any] = {}
+        trained = train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder, prepared.held_out_inputs)
+        for leg in trained:
+            if legs:
+                legs[-1] = dataclasses.replace(legs[-1], state={})  # the newest leg's parameters are all that is needed
+            legs.append(leg)
+            # A finished round found again must not put its model in the place of a later one's.
+            if leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
+                result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin, fabric.device.type)
+                folder.forget_replaced()
     say(f"the model is in {folder.path}")
     return Run(folder, result)
 
