@@ -48,6 +48,10 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.chmod(0o666 & ~umask)
         draft.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(draft)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None  # a full disk does not say where
     finally:
         draft.unlink(missing_ok=True)
 

@@ -8,6 +8,8 @@
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ from biwaa.errors import BiwaaError, listed
 
 MOST_STEPS = 10_000_000
 """Of a leg: the generators of its steps are seeded this far apart from the next leg's."""
+
+MACHINE = ("device", "log_every", "checkpoint_every")
+"""Settings that change no figure: they may differ when a run or a bench goes on."""
 
 
 @dataclass(frozen=True)
@@ -283,8 +288,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise BiwaaError(f"no recipe {str(path)!r}: the named ones are {names}, and there is no such file.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BiwaaError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
+    except Exception as error:  # on hostile text the reader raises KeyError, RecursionError, AttributeError ..
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise BiwaaError(f"{path} is not readable as YAML: {reason}.") from None
     if not isinstance(settings, dict):
         raise BiwaaError(f"{path} must hold settings as `name: value` lines.")
     return settings
@@ -295,13 +301,20 @@ def recipe_from(settings: dict[str, Any], where: str) -> Recipe:
     known = [field.name for field in dataclasses.fields(Recipe)]
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            key = str(key)[:100]
+            near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {listed(known, len(known))}."
             raise BiwaaError(f"{where}: unknown setting {key!r}; {hint}")
     try:
         return msgspec.convert(settings, Recipe)
     except msgspec.ValidationError as error:
         raise BiwaaError(f"{where}: {error}.") from None
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """SHA-256 over all settings but those of `MACHINE`: runs of one digest trained alike."""
+    settings = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in MACHINE}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -5,6 +5,7 @@
 - what cannot be decoded is remembered by row, never silently replaced
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -103,11 +104,24 @@ def _found_or_made(
     forget_drafts(folder.parent, folder.name)  # the lock is held: whoever made them is dead
     with building(folder) as draft:
         rows = np.lib.format.open_memmap(draft / "rows.npy", mode="w+", dtype=dtype, shape=shape)
+        _reserve(draft / "rows.npy")
         unreadable = fill(rows)
         rows.flush()
         del rows
         (draft / "unreadable.json").write_text(json.dumps(unreadable))
     return _open_kept(folder)
+
+
+def _reserve(path: Path) -> None:
+    """Take a file's whole size from the disk: writing to a mapped file on a full one would kill the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise OSError(error.errno, os.strerror(error.errno or 0), str(cache_dir())) from None
 
 
 def _open_kept(folder: Path) -> Kept:

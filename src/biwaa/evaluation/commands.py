@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biwaa.device import open_fabric
+from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import match_classes
 from biwaa.domains.images import SUFFIXES, FileImages, Images
 from biwaa.domains.pixels import decode_batches, readable
@@ -34,7 +34,7 @@ def stream_predictions(
     fabric = open_fabric(device)
     network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
     done = 0
-    with track(what, len(images), "images") as advance, torch.inference_mode():
+    with track(what, len(images), "images") as advance, torch.inference_mode(), within_memory(batch_size):
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
             views = model.transform.views(torch.from_numpy(pixels).to(fabric.device))
             predicted = average_views(network, model.transform.normalise(views))

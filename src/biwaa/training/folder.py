@@ -17,7 +17,7 @@ from typing import Any
 
 from biwaa.errors import BiwaaError
 from biwaa.files import forget_drafts, owning, write_text
-from biwaa.recipe import Recipe, dump_recipe, load_recipe
+from biwaa.recipe import MACHINE, Recipe, dump_recipe, load_recipe
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
@@ -64,25 +64,38 @@ class RunFolder:
         """Write a JSON file."""
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
+    def task(self) -> dict[str, Any]:
+        """What run.json says: what is adapted to what."""
+        found: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return found
+
     def log(self, **entry: Any) -> None:
-        """Add a line to log.jsonl."""
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Add a line to log.jsonl.
+
+        Raises:
+            BiwaaError: the run folder is gone.
+            OSError: of a full disk, say.
+        """
+        path = self.path / "log.jsonl"
+        if not _holds_run(self.path):
+            raise BiwaaError(f"{self.path} was moved or emptied while it was trained in: training stopped.")
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The entries of log.jsonl; a line that was cut off or damaged is none."""
+        path = self.path / "log.jsonl"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return [entry for line in text.split("\n") if (entry := _log_entry(line))]
 
     def rewind_log(self, leg: str, step: int) -> None:
         """Drop what was logged of `leg` after `step`, since it will be trained again."""
-        path = self.path / "log.jsonl"
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off in the middle of writing
-            if entry.get("leg") != leg or entry.get("step", 0) <= step:
-                kept.append(line)
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        if (self.path / "log.jsonl").exists():
+            kept = [entry for entry in self.read_log() if entry["leg"] != leg or entry["step"] <= step]
+            write_text(self.path / "log.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in kept))
 
 
 def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
@@ -119,9 +132,7 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
 
 
 @contextmanager
-def claim(
-    path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool
-) -> Iterator[RunFolder]:
+def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> Iterator[RunFolder]:
     """Make `path` the folder of this run; no other process can train in it within the block.
 
     Raises:
@@ -139,6 +150,15 @@ def claim(
             folder.write_json("run.json", task)
             write_text(path / "recipe.yaml", dump_recipe(recipe))
         yield folder
+
+
+def _log_entry(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(entry, dict) and isinstance(entry.get("leg"), str) and type(entry.get("step")) is int
+    return entry if whole else None
 
 
 def _holds_run(path: Path) -> bool:
@@ -178,7 +198,7 @@ def _put_back(path: Path) -> None:
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     earlier = load_recipe(str(path / "recipe.yaml"))
     changed = [name for name in dataclasses.asdict(recipe) if getattr(recipe, name) != getattr(earlier, name)]
-    changed = [name for name in changed if name not in ("device", "log_every", "checkpoint_every")]
+    changed = [name for name in changed if name not in MACHINE]
     if changed:
         name = changed[0]
         was, now = getattr(earlier, name), getattr(recipe, name)
@@ -187,7 +207,7 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
         before = json.loads((path / "run.json").read_text(encoding="utf-8"))
         different = [key for key in ("classes", "source_images", "target_images") if before[key] != task[key]]
         different += ["held_out_images"] * (before.get("held_out_images") != task.get("held_out_images"))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:
         raise BiwaaError(

@@ -9,6 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from biwaa.recipe import MOST_STEPS, Recipe
 from biwaa.tensors import load_tensors, save_tensors
 from biwaa.training.folder import RunFolder
 from biwaa.training.step import build_optimizer, training_step
-
 
 
 def train_leg(
@@ -127,8 +127,18 @@ def _take_up(
     if not folder.unfinished.exists():
         return 0, 0.0
     state, facts = load_tensors(folder.unfinished)
-    if facts["leg"] != name:
+    if facts.get("leg") != name:
         return 0, 0.0
+    try:
+        return _load(network, method, optimizer, state, facts)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BiwaaError(f"{folder.unfinished} does not fit this run ({reason}): remove it and resume.") from None
+
+
+def _load(
+    network: Network, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Tensor], facts: dict[str, Any]
+) -> tuple[int, float]:
     network.load_state_dict({key[8:]: value for key, value in state.items() if key.startswith("network.")})
     method.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("method.")})
     for number, parameter in enumerate(_parameters(optimizer)):

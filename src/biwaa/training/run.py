@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from biwaa.device import open_fabric
+from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import Domain, check_pair, match_classes
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.calibration import with_temperature
@@ -82,8 +82,9 @@ def adapt(
         task |= {"held_out": held_out.spec, "held_out_images": held_out.images.fingerprint()}
     look(out, recipe, task, resume, overwrite)
     fabric = open_fabric(recipe.device, recipe.precision)
-    prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
-    with claim(out, recipe, task, resume, overwrite) as folder:
+    with within_memory(recipe.batch_size):
+        prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
+    with claim(out, recipe, task, resume, overwrite) as folder, within_memory(recipe.batch_size):
         begin = time.perf_counter()
         legs: list[Trained] = []
         result: dict[str, Any] = {}
