@@ -110,8 +110,7 @@ def measure(name: str, kills: int, folder: Path, rng: random.Random) -> dict[str
         if done.returncode:
             raise SystemExit(f"could not be resumed:\n{done.stderr}")
         same += all((run / part).read_bytes() == content for part, content in expected.items())
-        left = [entry for entry in drafts(run) if not entry.startswith("..")]
-        if left:
+        if left := drafts(run):
             raise SystemExit(f"left behind in {run}: {left}")
     return {"kills": struck, "runs": chains, "runs_with_the_same_bytes": same}
 

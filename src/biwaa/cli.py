@@ -127,12 +127,13 @@ def bench(arguments: Sequence[str]) -> None:
 
 def _named_recipe(arguments: Sequence[str], default: str) -> str:
     """The recipe must be known before the flags can be read, since it sets their defaults."""
+    named = default
     for here, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if here == "--recipe" and following:
-            return following
+            named = following
         if here.startswith("--recipe="):
-            return here.removeprefix("--recipe=")
-    return default
+            named = here.removeprefix("--recipe=")
+    return named  # the last one, as with any flag
 
 
 def evaluate(

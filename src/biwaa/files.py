@@ -1,6 +1,8 @@
 """Files written whole or not at all, and the one place outside run folders that is written to."""
 
+import csv
 import errno
+import io
 import os
 import re
 import shutil
@@ -16,8 +18,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-DRAFT = re.compile(r"\..+\.[a-z0-9_]{8}")
-"""What `tempfile` makes of `.NAME.`."""
+DRAFT = re.compile(r"\.(?:(.+)\.[a-z0-9_]{8}|tmp[A-Za-z0-9]{6})")
+"""What `tempfile` makes of `.NAME.`, and what safetensors writes to before it renames."""
 
 
 def cache_dir() -> Path:
@@ -80,7 +82,8 @@ def forget_drafts(folder: Path, name: str = "") -> None:
         name: of the file or folder that the drafts are of; any, unless given.
     """
     for draft in folder.iterdir() if folder.is_dir() else ():
-        if not DRAFT.fullmatch(draft.name) or (name and draft.name[1:-9] != name):
+        found = DRAFT.fullmatch(draft.name)
+        if not found or (name and found[1] not in (name, None)):
             continue
         if draft.is_dir() and not draft.is_symlink():
             shutil.rmtree(draft, ignore_errors=True)
@@ -116,6 +119,13 @@ def write_text(path: Path, text: str) -> None:
     with replacing(path) as draft:
         # File names may hold bytes that are no UTF-8; they come out as they are.
         draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
+def csv_line(*cells: str) -> str:
+    """A line of CSV that a reader gets the very cells from, whatever ends of lines they hold."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # what is in it gets quoted
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 @contextmanager

@@ -4,9 +4,7 @@
 - outputs are renewed after every round: whatever happens later, the last finished round's model is there
 """
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from biwaa.domains.domain import Domain, check_pair, match_classes
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.calibration import with_temperature
 from biwaa.evaluation.choice import check_choice, choose
-from biwaa.files import write_text
+from biwaa.files import csv_line, write_text
 from biwaa.methods import method_named
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.progress import say
@@ -130,10 +128,8 @@ def _write_outputs(
 
 def predictions_table(names: Sequence[str], probabilities: torch.Tensor, classes: tuple[str, ...]) -> str:
     """CSV text of path, label and confidence (the class's probability, four digits), a row an image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence"])
+    lines = [csv_line("path", "label", "confidence")]
     confidence, label = probabilities.max(dim=1)
     for name, index, value in zip(names, label.tolist(), confidence.tolist(), strict=True):
-        writer.writerow([name, classes[index], f"{value:.4f}"])
-    return text.getvalue()
+        lines.append(csv_line(name, classes[index], f"{value:.4f}"))
+    return "".join(lines)
