@@ -466,7 +466,7 @@ def test_nothing_is_written_elsewhere_and_no_network_is_used(pair, tmp_path):
     home.mkdir(mode=0o500)
     temporary = tmp_path / "temporary"  # PyTorch makes empty folders in the system's
     temporary.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_", "TORCH"))}
     environment |= {
         "HOME": str(home),
         "BIWAA_CACHE": str(cache),

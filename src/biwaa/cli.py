@@ -245,6 +245,7 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
 
 SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,
 BENCHMARK:DOMAIN below --data-root (office31:amazon, pacs:photo, digits:plain ..), or hf:DATASET[?column=value].
+`biwaa --completion bash` (or zsh) prints what a shell needs to complete commands and flags.
 --quiet before or after COMMAND's words leaves out all but errors and results.
 `biwaa COMMAND --help` tells the rest. Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 asked to end."""
 
@@ -279,6 +280,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"biwaa {__version__}")
         return 0
+    if words[0] == "--completion":
+        shell = words[1] if len(words) > 1 else "bash"
+        whole: dict[str, Callable[..., object]] = {**COMMANDS, "train": Train, "bench": Bench}
+        tyro.extras.subcommand_cli_from_dict(whole, prog="biwaa", args=["--tyro-print-completion", shell])
     if "--quiet" in words:
         words = [word for word in words if word != "--quiet"]
         be_quiet()
