@@ -4,9 +4,7 @@ import csv
 import dataclasses
 import json
 import os
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +22,6 @@ from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training.run import adapt
 
-COMMAND = Path(sys.executable).parent / "biwaa"
 FILES = {"recipe.yaml", "run.json", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "checkpoints"}
 TINY = recipe_from(
     {**NAMED["demo"], "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
