@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check static format format-check lint types install
+.PHONY: demo test check static format format-check lint types install audit wheel
 
 demo: $(INSTALLED)
 	$(BIN)/biwaa demo
@@ -29,6 +29,16 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 install: $(INSTALLED)
+
+# On demand, not in CI: known vulnerabilities of what is installed, and every package's licence.
+audit: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit pip-licenses
+	$(BIN)/pip-licenses --order=license
+	$(BIN)/pip-audit --skip-editable
+
+# The wheel, installed into an environment of its own that borrows the dependencies, trains from another folder.
+wheel: $(INSTALLED)
+	$(BIN)/python benchmarks/wheel.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

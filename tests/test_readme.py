@@ -83,7 +83,7 @@ def test_demo_through_the_command(tmp_path):
 
 
 def test_version_and_help():
-    for words in (["--help"], ["--version"], ["train", "--help"], ["predict", "--help"]):
+    for words in (["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["--completion", "bash"]):
         done = subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0
         assert "biwaa" in done.stdout

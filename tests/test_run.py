@@ -4,11 +4,7 @@ import csv
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +22,6 @@ from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training.run import adapt
 
-COMMAND = Path(sys.executable).parent / "biwaa"
 FILES = {"recipe.yaml", "run.json", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "checkpoints"}
 TINY = recipe_from(
     {**NAMED["demo"], "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
@@ -153,24 +148,6 @@ def test_a_damaged_round_costs_no_later_model(pair, tmp_path):
     with pytest.raises(BiwaaError, match=r"round_1.safetensors is not a file that biwaa wrote"):
         adapt(*pair, TINY, run, resume=True)
     assert contents(run, *before) == before
-
-
-@pytest.mark.slow
-def test_resume_after_a_kill(pair, tmp_path):
-    """The real command, killed in the middle of training, ends with the bytes of one that was not."""
-    settings = tmp_path / "recipe.yaml"
-    recipe = dataclasses.replace(TINY, steps=60, checkpoint_every=7)
-    settings.write_text(json.dumps(dataclasses.asdict(recipe)))
-    words = ["train", "--source", pair[0].spec, "--target", pair[1].spec, "--recipe", str(settings)]
-    subprocess.run([COMMAND, *words, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
-    process = subprocess.Popen([COMMAND, *words, "--out", str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
-    while not (tmp_path / "cut" / "checkpoints" / "unfinished.safetensors").exists():
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run([COMMAND, *words, "--out", str(tmp_path / "cut"), "--resume"], check=True, capture_output=True)
-    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_evaluate_and_predict_need_the_run_folder_alone(pair, tmp_path, capsys):

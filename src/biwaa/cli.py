@@ -1,14 +1,20 @@
 """The command line: a command is a function, its signature the flags.
 
 - settings of training are the fields of `Recipe`; flags win over the recipe that --recipe names
-- what the user can mend ends in one sentence and exit code 2; an interrupt in 130
+- what the user can mend ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
 - torch is imported only once there is work for it
 """
 
+import errno
 import io
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,7 +23,8 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from biwaa import __version__
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, printable
+from biwaa.progress import be_quiet
 from biwaa.recipe import NAMED, Recipe, load_recipe
 
 
@@ -47,6 +54,8 @@ class Train:
     """Labelled images of the target's place that training gets nothing of, scored beside the others."""
     data_root: Path | None = None
     """Folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data."""
+    json: bool = False
+    """Print result.json in place of the summary."""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -68,7 +77,7 @@ def train(arguments: Sequence[str]) -> None:
         resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable, held_out=held_out,
     )  # fmt: skip
     if run.folder.writes:
-        print(summarise(run.result))
+        print(json.dumps(run.result, indent=2) if given.json else summarise(run.result))
 
 
 @dataclass(frozen=True)
@@ -119,12 +128,13 @@ def bench(arguments: Sequence[str]) -> None:
 
 def _named_recipe(arguments: Sequence[str], default: str) -> str:
     """The recipe must be known before the flags can be read, since it sets their defaults."""
+    named = default
     for here, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if here == "--recipe" and following:
-            return following
+            named = following
         if here.startswith("--recipe="):
-            return here.removeprefix("--recipe=")
-    return default
+            named = here.removeprefix("--recipe=")
+    return named  # the last one, as with any flag
 
 
 def evaluate(
@@ -184,7 +194,12 @@ def predict(
     print(f"{written} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
 
 
-def check(specs: Positional[tuple[str, ...]], batch_size: int = 72, data_root: Path | None = None) -> None:
+def check(
+    specs: Positional[tuple[str, ...]],
+    batch_size: int = 72,
+    data_root: Path | None = None,
+    json: bool = False,
+) -> None:
     """Say what is in a domain, whether a benchmark is whole, or whether one domain can be adapted to another.
 
     Example: biwaa check photos sketches
@@ -193,10 +208,11 @@ def check(specs: Positional[tuple[str, ...]], batch_size: int = 72, data_root: P
         specs: one domain, source and target, or a benchmark of the catalogue.
         batch_size: of the training to come.
         data_root: folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data.
+        json: print images and classes of each domain as JSON.
     """
     from biwaa.domains.check import check_domains
 
-    check_domains(specs, batch_size, data_root)
+    check_domains(specs, batch_size, data_root, as_json=json)
 
 
 def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
@@ -230,7 +246,30 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
 
 SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,
 BENCHMARK:DOMAIN below --data-root (office31:amazon, pacs:photo, digits:plain ..), or hf:DATASET[?column=value].
-`biwaa COMMAND --help` tells the rest."""
+`biwaa --completion bash` (or zsh) prints what a shell needs to complete commands and flags.
+--quiet before or after COMMAND's words leaves out all but errors and results.
+`biwaa COMMAND --help` tells the rest. Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 asked to end."""
+
+
+class _Ended(KeyboardInterrupt):
+    """Another process asked this one to end (SIGTERM)."""
+
+
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """SIGTERM unwinds as an interrupt does: drafts are removed, processes ended."""
+
+    def end(*_: object) -> None:
+        raise _Ended
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -242,28 +281,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"biwaa {__version__}")
         return 0
-    name, rest = words[0], words[1:]
+    if words[0] == "--completion":
+        shell = words[1] if len(words) > 1 else "bash"
+        whole: dict[str, Callable[..., object]] = {**COMMANDS, "train": Train, "bench": Bench}
+        tyro.extras.subcommand_cli_from_dict(whole, prog="biwaa", args=["--tyro-print-completion", shell])
+    if "--quiet" in words:
+        words = [word for word in words if word != "--quiet"]
+        be_quiet()
+    name, rest = words[0] if words else "", words[1:]
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is unreadable: said once
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
-        if name not in COMMANDS:
-            raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
-        if name in ("train", "bench"):
-            COMMANDS[name](rest)  # their defaults depend on the recipe: they read the flags themselves
-        else:
-            tyro.cli(COMMANDS[name], args=rest, prog=f"biwaa {name}")
+        with _ending_cleanly():
+            if name not in COMMANDS:
+                raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
+            if name in ("train", "bench"):
+                COMMANDS[name](rest)  # their defaults depend on the recipe: they read the flags themselves
+            else:
+                tyro.cli(COMMANDS[name], args=rest, prog=f"biwaa {name}")
     except BiwaaError as error:
-        print(f"biwaa: error: {error}", file=sys.stderr)
-        return 2
+        return _say(f"error: {error}", 2)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - whoever read the output has gone; nothing to flush
+        return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"biwaa: error: {where}{error.strerror or error}.", file=sys.stderr)
-        return 2
+        full = AFTER_INTERRUPT.get(name, "") if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        return _say(f"error: {where}{error.strerror or error}{full}.", 2)
+    except _Ended:
+        return _say(f"asked to end{AFTER_INTERRUPT.get(name, '')}", 143)
     except KeyboardInterrupt:
-        print(f"biwaa: interrupted{AFTER_INTERRUPT.get(name, '')}", file=sys.stderr)
-        return 130
+        return _say(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
     return 0
+
+
+def _say(text: str, code: int) -> int:
+    print(f"biwaa: {printable(text)}", file=sys.stderr)
+    return code
 
 
 def entry() -> None:

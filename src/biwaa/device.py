@@ -1,6 +1,8 @@
 """The device and the arithmetic that everything runs in: Lightning Fabric, opened in one place."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from biwaa import progress
 from biwaa.errors import BiwaaError
+
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
+"""How an allocation that failed on the CPU or within a library reads."""
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -22,6 +27,26 @@ def hardware(device: str) -> dict[str, Any]:
         "device": device, "threads": torch.get_num_threads(), "machine": platform.machine(),
         "processor": names[0] if names else platform.processor(), **gpu,
     }  # fmt: skip
+
+
+@contextmanager
+def within_memory(batch_size: int) -> Iterator[None]:
+    """Turn an allocation that fails within the block into a sentence.
+
+    Raises:
+        BiwaaError: memory ran out; the message names half of `batch_size`.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        said = " ".join(str(error).split())
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(sign in said for sign in NO_MEMORY):
+            raise
+        smaller = f"set --batch-size to {batch_size // 2} or lower" if batch_size > 3 else "close other programs"
+        raise BiwaaError(
+            f"memory ran out with batches of {batch_size} images ({said[:200] or type(error).__name__}): {smaller}, "
+            "or lower --image-size or take a smaller --backbone. What was finished is kept."
+        ) from None
 
 
 def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes: int = 1) -> Fabric:
@@ -42,7 +67,7 @@ def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes
     fabric = _fabric(device, precision, devices, nodes, DDPStrategy(broadcast_buffers=False))
     fabric.launch()
     if not fabric.is_global_zero:
-        progress.mute()
+        progress.be_quiet()
     return fabric
 
 

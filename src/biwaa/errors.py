@@ -9,6 +9,11 @@ class BiwaaError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """One line that shows what is in it: control characters, marks that turn text around and stray bytes escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def listed(names: list[str], most: int = 5) -> str:
     """Join names for a message, naming at most `most` of them and counting the rest."""
     rest = len(names) - most

@@ -13,8 +13,19 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from biwaa.errors import printable
+
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
+CALM_SECONDS = 2.0
+"""What ended within this needs no plain line, unless it is training."""
+_QUIET = False
+
+
+def be_quiet() -> None:
+    """Show no progress and say nothing from now on."""
+    global _QUIET
+    _QUIET = True
 
 
 class Advance(Protocol):
@@ -24,26 +35,19 @@ class Advance(Protocol):
         """Show it."""
 
 
-_muted = False
-
-
-def mute() -> None:
-    """Show nothing more in this process: of several that train together, one speaks."""
-    global _muted
-    _muted = True
-
-
 def say(text: str) -> None:
     """One line about what happens, beside any progress display."""
-    if _muted:
+    if _QUIET:
         return
+    text = printable(text)
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 @contextmanager
 def track(what: str, total: int, unit: str = "steps", start: int = 0) -> Iterator[Advance]:
     """Show the progress of `total` units of work, the first `start` of which were done earlier."""
-    if _muted:
+    what = printable(what)
+    if _QUIET:
         yield lambda done, figures=None: None
     elif sys.stderr.isatty():
         with _live(what, total, unit, start) as advance:
@@ -91,6 +95,8 @@ class _Plain:
         now = time.perf_counter()
         if done < self.total and now - self.spoken < PLAIN_SECONDS:
             return
+        if self.unit != "steps" and now - self.begin < CALM_SECONDS:
+            return  # over before anybody wondered; training alone is always told
         self.spoken = now
         rate = (done - self.start) / max(now - self.begin, 1e-9)
         left = (self.total - done) / max(rate, 1e-9)

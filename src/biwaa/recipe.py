@@ -8,6 +8,10 @@
 
 import dataclasses
 import difflib
+import hashlib
+import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +20,12 @@ import msgspec
 import yaml
 
 from biwaa.errors import BiwaaError, listed
+
+MOST_STEPS = 10_000_000
+"""Of a leg: the generators of its steps are seeded this far apart from the next leg's."""
+
+MACHINE = ("device", "log_every", "checkpoint_every")
+"""Settings that change no figure: they may differ when a run or a bench goes on."""
 
 
 @dataclass(frozen=True)
@@ -147,14 +157,14 @@ class Recipe:
     """Arithmetic of the forward and backward passes."""
     log_every: int = 50
     """Steps between lines of log.jsonl."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints inside a round; the end of a round is always kept."""
+    checkpoint_every: int | str = 500
+    """Steps, or minutes as in 10m, between checkpoints inside a round; the end of a round is always kept."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         positive = (
             "bottleneck", "discriminator", "batch_size", "rounds", "scouts", "neighbours", "steps", "log_every",
-            "checkpoint_every", "devices", "num_nodes",
+            "devices", "num_nodes",
         )  # fmt: skip
         for name in positive:
             if getattr(self, name) < 1:
@@ -165,6 +175,9 @@ class Recipe:
         for name in ("weight_decay", "decay_rate", "decay_power", "adversarial", "confusion", "pseudo_label"):
             if not getattr(self, name) >= 0:
                 raise BiwaaError(f"{name} must not be below 0, it is {getattr(self, name)}.")
+        self.checkpoint_interval()
+        if self.steps > MOST_STEPS:
+            raise BiwaaError(f"steps must be at most {MOST_STEPS}, not {self.steps}.")
         if self.batch_size < 2:
             raise BiwaaError("batch_size must be at least 2: one image has no batch statistics.")
         ranks = self.devices * self.num_nodes
@@ -190,6 +203,20 @@ class Recipe:
             raise BiwaaError(f"crop_area must lie above 0 and not above 1, not {self.crop_area}.")
         if self.image_size and self.resize and self.resize < self.image_size:
             raise BiwaaError(f"resize ({self.resize}) must not be smaller than image_size ({self.image_size}).")
+
+    def checkpoint_interval(self) -> tuple[float, float]:
+        """Steps and seconds between checkpoints; one of the two is infinite.
+
+        Raises:
+            BiwaaError: checkpoint_every is neither a number of steps nor of minutes.
+        """
+        text = str(self.checkpoint_every)
+        minutes = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)m", text)
+        if minutes and float(minutes[1]) > 0:
+            return math.inf, 60 * float(minutes[1])
+        if re.fullmatch(r"\d{1,15}", text) and int(text) > 0:
+            return int(text), math.inf
+        raise BiwaaError(f"checkpoint_every must be a number of steps or minutes as in 10m, not {text!r}.")
 
 
 _ROBUST: dict[str, Any] = {
@@ -291,8 +318,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise BiwaaError(f"no recipe {str(path)!r}: the named ones are {names}, and there is no such file.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BiwaaError(f"{path} is not readable as YAML: {' '.join(str(error).split())}.") from None
+    except Exception as error:  # on hostile text the reader raises KeyError, RecursionError, AttributeError ..
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise BiwaaError(f"{path} is not readable as YAML: {reason}.") from None
     if not isinstance(settings, dict):
         raise BiwaaError(f"{path} must hold settings as `name: value` lines.")
     return settings
@@ -303,13 +331,20 @@ def recipe_from(settings: dict[str, Any], where: str) -> Recipe:
     known = [field.name for field in dataclasses.fields(Recipe)]
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
+            key = str(key)[:100]
+            near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {listed(known, len(known))}."
             raise BiwaaError(f"{where}: unknown setting {key!r}; {hint}")
     try:
         return msgspec.convert(settings, Recipe)
     except msgspec.ValidationError as error:
         raise BiwaaError(f"{where}: {error}.") from None
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """SHA-256 over all settings but those of `MACHINE`: runs of one digest trained alike."""
+    settings = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in MACHINE}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -1,6 +1,8 @@
 """Tensors and facts about them in one safetensors file: models and checkpoints. Nothing is ever unpickled."""
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,13 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> Non
     # Clones: safetensors refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as draft:
-        save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
+        try:
+            save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
+        except safetensors.SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # a full disk, say, as the library puts it
+            if not code:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -30,7 +38,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["biwaa"])
+        if not isinstance(facts, dict):
+            raise ValueError("its facts have no names")
         # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise BiwaaError(f"{path} is not a file that biwaa wrote ({error}).") from None
+    except Exception as error:  # a file of another kind can fail the readers in any way
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise BiwaaError(f"{path} is not a file that biwaa wrote ({reason}).") from None

@@ -16,10 +16,8 @@ from biwaa.bench.suites import Variant, resolve
 from biwaa.domains.catalogue import Benchmark, benchmark_named
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
-from biwaa.recipe import Recipe
+from biwaa.recipe import MACHINE, Recipe
 
-MACHINE = ("device", "log_every", "checkpoint_every")
-"""Settings that may differ between invocations: the newest counts."""
 DECIDED = ("seed", "method", "baseline")
 """Settings that the grid decides."""
 

@@ -1,5 +1,6 @@
 """What `biwaa check` says: what is in a domain, whether a benchmark is whole, whether two domains can be trained on."""
 
+import json
 from pathlib import Path
 
 from biwaa.domains.catalogue import (
@@ -14,17 +15,20 @@ from biwaa.domains.catalogue import (
 from biwaa.domains.domain import Domain, check_pair
 from biwaa.domains.pixels import decode, readable
 from biwaa.domains.spec import default_data_root, open_domain
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, printable
 from biwaa.progress import track
 
 
-def check_domains(specs: tuple[str, ...], batch_size: int, data_root: Path | None = None) -> None:
+def check_domains(
+    specs: tuple[str, ...], batch_size: int, data_root: Path | None = None, as_json: bool = False
+) -> None:
     """Print images and classes of one or two domains, then make sure that all can be read and trained on.
 
     Args:
         specs: one domain, source and target, or a catalogued benchmark as a whole.
         batch_size: of the training to come.
         data_root: where benchmarks lie; None for $BIWAA_DATA or ./data.
+        as_json: print a list of JSON objects in place of lines, once all can be read.
 
     Raises:
         BiwaaError: a domain cannot be opened, is not the benchmark's, holds unreadable images, or the two
@@ -32,18 +36,28 @@ def check_domains(specs: tuple[str, ...], batch_size: int, data_root: Path | Non
     """
     root = data_root or default_data_root()
     if len(specs) == 1 and specs[0] in BENCHMARKS and not Path(specs[0]).exists():
+        if as_json:
+            raise BiwaaError("--json is for domains: name one, as in office31:amazon.")
         _check_benchmark(BENCHMARKS[specs[0]], root)
         return
     if len(specs) not in (1, 2):
         raise BiwaaError("name one domain, or source and target.")
-    domains = [_catalogued(spec, root) or open_domain(spec, root) for spec in specs]
-    for domain in domains:
-        print("\n".join(_lines(domain)))
+    # What is the benchmark's is said beside its counts, which is no JSON.
+    domains = [(None if as_json else _catalogued(spec, root)) or open_domain(spec, root) for spec in specs]
+    for domain in [] if as_json else domains:
+        print("\n".join(printable(line) for line in _lines(domain)))
     for domain in domains:
         readable(domain, _unreadable(domain), skip=False)
     if len(domains) == 2:
         check_pair(domains[0], domains[1], batch_size)
-        print(f"{specs[0]} can be adapted to {specs[1]}")
+        if not as_json:
+            print(printable(f"{specs[0]} can be adapted to {specs[1]}"))
+    if as_json:
+        facts = [
+            {"spec": domain.spec, "images": len(domain.images), "classes": domain.counts() or None}
+            for domain in domains
+        ]
+        print(json.dumps(facts, indent=2))
 
 
 def _catalogued(spec: str, root: Path) -> Domain | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import to_rgb
+from biwaa.domains.images import opened, to_rgb
 from biwaa.errors import BiwaaError, listed
 
 RESERVED = ("split", "config", "image", "label")
@@ -46,7 +46,7 @@ class HubImages:
     def read(self, index: int) -> Image.Image:
         """Decode one row."""
         cell = self.table[int(self.rows[index])][self.column]
-        with Image.open(io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"]) as image:
+        with opened(io.BytesIO(cell["bytes"]) if cell["bytes"] else Path(cell["path"])) as image:
             return to_rgb(image)
 
     def select(self, indices: NDArray[np.int64]) -> "HubImages":

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".avif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 )
 """File endings that count as images, in lower case."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+"""What a file may hold, whatever its name: no format that Pillow would start another program for."""
 
 
 class Images(Protocol):
@@ -60,7 +62,7 @@ class FileImages:
 
     def read(self, index: int) -> Image.Image:
         """Decode one file."""
-        with Image.open(self.paths[index]) as image:
+        with opened(self.paths[index]) as image:
             return to_rgb(image)
 
     def select(self, indices: NDArray[np.int64]) -> "FileImages":
@@ -119,6 +121,21 @@ class ArrayImages:
         digest = hashlib.sha256(str(self.array.shape).encode())
         digest.update(np.ascontiguousarray(self.array).data)
         return digest.hexdigest()
+
+
+def opened(file: Path | IO[bytes]) -> Image.Image:
+    """An image whose pixels are still to be decoded.
+
+    Raises:
+        ValueError: it has more pixels than Pillow's limit: decoding it would take gigabytes of memory.
+        OSError: it is none.
+    """
+    image = Image.open(file, formats=FORMATS)
+    most = Image.MAX_IMAGE_PIXELS
+    if most and image.width * image.height > most:
+        image.close()
+        raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
+    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@
 - channels lie last, as decoders leave them and as crops and convolutions read them fastest
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ from PIL import Image
 from biwaa.domains.domain import Domain
 from biwaa.domains.images import Images
 from biwaa.errors import BiwaaError
-from biwaa.files import building, cache_dir
+from biwaa.files import building, cache_dir, forget_drafts
 from biwaa.progress import say, track
 
 Row = NDArray[np.uint8] | str
@@ -101,13 +102,27 @@ def _found_or_made(
     except (OSError, ValueError, EOFError):
         pass  # not there, or not as it was left: made again below
     _remove(folder)
+    forget_drafts(folder.parent, folder.name)  # the lock is held: whoever made them is dead
     with building(folder) as draft:
         rows = np.lib.format.open_memmap(draft / "rows.npy", mode="w+", dtype=dtype, shape=shape)
+        _reserve(draft / "rows.npy")
         unreadable = fill(rows)
         rows.flush()
         del rows
         (draft / "unreadable.json").write_text(json.dumps(unreadable))
     return _open_kept(folder)
+
+
+def _reserve(path: Path) -> None:
+    """Take a file's whole size from the disk: writing to a mapped file on a full one would kill the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("rb+") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise OSError(error.errno, os.strerror(error.errno or 0), str(cache_dir())) from None
 
 
 def _open_kept(folder: Path) -> Kept:

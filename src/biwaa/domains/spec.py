@@ -34,6 +34,14 @@ def open_domain(spec: str, data_root: Path | None = None) -> Domain:
     Raises:
         BiwaaError: there is no such thing, or what is in it cannot be used.
     """
+    try:
+        return _open(spec, data_root)
+    except (OSError, ValueError, RuntimeError) as error:  # names too long, zero bytes, ~ of nobody, no permission
+        reason = getattr(error, "strerror", None) or error
+        raise BiwaaError(f"{spec[:500]} cannot be opened ({reason}).") from None
+
+
+def _open(spec: str, data_root: Path | None) -> Domain:
     if spec.startswith("hf:"):
         return open_hub(spec)
     arrays = re.fullmatch(r"(.+\.npz):([^:/\\]+)", spec)

@@ -3,7 +3,6 @@
 Images stream through: what is held in memory does not grow with their number.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biwaa.device import open_fabric
+from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import match_classes
 from biwaa.domains.images import SUFFIXES, FileImages, Images
 from biwaa.domains.pixels import decode_batches, readable
@@ -22,7 +21,7 @@ from biwaa.errors import BiwaaError
 from biwaa.evaluation.calibration import with_temperature
 from biwaa.evaluation.metrics import accuracies, accuracy_by_class
 from biwaa.evaluation.predict import average_views
-from biwaa.files import replacing
+from biwaa.files import csv_line, replacing
 from biwaa.models.saved import SavedModel, load_model
 from biwaa.progress import say, track
 
@@ -34,7 +33,7 @@ def stream_predictions(
     fabric = open_fabric(device)
     network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
     done = 0
-    with track(what, len(images), "images") as advance, torch.inference_mode():
+    with track(what, len(images), "images") as advance, torch.inference_mode(), within_memory(batch_size):
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
             stored = torch.from_numpy(pixels).to(fabric.device).permute(0, 3, 1, 2)
             views = model.transform.views(stored)
@@ -96,9 +95,8 @@ def predict_paths(run: Path, paths: tuple[str, ...], out: Path, device: str, bat
     if not paths:
         raise BiwaaError("name at least one image or folder to predict.")
     written = unreadable = 0
-    with replacing(out) as draft, draft.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "confidence"])
+    with replacing(out) as draft, draft.open("w", newline="\n", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(csv_line("path", "label", "confidence"))
         for path in paths:
             images = _images(path)
             names = images.names
@@ -110,10 +108,10 @@ def predict_paths(run: Path, paths: tuple[str, ...], out: Path, device: str, bat
                     if row in bad:
                         unreadable += 1
                         say(f"unreadable: {names[row]} ({bad[row]})")
-                        writer.writerow([names[row], "", ""])
+                        file.write(csv_line(names[row], "", ""))
                         continue
                     written += 1
-                    writer.writerow([names[row], model.classes[label[offset]], f"{confidence[offset]:.4f}"])
+                    file.write(csv_line(names[row], model.classes[label[offset]], f"{confidence[offset]:.4f}"))
                 first += len(probabilities)
     return written, unreadable
 

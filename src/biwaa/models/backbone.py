@@ -84,7 +84,8 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
         with torch.inference_mode():
             features = module.eval()(torch.zeros(1, 3, size, size)).shape
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise BiwaaError(f"{name} cannot be built for {image_size} x {image_size} pixels: {error}.") from None
+        reason = " ".join(str(error).split())[:300]
+        raise BiwaaError(f"{name} cannot be built for {image_size} x {image_size} pixels: {reason}.") from None
     if len(features) != 2:
         raise BiwaaError(f"{name} gives features of shape {tuple(features)}, not one vector an image.")
     return Backbone(known, module, features[1], size, tuple(config["mean"]), tuple(config["std"]))

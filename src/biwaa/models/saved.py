@@ -3,8 +3,8 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -15,6 +15,20 @@ from biwaa.models.network import Network, Standardise
 from biwaa.tensors import load_tensors, save_tensors
 
 FORMAT = "biwaa model 1"
+MOST_PIXELS = 4096
+"""A side that a model's images may have."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a model's file says of itself."""
+
+    backbone: str
+    bottleneck: int | None
+    standardised: bool
+    classes: tuple[str, ...]
+    transform: Transform
+    temperature: float = 1.0  # models of earlier versions have none
 
 
 @dataclass(frozen=True)
@@ -57,18 +71,24 @@ def load_model(run: Path) -> SavedModel:
     try:
         if facts["format"] != FORMAT:
             raise BiwaaError(f"{path} is of the format {facts['format']!r}; this version reads {FORMAT!r}.")
-        transform = facts["transform"]
-        transform |= {"mean": tuple(transform["mean"]), "std": tuple(transform["std"])}
-        return _assemble(facts, Transform(**transform), state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        return _assemble(msgspec.convert(facts, _Facts), state)
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise BiwaaError(f"{path} is not a model that biwaa wrote ({' '.join(str(error).split())[:200]}).") from None
 
 
-def _assemble(facts: dict[str, Any], transform: Transform, state: dict[str, Tensor]) -> SavedModel:
-    backbone = build_backbone(facts["backbone"], transform.image_size)
-    network = Network(backbone.module, backbone.features, facts["bottleneck"], len(facts["classes"]))
-    if facts["standardised"]:
+def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
+    # Sizes are held against the tensors before anything is built: a file that lies must cost no memory.
+    classes, width = len(facts.classes), facts.bottleneck
+    if state["classifier.bias"].shape != (classes,) or len(set(facts.classes)) != classes or classes < 2:
+        raise ValueError(f"{classes} classes are not those of its classifier")
+    if width is not None and state["bottleneck.bias"].shape != (width,):
+        raise ValueError(f"a bottleneck of {width} is not its own")
+    sees, stored = facts.transform.image_size, facts.transform.resize
+    if not 1 <= sees <= stored <= MOST_PIXELS or facts.transform.crops not in (1, 10) or not facts.temperature > 0:
+        raise ValueError("its transform or temperature is out of range")
+    backbone = build_backbone(facts.backbone, sees)
+    network = Network(backbone.module, backbone.features, width, classes)
+    if facts.standardised:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))
     network.load_state_dict(state)
-    temperature = float(facts.get("temperature", 1.0))  # models of earlier versions have none
-    return SavedModel(network.eval(), tuple(facts["classes"]), transform, facts["backbone"], temperature)
+    return SavedModel(network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature)

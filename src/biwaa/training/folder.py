@@ -9,7 +9,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,15 @@ from typing import Any
 from torch import Tensor
 
 from biwaa.errors import BiwaaError
-from biwaa.files import write_text
-from biwaa.recipe import Recipe, dump_recipe, load_recipe
+from biwaa.files import forget_drafts, owning, write_text
+from biwaa.recipe import MACHINE, Recipe, dump_recipe, load_recipe
 from biwaa.tensors import save_tensors
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
-FREE = ("device", "devices", "num_nodes", "log_every", "checkpoint_every")
-"""Settings that a resumed run may have otherwise."""
 CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
+HALFWAY = ".replacing"
+"""Holds the files of a run while they are set aside, one by one."""
 
 
 @dataclass(frozen=True)
@@ -83,31 +84,44 @@ class RunFolder:
         """Write a JSON file."""
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
+    def task(self) -> dict[str, Any]:
+        """What run.json says: what is adapted to what."""
+        found: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return found
+
     def log(self, **entry: Any) -> None:
-        """Add a line to log.jsonl."""
+        """Add a line to log.jsonl.
+
+        Raises:
+            BiwaaError: the run folder is gone.
+            OSError: of a full disk, say.
+        """
+        path = self.path / "log.jsonl"
         if not self.writes:
             return
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        if not _holds_run(self.path):
+            raise BiwaaError(f"{self.path} was moved or emptied while it was trained in: training stopped.")
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The entries of log.jsonl; a line that was cut off or damaged is none."""
+        path = self.path / "log.jsonl"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return [entry for line in text.split("\n") if (entry := _log_entry(line))]
 
     def rewind_log(self, leg: str, step: int) -> None:
         """Drop what was logged of `leg` after `step`, since it will be trained again."""
-        path = self.path / "log.jsonl"
-        if not self.writes or not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # cut off in the middle of writing
-            if entry.get("leg") != leg or entry.get("step", 0) <= step:
-                kept.append(line)
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        if self.writes and (self.path / "log.jsonl").exists():
+            kept = [entry for entry in self.read_log() if entry["leg"] != leg or entry["step"] <= step]
+            write_text(self.path / "log.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in kept))
 
 
 def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Make sure that `path` can be the folder of this run; nothing is written yet.
+    """Make sure that `path` can be the folder of this run; nothing of it is written yet.
 
     Args:
         path: where.
@@ -122,6 +136,7 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
     if path.exists() and not path.is_dir():
         raise BiwaaError(f"{path} is a file: name a folder for the run.")
     _check_writable(path)
+    _put_back(path)
     if _holds_run(path):
         if resume:
             _same_run(path, recipe, task)
@@ -130,21 +145,47 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
                 f"{path} already holds a run: pass --resume to go on with it or --overwrite to replace it."
             )
     elif path.is_dir() and any(
-        entry.name not in STARTED and not entry.name.startswith(".") for entry in path.iterdir()
+        entry.name not in STARTED
+        and not entry.name.startswith(".")
+        and not (entry.name == "replaced" and (resume or overwrite))
+        for entry in path.iterdir()
     ):
         raise BiwaaError(f"{path} is not empty and holds no run: name another folder.")
 
 
-def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, writes: bool = True) -> RunFolder:
-    """Make `path`, which `look` found fit, the folder of this run; without `resume` an earlier run goes."""
+@contextmanager
+def claim(
+    path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool, writes: bool = True
+) -> Iterator[RunFolder]:
+    """Make `path` the folder of this run; no other process can train in it within the block.
+
+    Raises:
+        BiwaaError: another process does, or what `look` says, which is asked again.
+    """
     folder = RunFolder(path, writes)
-    if not writes or (resume and _holds_run(path)):
-        return folder
+    if not writes:
+        yield folder
+        return
     path.mkdir(parents=True, exist_ok=True)
-    _set_aside(folder)
-    folder.write_json("run.json", task)
-    write_text(path / "recipe.yaml", dump_recipe(recipe))
-    return folder
+    with owning(path):
+        look(path, recipe, task, resume, overwrite)  # another process may have been here since
+        for name in CONTENTS:
+            forget_drafts(path, name)
+        forget_drafts(folder.unfinished.parent)
+        if not (resume and _holds_run(path)):
+            _set_aside(folder)
+            folder.write_json("run.json", task)
+            write_text(path / "recipe.yaml", dump_recipe(recipe))
+        yield folder
+
+
+def _log_entry(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(entry, dict) and isinstance(entry.get("leg"), str) and type(entry.get("step")) is int
+    return entry if whole else None
 
 
 def _holds_run(path: Path) -> bool:
@@ -167,15 +208,24 @@ def _set_aside(folder: RunFolder) -> None:
         for name in CONTENTS:
             (folder.path / name).unlink(missing_ok=True)
     elif present:
-        folder.replaced.mkdir()
+        (folder.path / HALFWAY).mkdir()
         for path in present:
-            path.rename(folder.replaced / path.name)
+            path.rename(folder.path / HALFWAY / path.name)
+        (folder.path / HALFWAY).rename(folder.replaced)
+
+
+def _put_back(path: Path) -> None:
+    """Undo a `_set_aside` that was cut off."""
+    if (path / HALFWAY).is_dir():
+        for moved in (path / HALFWAY).iterdir():
+            moved.rename(path / moved.name)
+        (path / HALFWAY).rmdir()
 
 
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     earlier = load_recipe(str(path / "recipe.yaml"))
     changed = [name for name in dataclasses.asdict(recipe) if getattr(recipe, name) != getattr(earlier, name)]
-    changed = [name for name in changed if name not in FREE]
+    changed = [name for name in changed if name not in (*MACHINE, "devices", "num_nodes")]
     if changed:
         name = changed[0]
         was, now = getattr(earlier, name), getattr(recipe, name)
@@ -184,7 +234,7 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
         before = json.loads((path / "run.json").read_text(encoding="utf-8"))
         different = [key for key in ("classes", "source_images", "target_images") if before[key] != task[key]]
         different += ["held_out_images"] * (before.get("held_out_images") != task.get("held_out_images"))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:
         raise BiwaaError(

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +24,10 @@ from biwaa.methods.method import Loss, Method
 from biwaa.models.network import Network, Output
 from biwaa.progress import track
 from biwaa.ranks import draw_apart, draw_together, settle_buffers, share, whole
-from biwaa.recipe import Recipe
+from biwaa.recipe import MOST_STEPS, Recipe
 from biwaa.tensors import load_tensors
 from biwaa.training.folder import RunFolder
 from biwaa.training.step import build_optimizer, training_step
-
-STRIDE = 10_000_000
-"""Distance between the generators' seeds of two legs: more than any leg has steps."""
 
 
 def train_leg(
@@ -72,11 +70,13 @@ def train_leg(
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
     watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
     unproven = False  # whether a candidate waits for the loss of the step after it
+    every, after = recipe.checkpoint_interval()
+    kept = begin
     network.train()
     method.train()
     with track(name, recipe.steps, "steps", start) as advance:
         for step, (source_rows, target_rows) in enumerate(batches, start):
-            draw_apart(seed * STRIDE + step, fabric)
+            draw_apart(seed * MOST_STEPS + step, fabric)
             on_device = torch.from_numpy(np.stack([source_rows, target_rows])).to(fabric.device)
             mine, others = share(source_rows, fabric), share(target_rows, fabric)
             losses = training_step(
@@ -84,7 +84,7 @@ def train_leg(
                 (data.source.batch(mine), labels[on_device[0]]),
                 (data.target.batch(others) if method.sees_target else labels[:0], on_device[1]),
                 step, fabric.backward, forward, data.target.strong(others) if method.strong_view else None,
-                partial(draw_together, seed * STRIDE + step, fabric),
+                partial(draw_together, seed * MOST_STEPS + step, fabric),
             )  # fmt: skip
             figures = watch(step, losses)
             advance(step + 1, figures)
@@ -92,13 +92,15 @@ def train_leg(
                 watch.read(step)  # raises where the step from that state was not finite
                 folder.prove()
                 unproven = False
-            if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < recipe.steps:
+            late = after < math.inf and fabric.broadcast(time.perf_counter() - kept >= after)  # one clock decides
+            due = (step + 1) % every == 0 or late
+            if due and step + 1 < recipe.steps:
                 watch.read(step)
                 seconds = before + time.perf_counter() - begin
                 facts = {"leg": name, "step": step + 1, "seconds": round(seconds, 2)}
                 settle_buffers(network, fabric)
                 folder.keep(folder.candidate, _state(network, method, optimizer), **facts)
-                unproven = True
+                unproven, kept = True, time.perf_counter()
     settle_buffers(network, fabric)
     return before + time.perf_counter() - begin
 
@@ -138,8 +140,18 @@ def _take_up(
     if not folder.unfinished.exists():
         return 0, 0.0
     state, facts = load_tensors(folder.unfinished)
-    if facts["leg"] != name:
+    if facts.get("leg") != name:
         return 0, 0.0
+    try:
+        return _load(network, method, optimizer, state, facts)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BiwaaError(f"{folder.unfinished} does not fit this run ({reason}): remove it and resume.") from None
+
+
+def _load(
+    network: Network, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Tensor], facts: dict[str, Any]
+) -> tuple[int, float]:
     network.load_state_dict({key[8:]: value for key, value in state.items() if key.startswith("network.")})
     method.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("method.")})
     for number, parameter in enumerate(_parameters(optimizer)):

@@ -3,6 +3,8 @@
 The target's labels are opened here, after the legs are trained, and nowhere before.
 """
 
+import hashlib
+import json
 import platform
 from typing import Any
 
@@ -23,7 +25,7 @@ from biwaa.evaluation.metrics import accuracies, agreement, label_free, total_va
 from biwaa.evaluation.validators import scores
 from biwaa.evaluation.warnings import warnings
 from biwaa.methods import method_named
-from biwaa.recipe import Recipe
+from biwaa.recipe import Recipe, recipe_digest
 from biwaa.training.folder import RunFolder
 from biwaa.training.prepare import Prepared
 from biwaa.training.rounds import BASELINE, Trained
@@ -92,6 +94,9 @@ def describe(
     result["steps"] = {"a_leg": recipe.steps, "images_a_step": _images_a_step(recipe, recipe.method)}
     result["cost"] = _cost(legs, recipe)
     result["seed"] = recipe.seed
+    result["fingerprints"] = {"recipe": recipe_digest(recipe), "classes": _digest(list(classes))} | {
+        name: value for name, value in folder.task().items() if name.endswith("_images")
+    }
     result["versions"] = versions()
     result["hardware"] = hardware(device)
     return result
@@ -177,6 +182,10 @@ def _cost(legs: list[Trained], recipe: Recipe) -> dict[str, float]:
         "images": recipe.steps * sum(_images_a_step(recipe, method) for method in methods),
         "seconds": round(sum(leg.seconds for leg in legs), 2),
     }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

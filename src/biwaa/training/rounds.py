@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from biwaa.domains.inputs import Data, Inputs
+from biwaa.errors import BiwaaError
 from biwaa.evaluation.evidence import gather
 from biwaa.evaluation.neighbours import neighbours_of_a_class
 from biwaa.evaluation.predict import predict
@@ -149,6 +150,8 @@ def _leg(
 def load_leg(folder: RunFolder, name: str) -> Trained:
     """A finished leg as its file has it; the average over rounds is not in it."""
     state, facts = load_tensors(folder.leg(name))
+    if "probabilities" not in state or not isinstance(facts.get("seconds"), int | float):
+        raise BiwaaError(f"{folder.leg(name)} is no finished round of this run: remove it and resume.")
     kept, neighbours, taught = (state.pop(key, None) for key in ("held_out", "neighbours", "pseudo_labels"))
     given: dict[str, Any] = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
     evidence = Evidence(**given)

@@ -4,9 +4,7 @@
 - outputs are renewed after every round: whatever happens later, the last finished round's model is there
 """
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +13,12 @@ from typing import Any
 
 import torch
 
-from biwaa.device import open_fabric
+from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import Domain, check_pair, match_classes
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.calibration import with_temperature
 from biwaa.evaluation.choice import check_choice, choose
-from biwaa.files import write_text
+from biwaa.files import csv_line, write_text
 from biwaa.methods import method_named
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.progress import say
@@ -82,21 +80,23 @@ def adapt(
         task |= {"held_out": held_out.spec, "held_out_images": held_out.images.fingerprint()}
     look(out, recipe, task, resume, overwrite)
     fabric = open_fabric(recipe.device, recipe.precision, recipe.devices, recipe.num_nodes)
-    prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
-    folder = claim(out, recipe, task, resume, fabric.is_global_zero)
-    fabric.barrier()
-    begin = time.perf_counter()
-    legs: list[Trained] = []
-    result: dict[str, Any] = {}
-    trained = train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder, prepared.held_out_inputs)
-    for leg in trained:
-        if legs:
-            legs[-1] = dataclasses.replace(legs[-1], state={})  # the newest leg's parameters are all that is needed
-        legs.append(leg)
-        # A finished round found again must not put its model in the place of a later one's.
-        if folder.writes and leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
-            result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin, fabric.device.type)
-            folder.forget_replaced()
+    with within_memory(recipe.batch_size):
+        prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
+    claimed = claim(out, recipe, task, resume, overwrite, fabric.is_global_zero)
+    with claimed as folder, within_memory(recipe.batch_size):
+        fabric.barrier()  # no process may go on before the folder is the run's
+        begin = time.perf_counter()
+        legs: list[Trained] = []
+        result: dict[str, Any] = {}
+        trained = train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder, prepared.held_out_inputs)
+        for leg in trained:
+            if legs:
+                legs[-1] = dataclasses.replace(legs[-1], state={})  # the newest leg's parameters are all that is needed
+            legs.append(leg)
+            # A finished round found again must not put its model in the place of a later one's.
+            if folder.writes and leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
+                result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin, fabric.device.type)
+                folder.forget_replaced()
     say(f"the model is in {folder.path}")
     return Run(folder, result)
 
@@ -130,10 +130,8 @@ def _write_outputs(
 
 def predictions_table(names: Sequence[str], probabilities: torch.Tensor, classes: tuple[str, ...]) -> str:
     """CSV text of path, label and confidence (the class's probability, four digits), a row an image."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "confidence"])
+    lines = [csv_line("path", "label", "confidence")]
     confidence, label = probabilities.max(dim=1)
     for name, index, value in zip(names, label.tolist(), confidence.tolist(), strict=True):
-        writer.writerow([name, classes[index], f"{value:.4f}"])
-    return text.getvalue()
+        lines.append(csv_line(name, classes[index], f"{value:.4f}"))
+    return "".join(lines)

@@ -1,6 +1,5 @@
 """How far a run's model can be trusted, said without a target label: calibration, estimated accuracy, warnings."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,10 +114,8 @@ def signs(
 
 def _discriminator(folder: RunFolder, leg: str) -> dict[str, float]:
     """Mean accuracy of the leg's discriminator over the first and the last tenth of its logged steps."""
-    path = folder.path / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    entries = [entry for line in lines if (entry := json.loads(line)).get("leg") == leg]
-    found = [entry["domain_accuracy"] for entry in entries if "domain_accuracy" in entry]
+    values = (entry.get("domain_accuracy") for entry in folder.read_log() if entry["leg"] == leg)
+    found = [value for value in values if isinstance(value, float)]
     if not found:
         return {}
     tenth = max(1, len(found) // 10)

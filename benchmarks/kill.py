@@ -1,0 +1,139 @@
+"""Kills the real command again and again, resumes it, and compares bytes with a run that nobody killed.
+
+    python benchmarks/kill.py --kills 30 --out kill.json
+
+A third of the kills each: at a random instant of training, while a checkpoint is written, at the end of a leg (while
+its file, the model, the predictions or the result are written). A chain of kills and resumptions ends when a run
+finishes before its kill comes; the next chain starts in a fresh folder. Modes: small nets end to end; a frozen backbone
+with the teacher of the recipe `robust`; end to end with that teacher.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+COMMON = ["--source", "digits:plain", "--target", "digits:photographs", "--device", "cpu", "--log-every", "10"]
+TEACHER = ["--recipe", "robust", "--rounds", "3", "--scouts", "2", "--bottleneck", "32", "--checkpoint-every", "5"]
+SMALL = ["--backbone", "cnn", "--weights", "none", "--image-size", "24", "--resize", "24", "--crops", "1", "--augment",
+         "none"]  # fmt: skip
+FROZEN = ["--backbone", "efficientnet-lite0", "--freeze-backbone", "--image-size", "32", "--resize", "32"]
+MODES = {
+    "end to end": ["--recipe", "demo", "--steps", "40", "--bottleneck", "16", "--discriminator", "32",
+                   "--checkpoint-every", "5"],
+    "frozen, teacher": [*TEACHER, *FROZEN, "--steps", "150", "--adversarial", "1", "--discriminator", "32"],
+    "end to end, teacher": [*TEACHER, *SMALL, "--steps", "30"],
+}  # fmt: skip
+COMPARED = ("model.safetensors", "predictions.csv")
+KINDS = ("any instant", "checkpoint", "end of a leg")
+
+
+def command(flags: list[str], out: Path, resume: bool) -> list[str]:
+    """The command as a user types it."""
+    return [sys.executable, "-m", "biwaa", "train", *COMMON, *flags, "--out", str(out), *["--resume"] * resume]
+
+
+def drafts(run: Path) -> set[str]:
+    """What is being written in a run folder."""
+    found: set[str] = set()
+    for folder in (run, run / "checkpoints"):
+        try:
+            found |= {entry.name for entry in os.scandir(folder) if entry.name.startswith(".")}
+        except OSError:
+            continue
+    return found
+
+
+def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: random.Random) -> bool:
+    """Start or resume, and kill at an instant of `kind`; False where the run finished first."""
+    resume = (run / "recipe.yaml").exists()
+    before = run.stat().st_mtime_ns if run.exists() else None
+    wait = rng.uniform(0, seconds)
+    skip = rng.randrange(6)
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command(flags, run, resume), stdout=subprocess.DEVNULL, stderr=said)
+        begin: float | None = None
+        seen: set[str] = set()
+        while process.poll() is None:
+            if begin is None:
+                # The folder is touched when training starts: what comes before, importing, is no news.
+                if run.exists() and run.stat().st_mtime_ns != before and (run / "recipe.yaml").exists():
+                    begin = time.perf_counter()
+            elif kind == "any instant":
+                if time.perf_counter() - begin > wait:
+                    break
+            else:
+                fresh = drafts(run) - seen
+                seen |= fresh
+                checkpoint = {name for name in fresh if name.startswith(".candidate")}
+                chosen = checkpoint if kind == "checkpoint" else fresh - checkpoint
+                skip -= len(chosen)
+                if chosen and skip < 0:
+                    break
+            time.sleep(0.0005)
+        process.kill()
+        code = process.wait()
+        said.seek(0)
+        if code not in (0, -9):
+            raise SystemExit(f"the command failed by itself:\n{said.read().decode(errors='replace')}")
+    return code == -9
+
+
+def measure(name: str, kills: int, folder: Path, rng: random.Random) -> dict[str, Any]:
+    """Kill `kills` times in one mode; how many chains, and whether all ended alike."""
+    flags = MODES[name]
+    whole = folder / "whole"
+    subprocess.run(command(flags, whole, False), check=True, capture_output=True)
+    expected = {part: (whole / part).read_bytes() for part in COMPARED}
+    legs = json.loads((whole / "result.json").read_text())["seconds"]
+    seconds = sum(value for leg, value in legs.items() if leg != "this_sitting")
+    struck = dict.fromkeys(KINDS, 0)
+    chains = same = 0
+    while sum(struck.values()) < kills:
+        run = folder / f"cut{chains}"
+        chains += 1
+        while sum(struck.values()) < kills:
+            kind = KINDS[sum(struck.values()) % len(KINDS)]
+            if not kill_once(flags, run, kind, 0.7 * seconds, rng):
+                break
+            struck[kind] += 1
+            print(f"{name}: killed {sum(struck.values())} of {kills} ({kind})", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            command(flags, run, (run / "recipe.yaml").exists()), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"could not be resumed:\n{done.stderr}")
+        same += all((run / part).read_bytes() == content for part, content in expected.items())
+        if left := drafts(run):
+            raise SystemExit(f"left behind in {run}: {left}")
+    return {"kills": struck, "runs": chains, "runs_with_the_same_bytes": same}
+
+
+def main() -> None:
+    """Measure the modes asked for and print JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30, help="in each mode")
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
+    parser.add_argument("--seed", type=int, default=0, help="of the instants")
+    parser.add_argument("--out", type=Path, help="also write the figures here")
+    given = parser.parse_args()
+    found: dict[str, Any] = {}
+    for name in given.modes:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = measure(name, given.kills, Path(folder), random.Random(given.seed))
+    text = json.dumps(found, indent=2)
+    print(text)
+    if given.out:
+        given.out.write_text(text + "\n")
+    if any(entry["runs"] != entry["runs_with_the_same_bytes"] for entry in found.values()):
+        raise SystemExit("a resumed run ended otherwise")
+
+
+if __name__ == "__main__":
+    main()
