@@ -148,7 +148,7 @@ def evaluate(
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data.
     """
-    from biwaa.evaluation.commands import evaluate_run
+    from biwaa.evaluation.evaluate import evaluate_run
 
     figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root)
     text = json.dumps(figures, indent=2, ensure_ascii=False)
@@ -163,24 +163,26 @@ def predict(
     run: Positional[Path],
     paths: Positional[tuple[str, ...]],
     out: Path = Path("predictions.csv"),
+    top_k: int = 1,
     device: str = "auto",
     batch_size: int = 32,
 ) -> None:
-    """Predict the classes of images; writes path, label and confidence.
+    """Predict the classes of images; writes path, label, confidence, and error where an image cannot be read.
 
     Example: biwaa predict run new_images holiday.jpg --out predictions.csv
 
     Args:
-        run: a run folder.
-        paths: images, folders of images, list files or FILE.npz:NAME.
-        out: the CSV file to write.
+        run: a run folder, or a model.safetensors.
+        paths: images, folders of images, globs, list files, - for a list on standard input, or FILE.npz:NAME.
+        out: the table to write: .csv, .jsonl or .parquet.
+        top_k: how many of the likeliest classes.
         device: auto, cpu, cuda or mps.
         batch_size: images at a time.
     """
-    from biwaa.evaluation.commands import predict_paths
+    from biwaa.evaluation.predict_paths import predict_paths
 
-    written, unreadable = predict_paths(run, paths, out, device, batch_size)
-    print(f"{written} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
+    read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k)
+    print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
 
 
 def check(specs: Positional[tuple[str, ...]], batch_size: int = 72, data_root: Path | None = None) -> None:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from biwaa.domains.augment import Transform
 from biwaa.errors import BiwaaError
-from biwaa.models.backbone import build_backbone
+from biwaa.models.backbone import FEATURES, build_backbone, features_backbone
 from biwaa.models.network import Network, Standardise
 from biwaa.tensors import load_tensors, save_tensors
 
 FORMAT = "biwaa model 1"
+FEATURES_TRANSFORM = Transform(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1)
+"""Of a model that takes features: there are no images to prepare."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def load_model(run: Path) -> SavedModel:
 
 
 def _assemble(facts: dict[str, Any], transform: Transform, state: dict[str, Tensor]) -> SavedModel:
-    backbone = build_backbone(facts["backbone"], transform.image_size)
+    if facts["backbone"] == FEATURES:
+        backbone = features_backbone(len(state["standardise.mean"]))
+    else:
+        backbone = build_backbone(facts["backbone"], transform.image_size)
     network = Network(backbone.module, backbone.features, facts["bottleneck"], len(facts["classes"]))
     if facts["standardised"]:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from biwaa.recipe import Recipe, dump_recipe, load_recipe
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
+Listener = Callable[[dict[str, Any]], None]
+"""Called with each entry of log.jsonl: leg, step, losses by name, steps_per_second."""
 CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
 
 
@@ -28,6 +30,8 @@ class RunFolder:
     """A folder that one run owns."""
 
     path: Path
+    listeners: tuple[Listener, ...] = ()
+    """Told of every entry of the log."""
 
     @property
     def model(self) -> Path:
@@ -62,9 +66,11 @@ class RunFolder:
         write_text(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def log(self, **entry: Any) -> None:
-        """Add a line to log.jsonl."""
+        """Add a line to log.jsonl, and tell whoever listens."""
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+        for listener in self.listeners:
+            listener(dict(entry))
 
     def rewind_log(self, leg: str, step: int) -> None:
         """Drop what was logged of `leg` after `step`, since it will be trained again."""
@@ -111,9 +117,11 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
         raise BiwaaError(f"{path} is not empty and holds no run: name another folder.")
 
 
-def claim(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool) -> RunFolder:
+def claim(
+    path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, listeners: tuple[Listener, ...] = ()
+) -> RunFolder:
     """Make `path`, which `look` found fit, the folder of this run; without `resume` an earlier run goes."""
-    folder = RunFolder(path)
+    folder = RunFolder(path, listeners)
     if resume and _holds_run(path):
         return folder
     path.mkdir(parents=True, exist_ok=True)
