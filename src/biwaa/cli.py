@@ -47,6 +47,8 @@ class Train:
     """Labelled images of the target's place that training gets nothing of, scored beside the others."""
     data_root: Path | None = None
     """Folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data."""
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Also log to these."""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -60,12 +62,12 @@ def train(arguments: Sequence[str]) -> None:
     source, target = open_domain(given.source, given.data_root), open_domain(given.target, given.data_root)
     held_out = open_domain(given.held_out, given.data_root) if given.held_out else None
     check_pair(source, target, given.settings.batch_size)
+    from biwaa.api import adapt
     from biwaa.evaluation.summary import summarise
-    from biwaa.training.run import adapt
 
     run = adapt(
-        source, target, given.settings, given.out,
-        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable, held_out=held_out,
+        source, target, out=given.out, recipe=given.settings, held_out=held_out, track=given.track,
+        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable,
     )  # fmt: skip
     print(summarise(run.result))
 
@@ -185,6 +187,42 @@ def predict(
     print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
 
 
+def export(
+    run: Positional[Path],
+    out: Path,
+    format: Literal["onnx", "pt2"] = "onnx",
+    crops: Literal[1, 10] | None = None,
+) -> None:
+    """Write a run's model as one file for other programs: resized 8-bit images in, calibrated probabilities out.
+
+    Example: biwaa export run --format onnx --out model.onnx
+
+    Args:
+        run: a run folder, or a model.safetensors.
+        out: the file to write.
+        format: ONNX, or torch.export's.
+        crops: views that are averaged, 1 for the centre alone; unset: the model's own.
+    """
+    from biwaa.evaluation.export import export_run
+
+    difference = export_run(run, out, format, crops)
+    print(f"{out}: its probabilities differ from PyTorch's by {difference:.1g} at most")
+
+
+def push(run: Positional[Path], repo_id: Positional[str], public: bool = False, licence: str | None = None) -> None:
+    """Publish a run's model with a model card on the Hugging Face hub; log in with `hf auth login` before.
+
+    Args:
+        run: a run folder.
+        repo_id: OWNER/NAME, made where there is none.
+        public: a repository that is made is for all to see.
+        licence: of the model, by the hub's identifier, such as apache-2.0; the data's terms may bind you.
+    """
+    from biwaa.share import push_to_hub
+
+    print(push_to_hub(run, repo_id, private=not public, licence=licence))
+
+
 def check(specs: Positional[tuple[str, ...]], batch_size: int = 72, data_root: Path | None = None) -> None:
     """Say what is in a domain, whether a benchmark is whole, or whether one domain can be adapted to another.
 
@@ -216,6 +254,7 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict, "bench": bench,
+    "export": export, "push": push,
 }  # fmt: skip
 
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
@@ -227,6 +266,8 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
   biwaa check SPEC [SPEC]                                 what is in a domain, and would training work
   biwaa evaluate RUN SPEC                                 score a run's model on labelled images
   biwaa predict RUN PATH... --out predictions.csv         classes of new images
+  biwaa export RUN --out model.onnx                       the model for other programs; --format pt2
+  biwaa push RUN OWNER/NAME                               the model and its card to the Hugging Face hub
   biwaa bench SUITE --out DIR                             a benchmark's whole table, resumable; DIR --show prints it
 
 SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,

@@ -37,6 +37,9 @@ Run = Callable[[Tensor], Tensor]
 class Deployed(nn.Module):
     """All that stands between resized pixels and probabilities, as one module."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: SavedModel) -> None:
         """Take the model's parts."""
         super().__init__()
@@ -55,14 +58,14 @@ class Deployed(nn.Module):
 
 
 def _views(images: Tensor, transform: Transform) -> list[Tensor]:
-    """The centre, or corners and centre and their mirror images, as `Transform.views` cuts them; slices alone."""
+    """The centre, or corners and centre of the images and their mirror images, as `Transform.views` cuts them."""
     size, room = transform.image_size, transform.resize - transform.image_size
     middle = round(room / 2)
     places = [(middle, middle)]
     if transform.crops == 10:
         places = [(0, 0), (0, room), (room, 0), (room, room), (middle, middle)]
-    cut = [images[:, :, top : top + size, left : left + size] for top, left in places]
-    return cut if transform.crops == 1 else [*cut, *(view.flip(3) for view in cut)]
+    sides = [images] if transform.crops == 1 else [images, images.flip(3)]
+    return [side[:, :, top : top + size, left : left + size] for side in sides for top, left in places]
 
 
 def export_run(run: Path, out: Path, kind: Literal["onnx", "pt2"], crops: Literal[1, 10] | None = None) -> float:

@@ -1,8 +1,8 @@
 """Predictions as a table: CSV, JSON lines or Parquet by the file's suffix, written as they come.
 
-Columns: path, label, confidence, then label_2, confidence_2, .. of the next classes where they are asked for, and error:
-why an image could not be read. Confidences have four digits. Paths are written as they are: a spreadsheet may take one
-that starts with =, +, - or @ for a formula, so import that column as text.
+Columns: path, label, confidence, then label_2, confidence_2, .. of the next classes where they are asked for, and
+error: why an image could not be read. Confidences have four digits. Paths are written as they are: a spreadsheet may
+take one that starts with =, +, - or @ for a formula, so import that column as text.
 """
 
 import csv
