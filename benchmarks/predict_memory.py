@@ -2,8 +2,8 @@
 
     python benchmarks/predict_memory.py
 
-writes benchmarks/results/predict_memory.json. The images lie in one flat folder, as PNG files of 8 x 8 pixels; the model is a
-LeNet with random weights, since what it says does not matter here.
+writes benchmarks/results/predict_memory.json. The images lie in one flat folder, as PNG files of 8 x 8 pixels; the
+model is a LeNet with random weights, since what it says does not matter here.
 """
 
 import csv
@@ -40,7 +40,7 @@ sys.exit(code)
 def measure(model: Path, images: Path, out: Path) -> dict[str, float]:
     """Peak resident memory in MB and seconds of one `biwaa predict`."""
     begin = time.perf_counter()
-    words = [sys.executable, "-c", MEASURED, "predict", model, images, "--out", out, "--device", "cpu"]
+    words = [sys.executable, "-c", MEASURED, "predict", str(model), str(images), "--out", str(out), "--device", "cpu"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     peak = int(done.stderr.split()[-1]) / 1024  # Linux counts in KiB
     return {"peak_mb": round(peak, 1), "seconds": round(time.perf_counter() - begin, 1)}

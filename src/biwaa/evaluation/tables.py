@@ -72,6 +72,7 @@ def _csv(draft: Path, names: list[str]) -> Iterator[Write]:
     with _text(draft) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
+        file.flush()
 
         def write(batch: Sequence[Row]) -> None:
             writer.writerows([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row] for row in batch)
