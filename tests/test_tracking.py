@@ -9,6 +9,8 @@ import pytest
 from conftest import TINY
 
 import biwaa
+from biwaa.cli import main
+from biwaa.recipe import dump_recipe
 from biwaa.training.tracking import track_run
 
 
@@ -17,9 +19,10 @@ def test_tensorboard_has_the_log(tiny_run, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     place = tiny_run.parent
-    run = biwaa.adapt(
-        place / "source", place / "target", out=tmp_path / "run", recipe=TINY, track=["tensorboard"], verbose=False
-    )
+    (tmp_path / "tiny.yaml").write_text(dump_recipe(TINY))
+    words = ["train", "--source", place / "source", "--target", place / "target", "--out", tmp_path / "run"]
+    assert main([*map(str, words), "--recipe", str(tmp_path / "tiny.yaml"), "--track", "tensorboard"]) == 0
+    run = biwaa.Run(tmp_path / "run")
     assert (run.folder / "model.safetensors").read_bytes() == (tiny_run / "model.safetensors").read_bytes()
     events = EventAccumulator(str(tmp_path / "tracking" / "run"))
     events.Reload()

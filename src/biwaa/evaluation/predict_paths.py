@@ -130,21 +130,22 @@ def _some(files: Iterator[str], otherwise: str) -> Iterable[str]:
 
 def _below(folder: str) -> Iterator[str]:
     """As `sources.images_below`, with no more in memory than the names in one folder."""
+    names: list[str] = []
+    folders: set[str] = set()
     with os.scandir(folder) as entries:
-        kept = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if _may_be(entry)]
-    for name, is_folder in sorted(kept):
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.add(entry.name)
+            elif entry.name.startswith(".") or os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122
+                continue
+            names.append(entry.name)
+    names.sort()
+    for name in names:
         path = f"{folder}{os.sep}{name}"
-        if is_folder:
+        if name in folders:
             yield from _below(path)
         else:
             yield path
-
-
-def _may_be(entry: os.DirEntry[str]) -> bool:
-    """A folder, or an image that is not hidden."""
-    if entry.is_dir(follow_symlinks=False):
-        return True
-    return Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
 
 
 def _list_file(file: Path, root: str | None) -> Iterator[str]:
