@@ -11,7 +11,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -50,13 +50,13 @@ def main(names: tuple[str, ...] = tuple(FAMILIES)) -> None:
         names: which backbones of `FAMILIES`.
     """
     formats: tuple[Literal["onnx"], Literal["pt2"]] = ("onnx", "pt2")
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as work:
         for name in names:
             size, crops = FAMILIES[name]
             save_random(Path(work) / "m.safetensors", name, size, crops)
             for kind in formats:
-                row = {"backbone": name, "image_size": size, "crops": crops, "format": kind}
+                row: dict[str, Any] = {"backbone": name, "image_size": size, "crops": crops, "format": kind}
                 out, begin = Path(work) / f"m.{kind}", time.perf_counter()
                 try:
                     difference = export_run(Path(work) / "m.safetensors", out, kind)
@@ -64,6 +64,11 @@ def main(names: tuple[str, ...] = tuple(FAMILIES)) -> None:
                 except BiwaaError as error:
                     rows.append(row | {"failed": str(error)})
                 print(rows[-1] | {"seconds": round(time.perf_counter() - begin, 1)}, flush=True)
+                write(rows)
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Keep what has been measured so far."""
     facts = {
         "protocol": f"random weights, seed 0; uint8 input of batches 5 and 1; ONNX opset {OPSET}; most that is allowed "
         f"is {TOLERANCE:g}",
