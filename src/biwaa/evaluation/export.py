@@ -21,6 +21,7 @@ from biwaa import __version__
 from biwaa.domains.augment import Transform
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.calibration import with_temperature
+from biwaa.evaluation.predict import average_views
 from biwaa.files import replacing
 from biwaa.models.backbone import FEATURES
 from biwaa.models.saved import SavedModel, load_model
@@ -106,8 +107,6 @@ def export_run(run: Path, out: Path, kind: Literal["onnx", "pt2"], crops: Litera
 
 def _expected(model: SavedModel, pixels: Tensor) -> Tensor:
     """What `biwaa predict` says of the same pixels."""
-    from biwaa.evaluation.predict import average_views
-
     views = model.transform.normalise(model.transform.views(pixels))
     return with_temperature(average_views(model.network, views).probabilities, model.temperature)
 
