@@ -11,9 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
+from biwaa.recipe import NAMED, recipe_from
+
 torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
+TINY = recipe_from(
+    {**NAMED["demo"], "steps": 40, "rounds": 1, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
+     "augment": "crop_flip", "bottleneck": 8, "discriminator": 16, "log_every": 20, "source_held_out": 0.2},
+    "test",
+)  # fmt: skip
+"""A run of a second."""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,3 +49,14 @@ def write_images(folder: Path, counts: dict[str, int], size: int = 20, seed: int
             pixels = rng.normal(level, 12, (size, size, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{index}{suffix}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, _own_cache):
+    """A finished run's folder, its domains `source` and `target` beside it; not to be written to."""
+    import biwaa
+
+    place = tmp_path_factory.mktemp("tiny")
+    write_images(place / "source", {"cat": 20, "dog": 20, "eel": 20}, seed=0, size=16)
+    write_images(place / "target", {"cat": 12, "dog": 12, "eel": 12}, seed=1, size=20)
+    return biwaa.adapt(place / "source", place / "target", out=place / "run", recipe=TINY, verbose=False).folder

@@ -56,6 +56,8 @@ class Train:
     """Folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data."""
     json: bool = False
     """Print result.json in place of the summary."""
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Also log to these."""
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -69,14 +71,14 @@ def train(arguments: Sequence[str]) -> None:
     source, target = open_domain(given.source, given.data_root), open_domain(given.target, given.data_root)
     held_out = open_domain(given.held_out, given.data_root) if given.held_out else None
     check_pair(source, target, given.settings.batch_size)
+    from biwaa.api import adapt
     from biwaa.evaluation.summary import summarise
-    from biwaa.training.run import adapt
 
     run = adapt(
-        source, target, given.settings, given.out,
-        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable, held_out=held_out,
+        source, target, out=given.out, recipe=given.settings, held_out=held_out, track=given.track,
+        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable,
     )  # fmt: skip
-    if run.folder.writes:
+    if run.result:  # of several processes that train together one has it
         print(json.dumps(run.result, indent=2) if given.json else summarise(run.result))
 
 
@@ -159,7 +161,7 @@ def evaluate(
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data.
     """
-    from biwaa.evaluation.commands import evaluate_run
+    from biwaa.evaluation.evaluate import evaluate_run
 
     figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root)
     text = json.dumps(figures, indent=2, ensure_ascii=False)
@@ -174,24 +176,62 @@ def predict(
     run: Positional[Path],
     paths: Positional[tuple[str, ...]],
     out: Path = Path("predictions.csv"),
+    top_k: int = 1,
     device: str = "auto",
     batch_size: int = 32,
 ) -> None:
-    """Predict the classes of images; writes path, label and confidence.
+    """Predict the classes of images; writes path, label, confidence, and error where an image cannot be read.
 
     Example: biwaa predict run new_images holiday.jpg --out predictions.csv
 
     Args:
-        run: a run folder.
-        paths: images, folders of images, list files or FILE.npz:NAME.
-        out: the CSV file to write.
+        run: a run folder, or a model.safetensors.
+        paths: images, folders of images, globs, list files, - for a list on standard input, or FILE.npz:NAME.
+        out: the table to write: .csv, .jsonl or .parquet.
+        top_k: how many of the likeliest classes.
         device: auto, cpu, cuda or mps.
         batch_size: images at a time.
     """
-    from biwaa.evaluation.commands import predict_paths
+    from biwaa.evaluation.predict_paths import predict_paths
 
-    written, unreadable = predict_paths(run, paths, out, device, batch_size)
-    print(f"{written} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
+    read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k)
+    print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
+
+
+def export(
+    run: Positional[Path],
+    out: Path,
+    format: Literal["onnx", "pt2"] = "onnx",
+    crops: Literal[1, 10] | None = None,
+) -> None:
+    """Write a run's model as one file for other programs: resized 8-bit images in, calibrated probabilities out.
+
+    Example: biwaa export run --format onnx --out model.onnx
+
+    Args:
+        run: a run folder, or a model.safetensors.
+        out: the file to write.
+        format: ONNX, or torch.export's.
+        crops: views that are averaged, 1 for the centre alone; unset: the model's own.
+    """
+    from biwaa.evaluation.export import export_run
+
+    difference = export_run(run, out, format, crops)
+    print(f"{out}: its probabilities differ from PyTorch's by {difference:.1g} at most")
+
+
+def push(run: Positional[Path], repo_id: Positional[str], public: bool = False, licence: str | None = None) -> None:
+    """Publish a run's model with a model card on the Hugging Face hub; log in with `hf auth login` before.
+
+    Args:
+        run: a run folder.
+        repo_id: OWNER/NAME, made where there is none.
+        public: a repository that is made is for all to see.
+        licence: of the model, by the hub's identifier, such as apache-2.0; the data's terms may bind you.
+    """
+    from biwaa.share import push_to_hub
+
+    print(push_to_hub(run, repo_id, private=not public, licence=licence))
 
 
 def check(
@@ -231,6 +271,7 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict, "bench": bench,
+    "export": export, "push": push,
 }  # fmt: skip
 
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
@@ -242,6 +283,8 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
   biwaa check SPEC [SPEC]                                 what is in a domain, and would training work
   biwaa evaluate RUN SPEC                                 score a run's model on labelled images
   biwaa predict RUN PATH... --out predictions.csv         classes of new images
+  biwaa export RUN --out model.onnx                       the model for other programs; --format pt2
+  biwaa push RUN OWNER/NAME                               the model and its card to the Hugging Face hub
   biwaa bench SUITE --out DIR                             a benchmark's whole table, resumable; DIR --show prints it
 
 SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,

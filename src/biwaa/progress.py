@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol
 
 from rich.console import Console
@@ -19,13 +20,6 @@ PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
 CALM_SECONDS = 2.0
 """What ended within this needs no plain line, unless it is training."""
-_QUIET = False
-
-
-def be_quiet() -> None:
-    """Show no progress and say nothing from now on."""
-    global _QUIET
-    _QUIET = True
 
 
 class Advance(Protocol):
@@ -35,19 +29,37 @@ class Advance(Protocol):
         """Show it."""
 
 
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def quiet(silent: bool = True) -> Iterator[None]:
+    """Neither lines nor displays inside the block, if `silent`."""
+    before = _silent.set(silent)
+    try:
+        yield
+    finally:
+        _silent.reset(before)
+
+
+def be_quiet() -> None:
+    """Neither from now on."""
+    _silent.set(True)
+
+
 def say(text: str) -> None:
     """One line about what happens, beside any progress display."""
-    if _QUIET:
+    if _silent.get():
         return
     text = printable(text)
     Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 @contextmanager
-def track(what: str, total: int, unit: str = "steps", start: int = 0) -> Iterator[Advance]:
-    """Show the progress of `total` units of work, the first `start` of which were done earlier."""
+def track(what: str, total: int | None, unit: str = "steps", start: int = 0) -> Iterator[Advance]:
+    """Show the progress of `total` units of work (None: nobody knows), the first `start` of which were done earlier."""
     what = printable(what)
-    if _QUIET:
+    if _silent.get():
         yield lambda done, figures=None: None
     elif sys.stderr.isatty():
         with _live(what, total, unit, start) as advance:
@@ -61,7 +73,7 @@ def _figures(figures: Mapping[str, float] | None) -> str:
 
 
 @contextmanager
-def _live(what: str, total: int, unit: str, start: int) -> Iterator[Advance]:
+def _live(what: str, total: int | None, unit: str, start: int) -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -87,21 +99,20 @@ def _live(what: str, total: int, unit: str, start: int) -> Iterator[Advance]:
 class _Plain:
     """A line every few seconds, and at the end."""
 
-    def __init__(self, what: str, total: int, unit: str, start: int) -> None:
+    def __init__(self, what: str, total: int | None, unit: str, start: int) -> None:
         self.what, self.total, self.unit, self.start = what, total, unit, start
         self.begin = self.spoken = time.perf_counter()
 
     def __call__(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         now = time.perf_counter()
-        if done < self.total and now - self.spoken < PLAIN_SECONDS:
+        if done != self.total and now - self.spoken < PLAIN_SECONDS:
             return
         if self.unit != "steps" and now - self.begin < CALM_SECONDS:
             return  # over before anybody wondered; training alone is always told
         self.spoken = now
         rate = (done - self.start) / max(now - self.begin, 1e-9)
-        left = (self.total - done) / max(rate, 1e-9)
-        print(
-            f"{self.what}: {done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left  {_figures(figures)}",
-            file=sys.stderr,
-            flush=True,
-        )
+        of, left = "", ""
+        if self.total is not None:
+            of, left = f"/{self.total}", f", {(self.total - done) / max(rate, 1e-9):.0f} s left"
+        text = f"{self.what}: {done}{of} {self.unit}, {rate:.1f}/s{left}  {_figures(figures)}"
+        print(text, file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from biwaa.domains.digits import is_archive, open_archive
 from biwaa.domains.domain import Domain, match_classes
 from biwaa.domains.sources import array_names, open_arrays, open_folder, open_list
 from biwaa.errors import BiwaaError, listed
+from biwaa.plugins import load_plugins
 
 
 @dataclass(frozen=True)
@@ -114,12 +115,39 @@ def _names(benchmark: str) -> dict[str, str]:
 def _load() -> dict[str, Benchmark]:
     folder = resources.files("biwaa.domains") / "benchmarks"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    entries = [msgspec.convert(yaml.safe_load(file.read_text(encoding="utf-8")), Benchmark) for file in files]
+    entries = [_entry(file.read_text(encoding="utf-8")) for file in files]
     return {entry.name: entry for entry in entries}
+
+
+def _entry(text: str) -> Benchmark:
+    return msgspec.convert(yaml.safe_load(text), Benchmark)
 
 
 BENCHMARKS = _load()
 """By name."""
+BUILT_IN = frozenset(BENCHMARKS)
+
+
+def register_benchmark(entry: Path | str) -> Benchmark:
+    """Add an entry to the catalogue, so that NAME:DOMAIN is a SPEC and `biwaa bench NAME` runs its table.
+
+    Args:
+        entry: a YAML file like those in `domains/benchmarks/`, or its text.
+
+    Raises:
+        BiwaaError: it cannot be read as an entry, or its name is one of biwaa's own.
+    """
+    try:
+        text = entry if isinstance(entry, str) and "\n" in entry else Path(entry).read_text(encoding="utf-8")
+        found = _entry(text)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        where = "the entry" if isinstance(entry, str) and "\n" in entry else str(entry)
+        raise BiwaaError(f"{where} is no benchmark of the catalogue: {' '.join(str(error).split())}.") from None
+    if found.name in BUILT_IN:
+        raise BiwaaError(f"the benchmark {found.name!r} exists already: register yours under another name.")
+    BENCHMARKS[found.name] = found
+    _names.cache_clear()
+    return found
 
 
 def benchmark_named(name: str) -> Benchmark:
@@ -128,6 +156,8 @@ def benchmark_named(name: str) -> Benchmark:
     Raises:
         BiwaaError: there is none of that name.
     """
+    if name not in BENCHMARKS:
+        load_plugins()
     if name not in BENCHMARKS:
         raise BiwaaError(f"no benchmark {name!r}: the catalogue has {', '.join(BENCHMARKS)}.")
     return BENCHMARKS[name]

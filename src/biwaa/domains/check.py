@@ -16,6 +16,7 @@ from biwaa.domains.domain import Domain, check_pair
 from biwaa.domains.pixels import decode, readable
 from biwaa.domains.spec import default_data_root, open_domain
 from biwaa.errors import BiwaaError, listed, printable
+from biwaa.plugins import load_plugins
 from biwaa.progress import track
 
 
@@ -34,6 +35,7 @@ def check_domains(
         BiwaaError: a domain cannot be opened, is not the benchmark's, holds unreadable images, or the two
             cannot be adapted to each other.
     """
+    load_plugins()
     root = data_root or default_data_root()
     if len(specs) == 1 and specs[0] in BENCHMARKS and not Path(specs[0]).exists():
         if as_json:

@@ -72,7 +72,15 @@ def open_hub(spec: str) -> Domain:
     """
     dataset, _, query = spec.removeprefix("hf:").partition("?")
     asked = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-    table = _load(spec, dataset, asked)
+    return table_domain(spec, dataset, _load(spec, dataset, asked), asked)
+
+
+def table_domain(spec: str, dataset: str, table: Any, asked: dict[str, str]) -> Domain:
+    """A `datasets.Dataset` as a domain; `asked` names columns and the values to keep, `dataset` its rows.
+
+    Raises:
+        BiwaaError: no such column or value, or no images in it.
+    """
     import datasets
 
     image = _column(spec, table, asked.get("image"), datasets.Image, "image")

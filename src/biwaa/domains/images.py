@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 """What a file may hold, whatever its name: no format that Pillow would start another program for."""
 
 
+@runtime_checkable
 class Images(Protocol):
     """An ordered set of images."""
 
@@ -136,6 +137,45 @@ def opened(file: Path | IO[bytes]) -> Image.Image:
         image.close()
         raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
     return image
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Features that were computed elsewhere, in the place of images: nothing can be decoded."""
+
+    array: NDArray[np.float32]
+    """(N, F), finite."""
+    name: str
+    indices: NDArray[np.int64] | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """NAME[0], NAME[1], .."""
+        rows = range(len(self.array)) if self.indices is None else self.indices
+        return [f"{self.name}[{row}]" for row in rows]
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.array)
+
+    def read(self, index: int) -> Image.Image:
+        """There is no image behind features."""
+        raise TypeError("features are no image")
+
+    def select(self, indices: NDArray[np.int64]) -> "FeatureRows":
+        """Keep the rows at `indices`."""
+        rows = indices if self.indices is None else self.indices[indices]
+        return FeatureRows(self.array[indices], self.name, rows)
+
+    def identity(self) -> frozenset[str]:
+        """The numbers' hash."""
+        return frozenset({self.fingerprint()})
+
+    def fingerprint(self) -> str:
+        """Hash of shape and numbers."""
+        digest = hashlib.sha256(f"features {self.array.shape}".encode())
+        digest.update(np.ascontiguousarray(self.array).data)
+        return digest.hexdigest()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

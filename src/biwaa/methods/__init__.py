@@ -1,4 +1,6 @@
-"""Adaptation methods by name. A new one is a file with a `Method` and a line here."""
+"""Adaptation methods by name. A new one is a file with a `Method` and a line here; outside, `register_method`."""
+
+from collections.abc import Callable
 
 from biwaa.errors import BiwaaError
 from biwaa.methods.biwaa import Biwaa
@@ -16,6 +18,7 @@ from biwaa.methods.mstn import Mstn
 from biwaa.methods.pace import Pace
 from biwaa.methods.self_training import SelfTraining
 from biwaa.methods.source_only import SourceOnly
+from biwaa.plugins import load_plugins
 
 METHODS: dict[str, type[Method]] = {
     "biwaa": Biwaa,
@@ -36,12 +39,33 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+BUILT_IN = frozenset(METHODS)
+
+
+def register_method(name: str) -> Callable[[type[Method]], type[Method]]:
+    """Decorate a subclass of `Method`, so that `method=NAME` trains it.
+
+    Raises:
+        BiwaaError: the name is one of biwaa's own.
+    """
+    if name in BUILT_IN:
+        raise BiwaaError(f"the method {name!r} exists already: register yours under another name.")
+
+    def register(method: type[Method]) -> type[Method]:
+        METHODS[name] = method
+        return method
+
+    return register
+
+
 def method_named(name: str) -> type[Method]:
     """Look a method up.
 
     Raises:
         BiwaaError: there is none of that name.
     """
+    if name not in METHODS:
+        load_plugins()
     if name not in METHODS:
         raise BiwaaError(f"no method is called {name!r}: there are {', '.join(METHODS)}.")
     return METHODS[name]

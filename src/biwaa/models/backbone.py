@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.digits import cnn, dtn, lenet
+from biwaa.plugins import load_plugins
 from biwaa.progress import say
 
 DIGITS: dict[str, Callable[[int], nn.Module]] = {"lenet": lenet, "dtn": dtn, "cnn": cnn}
@@ -47,9 +48,70 @@ class Backbone:
     std: tuple[float, float, float]
 
 
+FEATURES = "features"
+"""Stands for a backbone where features, not images, were given."""
+
+
+def features_backbone(features: int) -> Backbone:
+    """Hands (B, features) through."""
+    return Backbone(FEATURES, nn.Identity(), features, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A backbone from outside the package."""
+
+    factory: Callable[[int], nn.Module]
+    """Pixels a side -> a module from (B, 3, size, size) to (B, features), with the weights that it starts from."""
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+REGISTERED: dict[str, Registered] = {}
+
+
+def register_backbone(
+    name: str,
+    image_size: int = 224,
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+) -> Callable[[Callable[[int], nn.Module]], Callable[[int], nn.Module]]:
+    """Decorate a factory of backbones, so that `backbone=NAME` builds it.
+
+    Args:
+        name: not one that timm or biwaa knows.
+        image_size: pixels a side that it is given unless the recipe says otherwise.
+        mean: by channel, of pixels in [0, 1]; ImageNet's unless given.
+        std: the same for the deviation.
+
+    Returns:
+        The decorator; the factory takes the image size and gives a module from (B, 3, size, size) to (B, features). It
+        sets its own weights: `weights=auto` leaves them as they are.
+
+    Raises:
+        BiwaaError: the name is taken.
+    """
+    if timm.is_model(name) or name in (*DIGITS, "alexnet", FEATURES):
+        raise BiwaaError(f"the backbone {name!r} exists already: register yours under another name.")
+
+    def register(factory: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+        REGISTERED[name] = Registered(factory, image_size, mean, std)
+        return factory
+
+    return register
+
+
+def _registered(entry: Registered, image_size: int | None) -> nn.Module:
+    size = image_size or entry.image_size
+    module = entry.factory(size)
+    module.pretrained_cfg = {"input_size": (3, size, size), "mean": entry.mean, "std": entry.std}  # type: ignore[assignment]
+    return module
+
+
 def canonical(name: str) -> str:
     """ResNet-50 -> resnet50, VGG16BN -> vgg16_bn, EfficientNet-Lite0 -> tf_efficientnet_lite0."""
-    if timm.is_model(name):
+    if timm.is_model(name) or name in REGISTERED:
         return name
     plain = re.sub(r"[-_ ]", "", name.lower())
     plain = re.sub(r"^(vgg\d+)bn$", r"\1_bn", plain)
@@ -67,15 +129,20 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
         BiwaaError: no such backbone, or it cannot take that image size.
     """
     known = canonical(name)
+    if known not in DIGITS and known != "alexnet" and not timm.is_model(known):
+        load_plugins()
+        known = canonical(name)
     try:
-        if known in DIGITS:
+        if known in REGISTERED:
+            module = _registered(REGISTERED[known], image_size)
+        elif known in DIGITS:
             module = DIGITS[known](image_size or DIGITS_SIZE[known])
         elif known == "alexnet":
             module = _alexnet()
         elif timm.is_model(known):
             module = _timm(known, image_size)
         else:
-            every = [*timm.list_models(), "alexnet", *DIGITS]
+            every = [*timm.list_models(), "alexnet", *DIGITS, *REGISTERED]
             near = difflib.get_close_matches(known, every, n=3)
             hint = f"Did you mean {listed(near)}?" if near else "Any timm model, alexnet, lenet, dtn or cnn will do."
             raise BiwaaError(f"no backbone is called {name!r}. {hint}")
@@ -155,6 +222,8 @@ def load_weights(backbone: Backbone, weights: str) -> str:
             except Exception:
                 raise misfit from None
         return weights
+    if backbone.name in REGISTERED:
+        return "as registered"
     if backbone.name in DIGITS:
         raise BiwaaError(f"there are no ImageNet weights for {backbone.name}: pass --weights none to start at random.")
     try:

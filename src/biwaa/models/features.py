@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from biwaa.domains.augment import Transform
 from biwaa.domains.domain import Domain
+from biwaa.domains.images import FeatureRows
 from biwaa.domains.pixels import Kept, decode_batches, kept
 from biwaa.models.backbone import Backbone
 from biwaa.progress import track
@@ -37,6 +38,8 @@ def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabr
         fabric: device and precision.
         batch: images at a time.
     """
+    if isinstance(domain.images, FeatureRows):  # computed elsewhere
+        return Kept(domain.images.array, {})
     module = backbone.module.to(fabric.device).to(memory_format=torch.channels_last).eval()
 
     def fill(rows: NDArray[Any]) -> dict[int, str]:

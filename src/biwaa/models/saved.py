@@ -10,7 +10,7 @@ from torch import Tensor
 
 from biwaa.domains.augment import Transform
 from biwaa.errors import BiwaaError
-from biwaa.models.backbone import build_backbone
+from biwaa.models.backbone import FEATURES, build_backbone, features_backbone
 from biwaa.models.network import Network, Standardise
 from biwaa.tensors import load_tensors, save_tensors
 
@@ -29,6 +29,10 @@ class _Facts:
     classes: tuple[str, ...]
     transform: Transform
     temperature: float = 1.0  # models of earlier versions have none
+
+
+FEATURES_TRANSFORM = Transform(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1)
+"""Of a model that takes features: there are no images to prepare."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     sees, stored = facts.transform.image_size, facts.transform.resize
     if not 1 <= sees <= stored <= MOST_PIXELS or facts.transform.crops not in (1, 10) or not facts.temperature > 0:
         raise ValueError("its transform or temperature is out of range")
-    backbone = build_backbone(facts.backbone, sees)
+    if facts.backbone == FEATURES:
+        backbone = features_backbone(len(state["standardise.mean"]))
+    else:
+        backbone = build_backbone(facts.backbone, sees)
     network = Network(backbone.module, backbone.features, width, classes)
     if facts.standardised:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))

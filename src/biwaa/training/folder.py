@@ -9,7 +9,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ from biwaa.tensors import save_tensors
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
+Listener = Callable[[dict[str, Any]], None]
+"""Called with each entry of log.jsonl: leg, step, losses by name, steps_per_second."""
 CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
 HALFWAY = ".replacing"
 """Holds the files of a run while they are set aside, one by one."""
@@ -36,6 +38,8 @@ class RunFolder:
     path: Path
     writes: bool = True
     """Of several processes that train together one writes; to the others all that changes the folder does nothing."""
+    listeners: tuple[Listener, ...] = ()
+    """Told of every entry of the log."""
 
     @property
     def model(self) -> Path:
@@ -90,7 +94,7 @@ class RunFolder:
         return found
 
     def log(self, **entry: Any) -> None:
-        """Add a line to log.jsonl.
+        """Add a line to log.jsonl, and tell whoever listens.
 
         Raises:
             BiwaaError: the run folder is gone.
@@ -106,6 +110,8 @@ class RunFolder:
                 file.write(json.dumps(entry) + "\n")
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
+        for listener in self.listeners:
+            listener(dict(entry))
 
     def read_log(self) -> list[dict[str, Any]]:
         """The entries of log.jsonl; a line that was cut off or damaged is none."""
@@ -154,18 +160,16 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
 
 
 @contextmanager
-def claim(
-    path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool, writes: bool = True
-) -> Iterator[RunFolder]:
-    """Make `path` the folder of this run; no other process can train in it within the block.
+def claim(folder: RunFolder, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make `folder` that of this run; no other process can train in it within the block.
 
     Raises:
         BiwaaError: another process does, or what `look` says, which is asked again.
     """
-    folder = RunFolder(path, writes)
-    if not writes:
-        yield folder
+    if not folder.writes:
+        yield
         return
+    path = folder.path
     path.mkdir(parents=True, exist_ok=True)
     with owning(path):
         look(path, recipe, task, resume, overwrite)  # another process may have been here since
@@ -176,7 +180,7 @@ def claim(
             _set_aside(folder)
             folder.write_json("run.json", task)
             write_text(path / "recipe.yaml", dump_recipe(recipe))
-        yield folder
+        yield
 
 
 def _log_entry(line: str) -> dict[str, Any] | None:

@@ -15,14 +15,16 @@ from torch import nn
 
 from biwaa.domains.augment import Transform
 from biwaa.domains.domain import Domain, check_pair
+from biwaa.domains.images import FeatureRows
 from biwaa.domains.inputs import Data, FeatureInputs, Inputs, PixelInputs, placed
 from biwaa.domains.pixels import keep_pixels, readable
 from biwaa.domains.shift import shifted_rows
 from biwaa.errors import BiwaaError
 from biwaa.methods import method_named
-from biwaa.models.backbone import Backbone, build_backbone, load_weights
+from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone, load_weights
 from biwaa.models.features import keep_features
 from biwaa.models.network import Network, Standardise
+from biwaa.models.saved import FEATURES_TRANSFORM
 from biwaa.recipe import Recipe
 
 
@@ -69,9 +71,12 @@ def prepare(
             "weights: leave one of them out."
         )
     torch.manual_seed(recipe.seed)
-    backbone = build_backbone(recipe.backbone, recipe.image_size)
-    weights = load_weights(backbone, recipe.weights)
-    transform = _transform(backbone, recipe)
+    if isinstance(source.images, FeatureRows):
+        backbone, weights = features_backbone(source.images.array.shape[1]), "none: features were given"
+    else:
+        backbone = build_backbone(recipe.backbone, recipe.image_size)
+        weights = load_weights(backbone, recipe.weights)
+    transform = FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
     domains: list[Domain] = []
     inputs: list[Inputs] = []
     opened = [domain for domain in (source, target, held_out) if domain]

@@ -15,15 +15,17 @@ import torch
 
 from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import Domain, check_pair, match_classes
-from biwaa.errors import BiwaaError
+from biwaa.domains.images import FeatureRows
+from biwaa.errors import BiwaaError, listed
 from biwaa.evaluation.calibration import with_temperature
 from biwaa.evaluation.choice import check_choice, choose
 from biwaa.files import csv_line, write_text
 from biwaa.methods import method_named
+from biwaa.models.backbone import FEATURES
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.progress import say
 from biwaa.recipe import Recipe
-from biwaa.training.folder import RunFolder, claim, look
+from biwaa.training.folder import Listener, RunFolder, claim, look
 from biwaa.training.prepare import Prepared, prepare
 from biwaa.training.result import describe
 from biwaa.training.rounds import BASELINE, Trained, load_leg, train_rounds
@@ -47,6 +49,7 @@ def adapt(
     overwrite: bool = False,
     skip_unreadable: bool = False,
     held_out: Domain | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Run:
     """Train on labelled `source` and unlabelled `target`; leave everything in `out`.
 
@@ -59,10 +62,13 @@ def adapt(
         overwrite: replace a run that lies there.
         skip_unreadable: leave out images that cannot be decoded instead of stopping.
         held_out: labelled images of the target's place that training gets nothing of; scored beside the others.
+        listeners: called with each entry of log.jsonl as it is written.
 
     Raises:
         BiwaaError: anything the user can mend; see the message.
     """
+    if _are_features(source, target, held_out):
+        recipe = dataclasses.replace(recipe, backbone=FEATURES, weights="auto", freeze_backbone=True)
     if method_named(recipe.method).frozen and not recipe.freeze_backbone:
         recipe = dataclasses.replace(recipe, freeze_backbone=True)
     check_choice(recipe.choice)
@@ -82,8 +88,8 @@ def adapt(
     fabric = open_fabric(recipe.device, recipe.precision, recipe.devices, recipe.num_nodes)
     with within_memory(recipe.batch_size):
         prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
-    claimed = claim(out, recipe, task, resume, overwrite, fabric.is_global_zero)
-    with claimed as folder, within_memory(recipe.batch_size):
+    folder = RunFolder(out, fabric.is_global_zero, tuple(listeners))
+    with claim(folder, recipe, task, resume, overwrite), within_memory(recipe.batch_size):
         fabric.barrier()  # no process may go on before the folder is the run's
         begin = time.perf_counter()
         legs: list[Trained] = []
@@ -99,6 +105,17 @@ def adapt(
                 folder.forget_replaced()
     say(f"the model is in {folder.path}")
     return Run(folder, result)
+
+
+def _are_features(*domains: Domain | None) -> bool:
+    """Whether features stand in the place of images; then they must do so everywhere, and be of one width."""
+    given = [domain for domain in domains if domain]
+    widths = {d.images.array.shape[1] if isinstance(d.images, FeatureRows) else None for d in given}
+    if len(widths) > 1:
+        said = ", ".join("images" if width is None else f"{width} features a row" for width in widths)
+        specs = listed([domain.spec for domain in given])
+        raise BiwaaError(f"{specs} differ in kind: {said}. Give images, or features of one width.")
+    return None not in widths
 
 
 def _check_held_out(held_out: Domain, source: Domain, target: Domain) -> Domain:

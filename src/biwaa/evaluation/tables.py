@@ -1,0 +1,134 @@
+"""Predictions as a table: CSV, JSON lines or Parquet by the file's suffix, written as they come.
+
+Columns: path, label, confidence, then label_2, confidence_2, .. of the next classes where they are asked for, and
+error: why an image could not be read. Confidences have four digits. Paths are written as they are: a spreadsheet may
+take one that starts with =, +, - or @ for a formula, so import that column as text.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from torch import Tensor
+
+from biwaa.errors import BiwaaError
+from biwaa.files import csv_line, replacing
+
+Row = tuple[str | float | None, ...]
+Write = Callable[[Sequence[Row]], None]
+
+ROW_GROUP = 8192
+"""Rows that Parquet keeps together, and that are held in memory until there are so many."""
+
+
+def columns(top: int) -> list[str]:
+    """Names of the columns for the `top` likeliest classes."""
+    more = [name for rank in range(2, top + 1) for name in (f"label_{rank}", f"confidence_{rank}")]
+    return ["path", "label", "confidence", *more, "error"]
+
+
+def rows(
+    names: Sequence[str], probabilities: Tensor, bad: dict[int, str], classes: tuple[str, ...], top: int
+) -> list[Row]:
+    """A row an image: (B, K) probabilities, and by number why some of the images could not be read."""
+    confidences, labels = probabilities.topk(top, dim=1)
+    found: list[Row] = []
+    for row, name in enumerate(names):
+        if row in bad:
+            found.append((name, *(None,) * (2 * top), bad[row]))
+            continue
+        pairs = zip(labels[row].tolist(), confidences[row].tolist(), strict=True)
+        found.append((name, *(cell for k, p in pairs for cell in (classes[k], round(p, 4))), None))
+    return found
+
+
+@contextmanager
+def writing(out: Path, top: int) -> Iterator[Write]:
+    """Open a table; the file takes its place whole once the block ended well.
+
+    Raises:
+        BiwaaError: the suffix is none of those, or a library is missing.
+    """
+    regular = not out.exists() or out.is_file()  # a pipe gets CSV
+    kind = out.suffix.lower() if regular else ".csv"
+    if kind not in WRITERS:
+        raise BiwaaError(
+            f"{out}: predictions are written as {', '.join(WRITERS)}; end the file's name in one of these."
+        )
+    with replacing(out) as draft, WRITERS[kind](draft, columns(top)) as write:
+        yield write
+
+
+def _text(draft: Path) -> TextIO:
+    # Names may hold bytes that are no UTF-8; they come out as they are.
+    return draft.open("w", newline="\n", encoding="utf-8", errors="surrogateescape")
+
+
+@contextmanager
+def _csv(draft: Path, names: list[str]) -> Iterator[Write]:
+    with _text(draft) as file:
+        file.write(csv_line(*names))
+        file.flush()
+
+        def write(batch: Sequence[Row]) -> None:
+            file.writelines(csv_line(*map(_cell, row)) for row in batch)
+            file.flush()
+
+        yield write
+
+
+def _cell(cell: str | float | None) -> str:
+    return f"{cell:.4f}" if isinstance(cell, float) else cell or ""
+
+
+@contextmanager
+def _json_lines(draft: Path, names: list[str]) -> Iterator[Write]:
+    with _text(draft) as file:
+
+        def write(batch: Sequence[Row]) -> None:
+            file.writelines(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in batch)
+            file.flush()
+
+        yield write
+
+
+@contextmanager
+def _parquet(draft: Path, names: list[str]) -> Iterator[Write]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise BiwaaError("Parquet needs the library pyarrow: pip install 'biwaa[parquet]', or write .csv.") from None
+    kinds = [pyarrow.float32() if name.startswith("confidence") else pyarrow.string() for name in names]
+    schema = pyarrow.schema(list(zip(names, kinds, strict=True)))
+    waiting: list[Row] = []
+
+    def flush(writer: Any, least: int) -> None:
+        while len(waiting) >= least and waiting:
+            group, waiting[:] = waiting[:ROW_GROUP], waiting[ROW_GROUP:]
+            arrays = [
+                pyarrow.array([_utf8(cell) for cell in column], kind)
+                for column, kind in zip(zip(*group, strict=True), kinds, strict=True)
+            ]
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+
+    with pyarrow.parquet.ParquetWriter(draft, schema) as writer:
+
+        def write(batch: Sequence[Row]) -> None:
+            waiting.extend(batch)
+            flush(writer, ROW_GROUP)
+
+        yield write
+        flush(writer, 1)
+
+
+def _utf8(cell: str | float | None) -> str | float | None:
+    """Parquet's text is UTF-8: bytes of a name that are not come out as escapes."""
+    if not isinstance(cell, str):
+        return cell
+    return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+WRITERS = {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}

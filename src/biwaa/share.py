@@ -1,0 +1,190 @@
+"""A run on the Hugging Face hub: its model, its recipe, its figures and a model card; and back.
+
+Names of local folders stay at home: of paths only the last part is published.
+"""
+
+import json
+import re
+import tempfile
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from biwaa import __version__
+from biwaa.domains.catalogue import BENCHMARKS
+from biwaa.errors import BiwaaError
+from biwaa.evaluation.classifier import Classifier, load
+from biwaa.recipe import dump_recipe, load_recipe
+
+CITATION = """@inproceedings{westfechtel2023biwaa,
+  title = {Backprop Induced Feature Weighting for Adversarial Domain Adaptation
+           with Iterative Label Distribution Alignment},
+  author = {Westfechtel, Thomas and Yeh, Hao-Wei and Meng, Qier and Mukuta, Yusuke and Harada, Tatsuya},
+  booktitle = {IEEE/CVF Winter Conference on Applications of Computer Vision (WACV)},
+  year = {2023}
+}"""
+
+
+def model_card(run: str | PathLike[str], repo_id: str, licence: str | None = None) -> str:
+    """README.md of a run's model: YAML front matter, then data, figures with their protocol, use and citation.
+
+    Args:
+        run: a finished run folder.
+        repo_id: OWNER/NAME, for the lines that show how to load it.
+        licence: of the model, by the hub's identifier; None leaves it unsaid.
+
+    Raises:
+        BiwaaError: the folder holds no finished run.
+    """
+    result = _result(Path(run))
+    source, target = (public_spec(result[place]["spec"]) for place in ("source", "target"))
+    front: dict[str, Any] = {
+        "library_name": "biwaa",
+        "pipeline_tag": "image-classification",
+        "tags": ["domain-adaptation", "unsupervised-domain-adaptation", result["method"]],
+    }
+    if licence:
+        front["license"] = licence
+    adapted = result.get("accuracy", {}).get("adapted")
+    if adapted:
+        metric = {"type": "accuracy", "value": adapted["over_images"], "name": "target accuracy over images"}
+        task = {"task": {"type": "image-classification"}, "dataset": {"type": target, "name": target}}
+        front["model-index"] = [{"name": repo_id, "results": [task | {"metrics": [metric]}]}]
+    model = result["model"]
+    lines = [
+        "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(), "---", "",
+        f"# {repo_id.rpartition('/')[2]}", "",
+        f"An image classifier with {len(result['classes'])} classes, adapted from labelled images of `{source}` to "
+        f"unlabelled images of `{target}` with biwaa {result['versions']['biwaa']} "
+        f"(method `{result['method']}`, backbone `{model['backbone']}`{', frozen' if model['frozen'] else ''}).", "",
+        f"Classes: {', '.join(f'`{name}`' for name in result['classes'])}.", "",
+        "## Data", "",
+        f"- source: `{source}`, {result['source']['images']} labelled images.{_terms(source)}",
+        f"- target: `{target}`, {result['target']['images']} images; training saw no label of them.{_terms(target)}",
+        f"- the backbone's weights: {public_spec(model['weights'])}.", "",
+        "## Figures", "",
+        *_figures(result), "",
+        "## Use", "",
+        "```python", "import biwaa", "", f'model = biwaa.from_pretrained("{repo_id}")',
+        'print(model.predict(["image.jpg"]))', "```", "",
+        "## Cite", "", "```bibtex", CITATION, "```", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def public_spec(spec: str) -> str:
+    """A SPEC without the folders that it lies in on this machine."""
+    name, _, _ = spec.partition(":")
+    if name in (*BENCHMARKS, "hf"):
+        return spec
+    return re.sub(r"[^@]*[/\\](?=[^/\\@])", "", spec).rstrip("/\\") or spec
+
+
+def push_to_hub(
+    run: str | PathLike[str],
+    repo_id: str,
+    *,
+    private: bool = True,
+    licence: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Publish model.safetensors, recipe.yaml, result.json and a model card; the target's file names stay at home.
+
+    Args:
+        run: a finished run folder.
+        repo_id: OWNER/NAME; it is made where there is none.
+        private: of a repository that is made.
+        licence: of the model, by the hub's identifier (apache-2.0, cc-by-4.0 ..); the data's terms may bind you.
+        token: None for the one that the hub's own login keeps.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        BiwaaError: no finished run, or the hub refuses or cannot be reached.
+    """
+    run = Path(run)
+    result = _result(run)
+    card = model_card(run, repo_id, licence)
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    for place in ("source", "target", "held_out"):
+        if place in result:
+            result[place]["spec"] = public_spec(result[place]["spec"])
+    result["model"]["weights"] = public_spec(result["model"]["weights"])
+    text = dump_recipe(recipe).replace(recipe.weights, public_spec(recipe.weights))
+    api = HfApi(token=token, library_name="biwaa", library_version=__version__)
+    with tempfile.TemporaryDirectory(prefix="biwaa-push-") as draft:
+        folder = Path(draft)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (folder / "model.safetensors").symlink_to((run / "model.safetensors").absolute())
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="A model adapted with biwaa")
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise BiwaaError(f"{run} cannot be pushed to {repo_id}: {_short(error)}.") from None
+    return str(done.commit_url)
+
+
+def from_pretrained(
+    repo_id: str, *, revision: str | None = None, token: str | None = None, device: str = "auto"
+) -> Classifier:
+    """The model of a repository that `push_to_hub` filled.
+
+    Args:
+        repo_id: OWNER/NAME.
+        revision: branch, tag or commit.
+        token: None for the one that the hub's own login keeps.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        BiwaaError: no such repository, no model of biwaa in it, or the hub cannot be reached and has nothing cached.
+    """
+    try:
+        path = hf_hub_download(repo_id, "model.safetensors", revision=revision, token=token, library_name="biwaa")
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise BiwaaError(f"no model to be had from {repo_id}: {_short(error)}.") from None
+    return load(path, device)
+
+
+def _result(run: Path) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BiwaaError(f"{run} holds no run that has finished a round.") from None
+    if not result["finished"] or not (run / "model.safetensors").is_file():
+        raise BiwaaError(f"{run} is not finished: `biwaa train --resume` goes on with it.")
+    return result
+
+
+def _figures(result: dict[str, Any]) -> list[str]:
+    """A table of every leg's accuracy where the target has labels, else the estimate without."""
+    lines = [f"Handed out: {result['model']['checkpoint']}, chosen by {result['model']['chosen_by']}.", ""]
+    if accuracy := result.get("accuracy"):
+        lines += [
+            f"Accuracy in percent on {accuracy['split']}; one seed, {result['seed']}; no average over seeds:", "",
+            "| checkpoint | over images | over classes |", "| --- | --- | --- |",
+        ]  # fmt: skip
+        for name, of in accuracy["legs"].items():
+            lines.append(f"| {name}, last step | {100 * of['over_images']:.1f} | {100 * of['over_classes']:.1f} |")
+    else:
+        lines.append("The target has no labels: no accuracy was measured.")
+    estimate = result["estimated_accuracy"].get("estimate")
+    if estimate is not None:
+        lines += ["", f"Estimated without labels: {100 * estimate:.0f} % (an estimate, not a measurement)."]
+    lines += [f"- warning: {text}" for text in result["warnings"]]
+    return lines
+
+
+def _terms(spec: str) -> str:
+    name = spec.partition(":")[0]
+    return f" Terms of {BENCHMARKS[name].title}: {BENCHMARKS[name].terms.rstrip('.')}." if name in BENCHMARKS else ""
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}, {' '.join(str(error).split())[:300]}".rstrip(".")

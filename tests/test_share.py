@@ -1,0 +1,149 @@
+"""Publishing a run and getting it back, against a stand-in of the hub's HTTP interface on loopback."""
+
+import base64
+import hashlib
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+import biwaa
+from biwaa.share import model_card, public_spec
+
+COMMAND = Path(sys.executable).parent / "biwaa"
+COMMIT = "1" * 40
+
+
+@pytest.fixture
+def hub():
+    """Takes commits of small files into a dict and serves them again: its address, the files, what was made."""
+    files, made = {}, []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def reply(self, content, status=200, **headers):
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_POST(self):
+            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path == "/api/repos/create":
+                made.append(json.loads(raw))
+                self.reply({"url": f"http://127.0.0.1:{server.server_port}/me/model"})
+            elif self.path == "/api/validate-yaml":
+                self.reply({"errors": [], "warnings": []})
+            elif "/preupload/" in self.path:
+                asked = json.loads(raw)["files"]
+                self.reply(
+                    {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked]}
+                )
+            elif "/commit/" in self.path:
+                for line in map(json.loads, raw.splitlines()):
+                    if line["key"] == "file":
+                        files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                url = f"http://127.0.0.1:{server.server_port}/me/model/commit/{COMMIT}"
+                self.reply({"commitUrl": url, "commitOid": COMMIT, "success": True})
+            else:
+                self.reply({"error": self.path}, 404)
+
+        def do_GET(self):
+            found = re.fullmatch(r"/me/model/resolve/[^/]+/(.+)", self.path)
+            if self.path.startswith("/api/models/me/model"):
+                self.reply({"id": "me/model", "sha": COMMIT, "siblings": []})
+            elif found and found[1] in files:
+                content = files[found[1]]
+                self.reply(content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=COMMIT)
+            else:
+                self.reply({"error": "none"}, 404, X_Error_Code="EntryNotFound")
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", files, made
+    server.shutdown()
+
+
+def test_there_and_back(hub, tiny_run, tmp_path):
+    address, files, made = hub
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0",
+                   "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
+                   "HF_TOKEN": "hf_test"}  # fmt: skip
+
+    def run(*words):
+        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+
+    done = run(COMMAND, "push", tiny_run, "me/model", "--licence", "cc-by-4.0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{address}/me/model/commit/{COMMIT}"
+    assert made[0]["name"] == "model"
+    assert made[0].get("visibility") == "private" or made[0].get("private")  # as different releases ask
+    assert set(files) == {"README.md", "recipe.yaml", "result.json", "model.safetensors"}
+    assert files["model.safetensors"] == (tiny_run / "model.safetensors").read_bytes()
+    for name in ("README.md", "recipe.yaml", "result.json"):
+        assert str(tiny_run.parent).encode() not in files[name], name  # no folder of this machine
+    image = tiny_run.parent / "target" / "cat" / "0.png"
+    code = "import biwaa, sys; print(biwaa.from_pretrained('me/model').predict([sys.argv[1]])[0])"
+    back = run(sys.executable, "-c", code, image)
+    assert back.returncode == 0, back.stderr
+    assert back.stdout.split() == biwaa.load(tiny_run).predict([image]).tolist()
+    gone = run(sys.executable, "-c", code.replace("me/model", "me/other"), image)
+    assert "BiwaaError: no model to be had from me/other" in gone.stderr
+
+
+def test_the_card_says_what_was_measured(tiny_run):
+    card = model_card(tiny_run, "me/model", "cc-by-4.0")
+    front = yaml.safe_load(card.split("---")[1])
+    result = json.loads((tiny_run / "result.json").read_text())
+    adapted = result["accuracy"]["adapted"]["over_images"]
+    assert front["license"] == "cc-by-4.0"
+    assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == adapted
+    for name, of in result["accuracy"]["legs"].items():
+        assert f"| {name}, last step | {100 * of['over_images']:.1f} |" in card
+    for words in (result["accuracy"]["split"], f"one seed, {result['seed']}", result["model"]["chosen_by"],
+                  "@inproceedings", "`cat`, `dog`, `eel`", "60 labelled images",
+                  'biwaa.from_pretrained("me/model")'):  # fmt: skip
+        assert words in card
+    assert "license" not in yaml.safe_load(model_card(tiny_run, "me/model").split("---")[1])
+
+
+def test_the_card_of_a_run_without_labels(tiny_run, tmp_path):
+    result = json.loads((tiny_run / "result.json").read_text())
+    del result["accuracy"]
+    result["source"]["spec"] = "pacs:photo"
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    with pytest.raises(biwaa.BiwaaError, match="is not finished"):
+        model_card(tmp_path, "me/model")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    card = model_card(tmp_path, "me/model")
+    assert "no accuracy was measured" in card
+    assert "Terms of PACS" in card
+    assert "model-index" not in card
+
+
+@pytest.mark.parametrize(
+    "spec, public",
+    [
+        ("/home/me/photos", "photos"), ("photos/", "photos"), ("/a/list.txt@/b/root", "list.txt@root"),
+        ("/a/digits.npz:mnist", "digits.npz:mnist"), ("pacs:photo", "pacs:photo"),
+        ("hf:owner/name?a=b", "hf:owner/name?a=b"),
+        (r"C:\me\photos", "photos"), ("random", "random"),
+    ],
+)  # fmt: skip
+def test_folders_stay_at_home(spec, public):
+    assert public_spec(spec) == public
