@@ -61,6 +61,7 @@ def train(arguments: Sequence[str]) -> None:
     held_out = open_domain(given.held_out, given.data_root) if given.held_out else None
     check_pair(source, target, given.settings.batch_size)
     from biwaa.evaluation.summary import summarise
+    from biwaa.report.command import report_on
     from biwaa.training.run import adapt
 
     run = adapt(
@@ -68,6 +69,7 @@ def train(arguments: Sequence[str]) -> None:
         resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable, held_out=held_out,
     )  # fmt: skip
     print(summarise(run.result))
+    report_on(run.folder.path, given.data_root)
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,31 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
     """
     from biwaa.demo import run_demo
     from biwaa.evaluation.summary import summarise
+    from biwaa.report.command import report_on
 
     print(summarise(run_demo(out, seed).result))
     print(f"samples with both predictions: {out / 'samples.png'}")
+    report_on(out / "run")
+
+
+def report(folder: Positional[Path], out: Path | None = None, data_root: Path | None = None) -> None:
+    """Write the page of a finished run, or of a bench: did it work, why, where does it fail, how to repeat it.
+
+    Example: biwaa report run
+
+    Args:
+        folder: of a run or of a bench.
+        out: the HTML file; unset: report.html in the folder.
+        data_root: folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data.
+    """
+    from biwaa.report.command import write_report
+
+    print(f"the report is {write_report(folder, out, data_root)}")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict, "bench": bench,
+    "report": report,
 }  # fmt: skip
 
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
@@ -226,6 +246,7 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
   biwaa evaluate RUN SPEC                                 score a run's model on labelled images
   biwaa predict RUN PATH... --out predictions.csv         classes of new images
   biwaa bench SUITE --out DIR                             a benchmark's whole table, resumable; DIR --show prints it
+  biwaa report RUN                                        the page of a run or a bench: did it work, why, where not
 
 SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,
 BENCHMARK:DOMAIN below --data-root (office31:amazon, pacs:photo, digits:plain ..), or hf:DATASET[?column=value].

@@ -1,7 +1,7 @@
 """Tensors and facts about them in one safetensors file: models and checkpoints. Nothing is ever unpickled."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> Non
         save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote.
+def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote, or those of the tensors that are named.
 
     Raises:
         BiwaaError: the file is not such a file.
@@ -30,6 +30,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["biwaa"])
+            if only is not None:
+                return {name: file.get_tensor(name).clone() for name in file.keys() if name in only}, facts  # noqa: SIM118
         # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:

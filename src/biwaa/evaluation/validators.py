@@ -59,6 +59,8 @@ class Evidence:
     """(S,) classes of the held-out source images."""
     trained_features: Tensor | None = None
     """(T, D), source images that were trained on."""
+    trained_labels: Tensor | None = None
+    """(T,) their classes."""
     mixed: Tensor | None = None
     """(P, K) predictions of MIX times the first image of each pair, and 1 - MIX times the second."""
     pairs: Tensor | None = None

@@ -1,6 +1,6 @@
 """The run folder: what lies in it, and how it survives a crash.
 
-- recipe.yaml, model.safetensors, predictions.csv, result.json, log.jsonl, checkpoints/
+- recipe.yaml, model.safetensors, predictions.csv, labels.csv, result.json, log.jsonl, checkpoints/, report.html
 - every file is written whole or not at all; log.jsonl alone grows line by line
 - a leg is one training from afresh: source-only, round 0, round 1, ..; a finished one is never trained again
 """
@@ -20,7 +20,10 @@ from biwaa.recipe import Recipe, dump_recipe, load_recipe
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
-CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
+CONTENTS = (
+    "recipe.yaml", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl", "run.json",
+    "report.html",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
