@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 
@@ -36,7 +37,7 @@ class PageTable:
     tall: bool = False
     """Scrolls by itself."""
 
-    @property
+    @cached_property
     def numeric(self) -> tuple[bool, ...]:
         """Whether a column is one of numbers."""
         columns = zip(*self.rows, strict=True)
