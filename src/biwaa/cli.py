@@ -231,9 +231,37 @@ def report(folder: Positional[Path], out: Path | None = None, data_root: Path | 
     print(f"the report is {write_report(folder, out, data_root)}")
 
 
+def explain(
+    run: Positional[Path],
+    paths: Positional[tuple[str, ...]],
+    out: Path = Path("explain.png"),
+    beside: Path | None = None,
+    rows: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Draw where in images the features come from that are aligned, without the weighting and with it.
+
+    Example: biwaa explain run sketches --beside dann_run --out explain.png
+
+    Args:
+        run: a run folder.
+        paths: images, folders of images, list files or FILE.npz:NAME.
+        out: the PNG file to write.
+        beside: another run, such as one by DANN, to stand beside.
+        rows: images to show; of more, so many are drawn.
+        seed: of that draw.
+        device: auto, cpu, cuda or mps.
+    """
+    from biwaa.report.explain import explain_paths
+
+    shown, every = explain_paths(run, paths, out, beside, rows, seed, device)
+    print(f"{shown} of {every} images in {out}" + (f", drawn by seed {seed}" if shown < every else ""))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict, "bench": bench,
-    "report": report,
+    "report": report, "explain": explain,
 }  # fmt: skip
 
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
@@ -247,6 +275,7 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
   biwaa predict RUN PATH... --out predictions.csv         classes of new images
   biwaa bench SUITE --out DIR                             a benchmark's whole table, resumable; DIR --show prints it
   biwaa report RUN                                        the page of a run or a bench: did it work, why, where not
+  biwaa explain RUN PATH... --out explain.png             where in images the features come from that are aligned
 
 SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,
 BENCHMARK:DOMAIN below --data-root (office31:amazon, pacs:photo, digits:plain ..), or hf:DATASET[?column=value].

@@ -99,7 +99,7 @@ def predict_paths(run: Path, paths: tuple[str, ...], out: Path, device: str, bat
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "confidence"])
         for path in paths:
-            images = _images(path)
+            images = images_of(path)
             names = images.names
             first = 0
             for probabilities, bad in stream_predictions(model, images, device, batch_size, f"predicting {path}"):
@@ -117,7 +117,12 @@ def predict_paths(run: Path, paths: tuple[str, ...], out: Path, device: str, bat
     return written, unreadable
 
 
-def _images(path: str) -> Images:
+def images_of(path: str) -> Images:
+    """An image, those in a folder, or those of a SPEC.
+
+    Raises:
+        BiwaaError: there is none.
+    """
     file = Path(path).expanduser()
     if file.is_file() and file.suffix.lower() in SUFFIXES:
         return FileImages((file,))
