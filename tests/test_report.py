@@ -77,18 +77,11 @@ def evil(tmp_path_factory):
     target = write_images(root / 'tar"get', dict.fromkeys(EVIL[::-1], 12), seed=1, size=90)
     for number, name in enumerate(ODD):
         (target / EVIL[number % 3] / f"{number}.png").rename(target / EVIL[number % 3] / name)
-    words = [
-        "--source",
-        str(source),
-        "--target",
-        str(target),
-        "--recipe",
-        str(root / "r.yaml"),
-        "--source-held-out",
-        "0.2",
-    ]
+    held = write_images(root / "held", dict.fromkeys(EVIL, 2), seed=2)
+    words = ["--source", str(source), "--target", str(target), "--held-out", str(held), "--source-held-out", "0.2"]
+    words += ["--recipe", str(root / "r.yaml"), "--out", str(root / "run")]
     (root / "r.yaml").write_text(json.dumps(dataclasses.asdict(TINY)))
-    assert main(["train", *words, "--out", str(root / "run")]) == 0
+    assert main(["train", *words]) == 0
     return root / "run"
 
 
@@ -120,6 +113,8 @@ def test_a_run_leaves_a_whole_page(evil):
         assert f"{100 * share['over_images']:.1f} %" in page.text
     assert "off by 5.5 points on average and 27 at worst" in page.text
     assert "other settings than robust" in page.text
+    assert "round 1, held-out images" in page.text
+    assert "--held-out" in page.text
 
 
 def test_a_page_fetches_nothing(evil):
@@ -228,9 +223,11 @@ def test_source_only_alone_and_source_only_handed_out(tmp_path):
     adapt(source, target, dataclasses.replace(TINY, rounds=1), tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     result["model"]["checkpoint"] = "last step of source-only"
+    result["finished"] = False
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
     text = Page(page_of(tmp_path / "run")).text
     assert "Adapting was judged no better than source-only" in text
+    assert "The run is not finished, after round 0: --resume goes on." in text
     assert "round 0, not handed out" in text
 
 
