@@ -59,12 +59,12 @@ class Evidence:
     """(S,) classes of the held-out source images."""
     trained_features: Tensor | None = None
     """(T, D), source images that were trained on."""
-    trained_labels: Tensor | None = None
-    """(T,) their classes."""
     mixed: Tensor | None = None
     """(P, K) predictions of MIX times the first image of each pair, and 1 - MIX times the second."""
     pairs: Tensor | None = None
     """(P, 2) target images of the mixed pairs, the dominant one first."""
+    trained_labels: Tensor | None = None
+    """(T,) classes of the source images that were trained on."""
 
     @property
     def said(self) -> Tensor:
