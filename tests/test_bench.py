@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from test_catalogue import lay_out
+from test_report import Page
 
 from biwaa.bench import engine
 from biwaa.bench.command import _number, plan
@@ -26,6 +27,7 @@ from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
 from biwaa.recipe import NAMED, load_recipe, recipe_from, task_settings
+from biwaa.report.command import write_report
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 WORDS = ["digits", "--recipe", "demo", "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
@@ -74,6 +76,7 @@ def test_a_whole_table_through_the_command(finished):
         "result.json",
         "log.jsonl",
         "predictions.csv",
+        "labels.csv",
     }
     assert load_recipe(str(run / "recipe.yaml")).seed == 1
     assert not load_recipe(str(run / "recipe.yaml")).baseline
@@ -91,6 +94,24 @@ def test_a_whole_table_through_the_command(finished):
         100 * result["accuracy"]["legs"]["round 1"]["over_images"], abs=1e-3
     )
     assert int(last["images"]) == 2 * 8 * 32
+
+
+def test_the_page_of_a_bench(finished, tmp_path):
+    """Every task and method with source-only beside it, by the figures of the table; every table of table.md."""
+    folder, _ = finished
+    assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    held = load_bench(folder)
+    rows = collect(held, finished_runs(held.works(folder, Path())))
+    for variant in held.variants:
+        values = [row.accuracy["last"]["over_images"] for row in rows if row.variant == variant.name]
+        assert f"{variant.title} {sum(values) / len(values):.1f}" in page.text
+    assert [it["class"] for it in page.all("table")].count("sortable") == 1 + len(tables(held, rows))
+    assert "8 of 8 runs are finished" in page.text
+    assert len(page.all("svg")) == 1
+    empty = tmp_path / "empty"
+    enrol(held, empty)
+    assert "0 of 8 runs are finished" in Page(write_report(empty).read_text(encoding="utf-8")).text
 
 
 def test_finished_runs_are_never_run_again(finished):

@@ -37,7 +37,15 @@ def test_commands_of_the_readme(tmp_path):
     (tmp_path / "new" / "images").rename(tmp_path / "new_images")
     shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "holiday.jpg")
     lines = commands()
-    assert {shlex.split(line)[1] for line in lines} == {"check", "train", "evaluate", "predict", "bench"}
+    assert {shlex.split(line)[1] for line in lines} == {
+        "check",
+        "train",
+        "evaluate",
+        "predict",
+        "report",
+        "explain",
+        "bench",
+    }
     for line in lines:
         words = shlex.split(line)
         if words[1] in ("train", "bench"):
@@ -45,6 +53,8 @@ def test_commands_of_the_readme(tmp_path):
         done = subprocess.run([COMMAND, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (line, done.stderr)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
+    assert (tmp_path / "explain.png").read_bytes().startswith(b"\x89PNG")
+    assert "nobody can say how many are right" in (tmp_path / "run" / "report.html").read_text()
     assert "no accuracy" not in (tmp_path / "run" / "result.json").read_text()
 
 

@@ -22,7 +22,10 @@ from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training.run import adapt
 
-FILES = {"recipe.yaml", "run.json", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "checkpoints"}
+FILES = {
+    "recipe.yaml", "run.json", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl",
+    "checkpoints",
+}  # fmt: skip
 TINY = recipe_from(
     {**NAMED["demo"], "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
      "augment": "crop_flip", "bottleneck": 8, "discriminator": 16, "log_every": 4, "checkpoint_every": 5},
@@ -60,6 +63,10 @@ def test_run_folder(pair, tmp_path):
     result = json.loads((folder / "result.json").read_text())
     assert result == run.result
     assert result["finished"]
+    with (folder / "labels.csv").open() as file:
+        known = list(csv.DictReader(file))
+    assert [row["path"] for row in known] == [row["path"] for row in rows]
+    assert [row["label"] for row in known] == [pair[1].classes[label] for label in pair[1].labels]
     said = np.array([row["label"] for row in rows])
     truth = np.array([pair[1].classes[label] for label in pair[1].labels])
     adapted = result["accuracy"]["adapted"]
@@ -91,6 +98,7 @@ def test_target_labels_cannot_reach_training(pair, tmp_path, frozen):
     assert contents(tmp_path / "shuffled") == expected
     assert contents(tmp_path / "bare") == expected
     assert "accuracy" not in runs["bare"].result
+    assert not (tmp_path / "bare" / "labels.csv").exists()
     assert "target" not in runs["bare"].result["calibration"]
     assert "true" not in json.dumps(runs["bare"].result["label_distribution"])
     for key in ("label_free", "warnings", "estimated_accuracy", "model"):

@@ -423,9 +423,10 @@ def full(seed):
     features, _ = blobs(80, 1.0, seed)
     source, source_labels = blobs(40, 1.0, seed + 1000)
     probe = probed(linear, features)
+    trained, trained_labels = blobs(50, 1.0, seed + 2000)
     return Evidence(
         linear(features), features, torch.arange(80), linear(source), source, source_labels,
-        blobs(50, 1.0, seed + 2000)[0], probe.mixed, probe.pairs,
+        trained, probe.mixed, probe.pairs, trained_labels,
     )  # fmt: skip
 
 

@@ -73,6 +73,7 @@ def train(arguments: Sequence[str]) -> None:
     check_pair(source, target, given.settings.batch_size)
     from biwaa.api import adapt
     from biwaa.evaluation.summary import summarise
+    from biwaa.report.command import report_on
 
     run = adapt(
         source, target, out=given.out, recipe=given.settings, held_out=held_out, track=given.track,
@@ -80,6 +81,7 @@ def train(arguments: Sequence[str]) -> None:
     )  # fmt: skip
     if run.result:  # of several processes that train together one has it
         print(json.dumps(run.result, indent=2) if given.json else summarise(run.result))
+        report_on(given.out, given.data_root)
 
 
 @dataclass(frozen=True)
@@ -264,14 +266,59 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
     """
     from biwaa.demo import run_demo
     from biwaa.evaluation.summary import summarise
+    from biwaa.report.command import report_on
 
     print(summarise(run_demo(out, seed).result))
     print(f"samples with both predictions: {out / 'samples.png'}")
+    report_on(out / "run")
+
+
+def report(folder: Positional[Path], out: Path | None = None, data_root: Path | None = None) -> None:
+    """Write the page of a finished run, or of a bench: did it work, why, where does it fail, how to repeat it.
+
+    Example: biwaa report run
+
+    Args:
+        folder: of a run or of a bench.
+        out: the HTML file; unset: report.html in the folder.
+        data_root: folder of catalogued benchmarks; unset: $BIWAA_DATA or ./data.
+    """
+    from biwaa.report.command import write_report
+
+    print(f"the report is {write_report(folder, out, data_root)}")
+
+
+def explain(
+    run: Positional[Path],
+    paths: Positional[tuple[str, ...]],
+    out: Path = Path("explain.png"),
+    beside: Path | None = None,
+    rows: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Draw where in images the features come from that are aligned, without the weighting and with it.
+
+    Example: biwaa explain run sketches --beside dann_run --out explain.png
+
+    Args:
+        run: a run folder.
+        paths: images, folders of images, list files or FILE.npz:NAME.
+        out: the PNG file to write.
+        beside: another run, such as one by DANN, to stand beside.
+        rows: images to show; of more, so many are drawn.
+        seed: of that draw.
+        device: auto, cpu, cuda or mps.
+    """
+    from biwaa.report.explain import explain_paths
+
+    shown, every = explain_paths(run, paths, out, beside, rows, seed, device)
+    print(f"{shown} of {every} images in {out}" + (f", drawn by seed {seed}" if shown < every else ""))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo, "train": train, "check": check, "evaluate": evaluate, "predict": predict, "bench": bench,
-    "export": export, "push": push,
+    "report": report, "explain": explain, "export": export, "push": push,
 }  # fmt: skip
 
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
@@ -286,6 +333,8 @@ USAGE = f"""biwaa {__version__}: adapt a classifier from labelled images of one 
   biwaa export RUN --out model.onnx                       the model for other programs; --format pt2
   biwaa push RUN OWNER/NAME                               the model and its card to the Hugging Face hub
   biwaa bench SUITE --out DIR                             a benchmark's whole table, resumable; DIR --show prints it
+  biwaa report RUN                                        the page of a run or a bench: did it work, why, where not
+  biwaa explain RUN PATH... --out explain.png             where in images the features come from that are aligned
 
 SPEC is a folder of class folders, a folder of images (a target), LIST.txt[@ROOT], FILE.npz:NAME,
 BENCHMARK:DOMAIN below --data-root (office31:amazon, pacs:photo, digits:plain ..), or hf:DATASET[?column=value].

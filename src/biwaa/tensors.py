@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> Non
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote.
+def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote, or those of the tensors that are named.
 
     Raises:
         BiwaaError: the file is not such a file.
@@ -40,6 +40,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {})["biwaa"])
         if not isinstance(facts, dict):
             raise ValueError("its facts have no names")
+            if only is not None:
+                return {name: file.get_tensor(name).clone() for name in file.keys() if name in only}, facts  # noqa: SIM118
         # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
     except Exception as error:  # a file of another kind can fail the readers in any way

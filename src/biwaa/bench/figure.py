@@ -4,6 +4,7 @@ import statistics
 from pathlib import Path
 
 import matplotlib.figure
+from matplotlib.axes import Axes
 
 from biwaa.bench.grid import Bench
 from biwaa.bench.rows import Row, gains
@@ -12,12 +13,25 @@ from biwaa.files import replacing
 
 def draw(bench: Bench, rows: list[Row], path: Path) -> None:
     """Draw `gains`, best mean on top; nothing where no variant has a source-only beside it."""
-    found = gains(bench, rows)
-    if not found:
+    count = len(gains(bench, rows))
+    if not count:
         return
+    figure = matplotlib.figure.Figure(figsize=(8, 1.4 + 0.36 * count), layout="constrained")
+    axes = gains_figure(bench, rows, figure)
+    axes.set_xlabel("points of target accuracy over source-only, last step of the last round")
+    axes.set_title(
+        f"{bench.entry.title}: {bench.study}. A dot a task (mean over {len(bench.seeds)} seeds), a bar the mean",
+        fontsize=10, loc="left",
+    )  # fmt: skip
+    with replacing(path) as draft:
+        figure.savefig(draft, format="png", dpi=150)
+
+
+def gains_figure(bench: Bench, rows: list[Row], figure: matplotlib.figure.Figure) -> Axes:
+    """Dots and bars without a title, on an empty figure."""
+    found = gains(bench, rows)
     titles = {variant.name: variant.title for variant in bench.variants}
     order = sorted(found, key=lambda name: statistics.mean(found[name].values()))
-    figure = matplotlib.figure.Figure(figsize=(8, 1.4 + 0.36 * len(order)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.4", linewidth=1)
     for height, name in enumerate(order):
@@ -34,12 +48,6 @@ def draw(bench: Bench, rows: list[Row], path: Path) -> None:
             fontsize=9,
         )
     axes.set_yticks(range(len(order)), [titles[name] for name in order])
-    axes.set_xlabel("points of target accuracy over source-only, last step of the last round")
-    axes.set_title(
-        f"{bench.entry.title}: {bench.study}. A dot a task (mean over {len(bench.seeds)} seeds), a bar the mean",
-        fontsize=10, loc="left",
-    )  # fmt: skip
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    with replacing(path) as draft:
-        figure.savefig(draft, format="png", dpi=150)
+    return axes

@@ -15,9 +15,9 @@ from biwaa.files import write_text
 
 def markdown(bench: Bench, found: list[Table], works: list[Work], results: dict[str, dict[str, Any]]) -> str:
     """The whole page."""
-    lines = [f"# {bench.entry.title}: {bench.study}", "", *_protocol(bench), ""]
-    if machines := _machines(results):
-        lines += [f"Measured with: {'; or '.join(machines)}.", ""]
+    lines = [f"# {bench.entry.title}: {bench.study}", "", *protocol(bench), ""]
+    if measured := machines(results):
+        lines += [f"Measured with: {'; or '.join(measured)}.", ""]
     if len(results) < len(works):
         lines += [f"{len(results)} of {len(works)} runs are finished.", ""]
     for table in found:
@@ -32,7 +32,7 @@ def markdown(bench: Bench, found: list[Table], works: list[Work], results: dict[
     return "\n".join(lines)
 
 
-def _machines(results: dict[str, dict[str, Any]]) -> list[str]:
+def machines(results: dict[str, dict[str, Any]]) -> list[str]:
     """Every kind of machine and set of versions that runs were measured with."""
     found = dict.fromkeys(
         ", ".join(f"{key} {value}" for key, value in {**result["hardware"], **result["versions"]}.items())
@@ -41,7 +41,8 @@ def _machines(results: dict[str, dict[str, Any]]) -> list[str]:
     return list(found)
 
 
-def _protocol(bench: Bench) -> list[str]:
+def protocol(bench: Bench) -> list[str]:
+    """How the figures were made, in sentences; empty lines part paragraphs."""
     settings = bench.settings
     how = "trained end to end"
     if settings["freeze_backbone"]:
@@ -115,7 +116,7 @@ def write_tables(bench: Bench, folder: Path) -> str:
     write_text(folder / "table.md", text)
     write_text(folder / "table.csv", long_csv(bench, rows))
     write_text(folder / "table.tex", latex(found))
-    facts = {"measured_with": _machines(results)}
+    facts = {"measured_with": machines(results)}
     write_text(folder / "table.json", json.dumps(facts | {"rows": [vars(row) for row in rows]}, indent=1) + "\n")
     if rows:
         draw(bench, rows, folder / "table.png")

@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F2
@@ -24,6 +26,14 @@ RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop."""
 TRIES = 10
 """Boxes drawn for an image until one fits; then the whole image is taken."""
+
+
+def as_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Stored (B, H, W, 3) as (B, 3, H, W) on the device, still with its channels last in memory."""
+    ready = torch.from_numpy(pixels)
+    if device.type == "cuda":
+        ready = ready.pin_memory()  # so that the copy does not hold up the host
+    return ready.to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 class Boxes(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biwaa.domains.augment import How, Transform
+from biwaa.domains.augment import How, Transform, as_tensor
 
 SHARE = 0.5
 """Of a GPU's free memory that stored pixels may take; the network and its gradients need the rest."""
@@ -65,10 +65,7 @@ class PixelInputs:
         """uint8 (B, 3, resize, resize) on the device, channels last in memory."""
         if isinstance(self.store, Tensor):
             return self.store[torch.from_numpy(self.rows[rows]).to(self.device)].permute(0, 3, 1, 2)
-        pixels = torch.from_numpy(np.asarray(self.store[self.rows[rows]]))
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory()  # so that the copy does not hold up the host
-        return pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return as_tensor(np.asarray(self.store[self.rows[rows]]), self.device)
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """One random view of each image, normalised, channels last."""

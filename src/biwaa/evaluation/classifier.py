@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.device import open_fabric, within_memory
+from biwaa.domains.augment import as_tensor
 from biwaa.domains.images import SUFFIXES, FeatureRows, Images
 from biwaa.domains.objects import as_images
 from biwaa.domains.pixels import decode_batches
@@ -99,7 +100,7 @@ def stream_predictions(
     network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
     with torch.inference_mode(), within_memory(batch_size):
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
-            views = model.transform.views(torch.from_numpy(pixels).to(fabric.device).permute(0, 3, 1, 2))
+            views = model.transform.views(as_tensor(pixels, fabric.device))
             predicted = average_views(network, model.transform.normalise(views))
             yield with_temperature(predicted.probabilities, model.temperature), bad
 

@@ -43,7 +43,7 @@ def gather(network: Network, data: Data, target: Predicted, batch_size: int, fab
         target.probabilities, target.features[rows], rows,
         held.probabilities if held else None, held.features if held else None,
         torch.from_numpy(data.source_held_out_labels) if data.source_held_out_labels is not None else None,
-        trained.features, mixed.probabilities, pairs,
+        trained.features, mixed.probabilities, pairs, torch.from_numpy(data.source_labels[source_rows]),
     )  # fmt: skip
 
 

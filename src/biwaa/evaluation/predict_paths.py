@@ -55,7 +55,7 @@ def predict_paths(
     read = unreadable = 0
     size = max(CHUNK // batch_size, 1) * batch_size
     with writing(out, top) as write, track("predicting", None, "images") as advance:
-        for images in _opened(paths, size):
+        for images in image_sets(paths, size):
             names, first = images.names, 0
             for probabilities, bad in stream_predictions(model, images, device, batch_size):
                 for row, why in list(bad.items())[: max(SPOKEN - unreadable, 0)]:
@@ -68,8 +68,12 @@ def predict_paths(
     return read, unreadable
 
 
-def _opened(paths: tuple[str, ...], size: int) -> Iterator[Images]:
-    """All images in order, in sets of at most `size` where they are files, whatever argument they come from."""
+def image_sets(paths: tuple[str, ...], size: int = CHUNK) -> Iterator[Images]:
+    """All images in order, in sets of at most `size` where they are files, whatever argument they come from.
+
+    Raises:
+        BiwaaError: as of `_files`.
+    """
     waiting: list[Path] = []
     for path in paths:
         found = _files(path)

@@ -63,6 +63,8 @@ class Evidence:
     """(P, K) predictions of MIX times the first image of each pair, and 1 - MIX times the second."""
     pairs: Tensor | None = None
     """(P, 2) target images of the mixed pairs, the dominant one first."""
+    trained_labels: Tensor | None = None
+    """(T,) classes of the source images that were trained on."""
 
     @property
     def said(self) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from biwaa.domains.augment import Transform
+from biwaa.domains.augment import Transform, as_tensor
 from biwaa.domains.domain import Domain
 from biwaa.domains.images import FeatureRows
 from biwaa.domains.pixels import Kept, decode_batches, kept
@@ -47,7 +47,7 @@ def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabr
         done = 0
         with track(f"features of {domain.spec}", len(rows), "images") as advance, torch.inference_mode():
             for pixels, bad in decode_batches(domain.images, transform.resize, batch):
-                stored = torch.from_numpy(pixels).to(fabric.device).permute(0, 3, 1, 2)
+                stored = as_tensor(pixels, fabric.device)
                 with fabric.autocast():
                     features = module(transform.normalise(transform.centre(stored)))
                 rows[done : done + len(pixels)] = features.float().cpu().numpy()

