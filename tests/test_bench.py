@@ -381,7 +381,7 @@ text = open(sys.argv[-1]).read()
 last = int(re.search(r"#SBATCH --array=0-(\\d+)", text).group(1))
 print("Submitted batch job 77", flush=True)
 words = shlex.split(re.search(r"^srun (.*)$", text, re.M).group(1))
-command = words[next(index for index, word in enumerate(words) if word.endswith("python")) :]
+command = words[next(index for index, word in enumerate(words) if "/python" in word) :]
 if os.fork() == 0:
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)

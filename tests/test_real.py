@@ -40,16 +40,16 @@ def test_office_photographs_frozen(data_root, tmp_path):
 
 @pytest.mark.slow
 def test_digits_end_to_end(data_root, tmp_path):
-    """A piece of MNIST to a piece of USPS with LeNet: adapted beats source-only."""
+    """A piece of USPS to a piece of MNIST with a small CNN: adapted beats source-only by far."""
     with np.load(data_root / "digits.npz") as digits:
         steps = {"mnist": 30, "usps": 4}  # the arrays are sorted by class
         pieces = {
             f"{name}_{part}": digits[f"{name}_train_{part}"][::step] for name, step in steps.items() for part in "xy"
         }
     np.savez(tmp_path / "piece.npz", **pieces)
-    specs = ["--source", f"{tmp_path / 'piece.npz'}:mnist", "--target", f"{tmp_path / 'piece.npz'}:usps"]
+    specs = ["--source", f"{tmp_path / 'piece.npz'}:usps", "--target", f"{tmp_path / 'piece.npz'}:mnist"]
     words = ["--recipe", "digits", "--rounds", "1", "--steps", "300"]
     subprocess.run([COMMAND, "train", *specs, "--out", tmp_path / "run", *words], check=True, capture_output=True)
     legs = json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"]["legs"]
     assert legs["source-only"]["over_images"] > 0.4
-    assert legs["round 0"]["over_images"] > legs["source-only"]["over_images"]
+    assert legs["round 0"]["over_images"] > legs["source-only"]["over_images"] + 0.1

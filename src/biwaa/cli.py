@@ -24,6 +24,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from biwaa import __version__
 from biwaa.errors import BiwaaError, printable
+from biwaa.files import cache_dir
 from biwaa.progress import be_quiet
 from biwaa.recipe import NAMED, Recipe, load_recipe
 
@@ -381,6 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = [word for word in words if word != "--quiet"]
         be_quiet()
     name, rest = words[0] if words else "", words[1:]
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its fonts' list, too, stays in our cache
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is unreadable: said once
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -35,7 +35,7 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 @contextmanager
 def quiet(silent: bool = True) -> Iterator[None]:
     """Neither lines nor displays inside the block, if `silent`."""
-    before = _silent.set(silent)
+    before = _silent.set(silent or _silent.get())
     try:
         yield
     finally:

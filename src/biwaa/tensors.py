@@ -38,8 +38,8 @@ def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})["biwaa"])
-        if not isinstance(facts, dict):
-            raise ValueError("its facts have no names")
+            if not isinstance(facts, dict):
+                raise ValueError("its facts have no names")
             if only is not None:
                 return {name: file.get_tensor(name).clone() for name in file.keys() if name in only}, facts  # noqa: SIM118
         # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
