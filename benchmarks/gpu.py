@@ -34,7 +34,7 @@ def correctness(device: torch.device) -> dict[str, float]:
 
     def trained(where: torch.device, dtype: torch.dtype) -> tuple[list[float], list[torch.Tensor]]:
         torch.manual_seed(0)
-        recipe = Recipe(dropout=0.0, batch_size=BATCH, learning_rate=1e-3)
+        recipe = Recipe(bottleneck=32, dropout=0.0, batch_size=BATCH, learning_rate=1e-3)
         network = Network(torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()), 64, 32, 65)
         method = Biwaa(recipe, 65, 100, torch.rand(100, 65).softmax(dim=1))
         network.to(where, dtype), method.to(where, dtype)

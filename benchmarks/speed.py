@@ -36,7 +36,7 @@ from biwaa.functional import semantic_losses
 from biwaa.methods.biwaa import Biwaa
 from biwaa.models.backbone import build_backbone
 from biwaa.models.features import keep_features
-from biwaa.models.network import Network
+from biwaa.models.network import Network, Output
 from biwaa.recipe import Recipe
 from biwaa.training.folder import RunFolder
 from biwaa.training.leg import train_leg
@@ -90,7 +90,7 @@ class Steps:
 
         def forward(inputs: Tensor) -> Any:
             with self.fabric.autocast():
-                return self.network(inputs)
+                return Output(*(part.float() for part in self.network(inputs)))  # as Fabric hands them on
 
         source, target = self.images[:BATCH], self.images[BATCH:]
         self.step += 1
@@ -102,7 +102,7 @@ class Steps:
     def supervised(self) -> None:
         """Cross-entropy of all 72 images with the same network and optimiser."""
         with self.fabric.autocast():
-            loss = F.cross_entropy(self.plain(self.images).logits, self.labels)
+            loss = F.cross_entropy(self.plain(self.images).logits.float(), self.labels)
         self.plain_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.plain_optimizer.step()
@@ -242,7 +242,9 @@ def frozen(root: Path, device: torch.device, fabric: Any, steps: int = 5004) -> 
         recipe = Recipe(freeze_backbone=True, steps=steps, checkpoint_every=steps, batch_size=BATCH)
         torch.manual_seed(0)
         network, method = Network(torch.nn.Identity(), 1280, 256, 65), Biwaa(recipe, 65, 10000, None)
-        round_ = train_leg("round 0", 42, network, method, data, None, recipe, fabric, RunFolder(Path(folder)))
+        round_ = train_leg(
+            "round 0", 42, network, method, data, None, recipe, fabric, RunFolder(Path(folder), writes=False)
+        )
     return {
         "bare_over_extraction": seconds["bare"] / seconds["extraction"],
         "round_of_steps": steps, "round_seconds": round_,
