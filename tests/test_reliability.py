@@ -16,7 +16,7 @@ import torch
 from conftest import write_images
 from PIL import Image
 
-from biwaa import files, progress
+from biwaa import files
 from biwaa.cli import main
 from biwaa.domains.images import FileImages
 from biwaa.domains.pixels import decode
@@ -490,15 +490,16 @@ def test_nothing_is_written_elsewhere_and_no_network_is_used(pair, tmp_path):
     assert not list(home.iterdir())
 
 
-def test_quiet(train, tmp_path, monkeypatch, capsys):
+def test_quiet(train, tmp_path, capsys):
     assert train(tmp_path / "loud") == 0
     loud = capsys.readouterr()
     assert "source-only: 8/8 steps" in loud.err
     assert "predicting" not in loud.err  # over in a moment
-    progress._silent.set(False)
     assert train(tmp_path / "run", "--quiet") == 0
     quiet = capsys.readouterr()
     assert quiet.err == ""
     assert quiet.out == loud.out
     assert main(["check", str(tmp_path / "gone"), "--quiet"]) == 2
     assert "no such folder" in said(capsys)
+    assert train(tmp_path / "again") == 0
+    assert "source-only: 8/8 steps" in capsys.readouterr().err  # quiet for the one command

@@ -25,7 +25,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from biwaa import __version__
 from biwaa.errors import BiwaaError, printable
 from biwaa.files import cache_dir
-from biwaa.progress import be_quiet
+from biwaa.progress import quiet
 from biwaa.recipe import NAMED, Recipe, load_recipe
 
 
@@ -378,9 +378,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shell = words[1] if len(words) > 1 else "bash"
         whole: dict[str, Callable[..., object]] = {**COMMANDS, "train": Train, "bench": Bench}
         tyro.extras.subcommand_cli_from_dict(whole, prog="biwaa", args=["--tyro-print-completion", shell])
-    if "--quiet" in words:
-        words = [word for word in words if word != "--quiet"]
-        be_quiet()
+    silent = "--quiet" in words
+    words = [word for word in words if word != "--quiet"]
     name, rest = words[0] if words else "", words[1:]
     os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its fonts' list, too, stays in our cache
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is unreadable: said once
@@ -388,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
-        with _ending_cleanly():
+        with quiet(silent), _ending_cleanly():
             if name not in COMMANDS:
                 raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
             if name in ("train", "bench"):
