@@ -79,6 +79,9 @@ def test_batch_normalisation_and_augmentation_over_two_processes(domains, tmp_pa
     done = train(domains, tmp_path / "run", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "result.json").read_text())["finished"]
+    # One process speaks and writes the page; the others end as well as it does.
+    assert done.stdout.count("target accuracy in percent") == done.stderr.count("the report is") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_a_batch_that_cannot_be_divided_is_refused():

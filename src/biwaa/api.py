@@ -5,7 +5,6 @@ folder of its own lives in a temporary one.
 """
 
 import dataclasses
-import json
 import shutil
 import tempfile
 import weakref
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from biwaa.domains.objects import as_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.classifier import Classifier, load
+from biwaa.evaluation.summary import read_result
 from biwaa.progress import quiet
 from biwaa.recipe import Recipe, load_recipe, recipe_from
 from biwaa.training import run as training
@@ -38,11 +38,10 @@ class Run:
         """
         self.folder = Path(folder)
         """Where everything lies that the run left."""
-        try:
-            self.result: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
-            """What result.json says."""
-        except (OSError, ValueError):
-            raise BiwaaError(f"{folder} holds no run that has finished a round.") from None
+        self.leads = True
+        """Of several processes that trained together one speaks for all; False in the others."""
+        self.result = read_result(self.folder)
+        """What result.json says."""
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -109,6 +108,8 @@ def adapt(
     opened = {name: as_domain(given, name, root) for name, given in domains.items()}
     if out is None and resume:
         raise BiwaaError("there is nothing to resume without a run folder: name one with out=.")
+    if out is None and resolved.devices * resolved.num_nodes > 1:
+        raise BiwaaError("several processes need one run folder: name it with out=.")
     folder = Path(tempfile.mkdtemp(prefix="biwaa-")) / "run" if out is None else Path(out).expanduser()
     listeners = (on_log,) if callable(on_log) else tuple(on_log)
     try:
@@ -118,12 +119,14 @@ def adapt(
                 resume=resume, overwrite=overwrite, skip_unreadable=skip_unreadable, held_out=opened.get("held_out"),
                 listeners=(*listeners, *tracker.listeners),
             )  # fmt: skip
-            tracker.finish(finished.result)
+            if finished.folder.writes:
+                tracker.finish(finished.result)
     except BaseException:
         if out is None:
             shutil.rmtree(folder.parent, ignore_errors=True)
         raise
     run = Run(folder)
+    run.leads = finished.folder.writes
     if out is None:
         weakref.finalize(run, shutil.rmtree, folder.parent, ignore_errors=True)
     return run

@@ -80,7 +80,7 @@ def train(arguments: Sequence[str]) -> None:
         source, target, out=given.out, recipe=given.settings, held_out=held_out, track=given.track,
         resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable,
     )  # fmt: skip
-    if run.result:  # of several processes that train together one has it
+    if run.leads:
         print(json.dumps(run.result, indent=2) if given.json else summarise(run.result))
         report_on(given.out, given.data_root)
 

@@ -18,6 +18,7 @@ from biwaa import __version__
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.classifier import Classifier, load
+from biwaa.evaluation.summary import read_result
 from biwaa.recipe import dump_recipe, load_recipe
 
 CITATION = """@inproceedings{westfechtel2023biwaa,
@@ -153,10 +154,7 @@ def from_pretrained(
 
 
 def _result(run: Path) -> dict[str, Any]:
-    try:
-        result: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise BiwaaError(f"{run} holds no run that has finished a round.") from None
+    result = read_result(run)
     if not result["finished"] or not (run / "model.safetensors").is_file():
         raise BiwaaError(f"{run} is not finished: `biwaa train --resume` goes on with it.")
     return result

@@ -1,9 +1,26 @@
-"""A run's result.json in a few lines for the terminal."""
+"""A run's result.json, and the same in a few lines for the terminal."""
 
+import json
+from pathlib import Path
 from typing import Any
+
+from biwaa.errors import BiwaaError
 
 ESTIMATE_ERROR, ESTIMATE_WORST = 5.5, 27
 """Points by which the estimate was off in the recipe `robust`, on average and at worst (docs/robust.md)."""
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """What result.json in a run folder says.
+
+    Raises:
+        BiwaaError: there is none, or it is damaged.
+    """
+    try:
+        result: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BiwaaError(f"{run} holds no run that has finished a round.") from None
+    return result
 
 
 def summarise(result: dict[str, Any]) -> str:

@@ -105,6 +105,7 @@ def adapt(
                 folder.forget_replaced()
         if folder.writes:
             _write_labels(folder, prepared)
+        fabric.barrier()  # from here on every process finds the run finished
     say(f"the model is in {folder.path}")
     return Run(folder, result)
 
