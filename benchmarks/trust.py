@@ -36,7 +36,8 @@ from biwaa.evaluation.label_shift import (
 from biwaa.evaluation.metrics import accuracies
 from biwaa.evaluation.validators import VALIDATORS, Evidence, scores
 from biwaa.files import write_text
-from biwaa.tensors import load_tensors
+from biwaa.training.folder import RunFolder
+from biwaa.training.rounds import load_evidence
 from biwaa.training.trust import estimates, temperature_of
 
 POOLED = ("mixval", "ensv", "agreement")
@@ -48,9 +49,7 @@ def legs(folder: Path) -> tuple[dict[str, Evidence], dict[str, Any]]:
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     found = {}
     for name in result["label_free"]["validators"]:
-        tensors, _ = load_tensors(folder / "checkpoints" / f"{name.replace(' ', '_')}.safetensors")
-        given: dict[str, Any] = {key: tensors.get(key) for key in Evidence.__dataclass_fields__}
-        found[name] = Evidence(**given)
+        found[name] = load_evidence(RunFolder(folder), name)
     return found, result
 
 

@@ -8,7 +8,6 @@
 import hashlib
 import io
 import urllib.parse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import opened, to_rgb
+from biwaa.domains.images import NumberedRows, opened, to_rgb
 from biwaa.errors import BiwaaError, listed
 
 RESERVED = ("split", "config", "image", "label")
 
 
 @dataclass(frozen=True)
-class HubImages:
+class HubImages(NumberedRows):
     """Images in the rows of a data set."""
 
     table: Any
@@ -33,15 +32,6 @@ class HubImages:
     column: str
     name: str
     rows: NDArray[np.int64]
-
-    @property
-    def names(self) -> Sequence[str]:
-        """NAME[0], NAME[1], .. with the row's number in the data set."""
-        return [f"{self.name}[{row}]" for row in self.rows]
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.rows)
 
     def read(self, index: int) -> Image.Image:
         """Decode one row."""

@@ -6,9 +6,10 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,13 +87,15 @@ class FileImages:
 
 
 @dataclass(frozen=True)
-class ArrayImages:
-    """Images that lie in an array: (N, H, W) grey or (N, H, W, 3) RGB, uint8."""
+class ArrayRows:
+    """Rows of an array in memory, known by their numbers."""
 
-    array: NDArray[np.uint8]
+    array: NDArray[Any]
     name: str
     indices: NDArray[np.int64] | None = None
     """Each row's number in the file, once rows have been left out."""
+    kind: ClassVar[str] = ""
+    """In the fingerprint, before the shape."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -104,24 +107,70 @@ class ArrayImages:
         """How many."""
         return len(self.array)
 
-    def read(self, index: int) -> Image.Image:
-        """One row as an image."""
-        return Image.fromarray(self.array[index]).convert("RGB")
-
-    def select(self, indices: NDArray[np.int64]) -> "ArrayImages":
+    def select(self, indices: NDArray[np.int64]) -> Self:
         """Keep the rows at `indices`."""
         rows = indices if self.indices is None else self.indices[indices]
-        return ArrayImages(self.array[indices], self.name, rows)
+        return replace(self, array=self.array[indices], indices=rows)
 
     def identity(self) -> frozenset[str]:
         """The bytes' hash."""
         return frozenset({self.fingerprint()})
 
     def fingerprint(self) -> str:
-        """Hash of shape and pixels."""
-        digest = hashlib.sha256(str(self.array.shape).encode())
+        """Hash of kind, shape and bytes."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(f"{self.kind}{self.array.shape}".encode())
         digest.update(np.ascontiguousarray(self.array).data)
         return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ArrayImages(ArrayRows):
+    """Images that lie in an array: (N, H, W) grey or (N, H, W, 3) RGB, uint8."""
+
+    def read(self, index: int) -> Image.Image:
+        """One row as an image."""
+        return Image.fromarray(self.array[index]).convert("RGB")
+
+
+@dataclass(frozen=True)
+class FeatureRows(ArrayRows):
+    """(N, F) finite float32 features that were computed elsewhere, in the place of images: nothing can be decoded."""
+
+    kind: ClassVar[str] = "features "
+
+    def read(self, index: int) -> Image.Image:
+        """There is no image behind features."""
+        raise TypeError("features are no image")
+
+
+class NumberedRows:
+    """Images known by their rows in something larger."""
+
+    name: str
+    rows: NDArray[np.int64]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """NAME[0], NAME[1], .. with the row's number in the whole."""
+        return [f"{self.name}[{row}]" for row in self.rows]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.rows)
+
+
+def squeezed(array: NDArray[Any]) -> NDArray[Any]:
+    """(N, H, W, 1) as (N, H, W); any other array as it is."""
+    return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
+
+
+def are_pixels(array: NDArray[Any]) -> bool:
+    """Whether an array is one that `ArrayImages` takes."""
+    return array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3))
 
 
 def opened(file: Path | IO[bytes]) -> Image.Image:
@@ -137,45 +186,6 @@ def opened(file: Path | IO[bytes]) -> Image.Image:
         image.close()
         raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
     return image
-
-
-@dataclass(frozen=True)
-class FeatureRows:
-    """Features that were computed elsewhere, in the place of images: nothing can be decoded."""
-
-    array: NDArray[np.float32]
-    """(N, F), finite."""
-    name: str
-    indices: NDArray[np.int64] | None = None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """NAME[0], NAME[1], .."""
-        rows = range(len(self.array)) if self.indices is None else self.indices
-        return [f"{self.name}[{row}]" for row in rows]
-
-    def __len__(self) -> int:
-        """How many rows."""
-        return len(self.array)
-
-    def read(self, index: int) -> Image.Image:
-        """There is no image behind features."""
-        raise TypeError("features are no image")
-
-    def select(self, indices: NDArray[np.int64]) -> "FeatureRows":
-        """Keep the rows at `indices`."""
-        rows = indices if self.indices is None else self.indices[indices]
-        return FeatureRows(self.array[indices], self.name, rows)
-
-    def identity(self) -> frozenset[str]:
-        """The numbers' hash."""
-        return frozenset({self.fingerprint()})
-
-    def fingerprint(self) -> str:
-        """Hash of shape and numbers."""
-        digest = hashlib.sha256(f"features {self.array.shape}".encode())
-        digest.update(np.ascontiguousarray(self.array).data)
-        return digest.hexdigest()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -8,8 +8,8 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,16 @@ from torch import Tensor
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import table_domain
-from biwaa.domains.images import ArrayImages, FeatureRows, FileImages, Images, to_rgb
+from biwaa.domains.images import (
+    ArrayImages,
+    FeatureRows,
+    FileImages,
+    Images,
+    NumberedRows,
+    are_pixels,
+    squeezed,
+    to_rgb,
+)
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 
@@ -32,22 +41,13 @@ ACCEPTED = (
 
 
 @dataclass(frozen=True)
-class ObjectImages:
+class ObjectImages(NumberedRows):
     """Images that anything with an index hands out: a list of pictures, a torchvision data set."""
 
     items: Any
     """item or (item, class, ..) an index; an item is a picture, an array or a tensor."""
     name: str
     rows: NDArray[np.int64]
-
-    @property
-    def names(self) -> Sequence[str]:
-        """NAME[0], NAME[1], .. with the row's number in the whole."""
-        return [f"{self.name}[{row}]" for row in self.rows]
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.rows)
 
     def read(self, index: int) -> Image.Image:
         """One item as a picture."""
@@ -64,6 +64,10 @@ class ObjectImages:
 
     def fingerprint(self) -> str:
         """Hash of all pixels: every item is read once more for it, since nothing else tells what is behind an index."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for index in range(len(self)):
             try:
@@ -132,9 +136,8 @@ def _array(array: NDArray[Any], name: str) -> Images:
         if not len(features) or not np.isfinite(features).all():
             raise BiwaaError(f"{name} holds {'no row' if not len(features) else 'features that are not finite'}.")
         return FeatureRows(features, name)
-    if array.ndim == 4 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] != 3):
+    array = squeezed(array)
+    if not are_pixels(array):
         raise BiwaaError(
             f"{name} is an array of {array.dtype} and shape {array.shape}: images are uint8 from 0 to 255 of shape "
             "(images, height, width) or (images, height, width, 3), features are numbers of shape (rows, features)."

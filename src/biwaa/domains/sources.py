@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import SUFFIXES, ArrayImages, FileImages
+from biwaa.domains.images import SUFFIXES, ArrayImages, FileImages, are_pixels, squeezed
 from biwaa.errors import BiwaaError, listed
 
 ClassOf = Callable[[str], str | None]
@@ -194,9 +194,8 @@ def array_domain(
     Raises:
         BiwaaError: they are of the wrong type or shape; `file` and `name` say where they come from.
     """
-    if pixels.ndim == 4 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[-1] != 3):
+    pixels = squeezed(pixels)
+    if not are_pixels(pixels):
         raise BiwaaError(
             f"{file}: {name}_x is {pixels.dtype} of shape {pixels.shape}; it must be uint8 from 0 to 255 "
             "of shape (images, height, width) or (images, height, width, 3)."

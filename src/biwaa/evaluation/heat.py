@@ -7,7 +7,6 @@
 """
 
 import math
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -83,7 +82,7 @@ def _map(backbone: nn.Module, caught: list[object], quantity: Tensor, size: tupl
 
 def centre_views(transform: Transform, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """uint8 (B, 3, resize, resize) to the centre crop: (B, 3, H, W) as it is, and normalised."""
-    views = replace(transform, crops=1).views(pixels)[0]
+    views = transform.centre(pixels)
     return views, transform.normalise(views)
 
 

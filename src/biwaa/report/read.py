@@ -83,9 +83,8 @@ def read_run(path: Path) -> Reading:
             if [row["path"] for row in labels] != names:
                 raise ValueError("labels.csv is not of the images of predictions.csv")
             truth = np.array([number[row["label"]] for row in labels], dtype=np.int64)
-        reading = Reading(
-            folder, result, load_recipe(str(path / "recipe.yaml")), task, names, said, confidence, truth, _log(path)
-        )
+        recipe = load_recipe(str(path / "recipe.yaml"))
+        reading = Reading(folder, result, recipe, task, names, said, confidence, truth, folder.read_log())
         wanted = [name for name in (BASELINE, reading.chosen, reading.rounds[-1]) if folder.leg(name).is_file()]
         reading.legs.update((name, load_evidence(folder, name)) for name in wanted)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -98,17 +97,6 @@ def read_run(path: Path) -> Reading:
 def _csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))
-
-
-def _log(path: Path) -> list[dict[str, Any]]:
-    file = path / "log.jsonl"
-    found: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue  # cut off in the middle of writing
-    return found
 
 
 @dataclass(frozen=True)
