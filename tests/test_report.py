@@ -418,6 +418,18 @@ def test_in_a_browser(evil, browser, width, scheme):
         assert abs(level - bright[0]) > 80, colour
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_barrier_is_found(evil, browser, scheme):
+    """The rules of axe-core: contrast, names of controls and pictures, headings, table headers, landmarks."""
+    axe = Path(pytest.importorskip("axe_core_python").__file__).parent / "axe.min.js"
+    visit(browser, evil / "report.html", scheme=scheme)
+    browser.execute_script(axe.read_text(encoding="utf-8"))
+    found = browser.execute_async_script("const done = arguments[0]; axe.run(document).then(done)")
+    assert len(found["passes"]) > 20
+    barriers = {rule["id"]: [node["html"][:200] for node in rule["nodes"]] for rule in found["violations"]}
+    assert not barriers
+
+
 def test_sorting_and_enlarging_by_keyboard(evil, browser):
     keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
     visit(browser, evil / "report.html")
