@@ -69,6 +69,21 @@ def _mappings(call):
     return [part for part in (*values, *named.values()) if isinstance(part, dict)]
 
 
+def test_the_first_process_alone_tracks(tmp_path, monkeypatch):
+    fake = types.ModuleType("wandb")
+    recorder = Recorder()
+    fake.init = recorder.init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for name in ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID"):
+        with monkeypatch.context() as second:
+            second.setenv(name, "1")
+            with track_run(["wandb"], tmp_path / "run", TINY) as tracker:
+                assert not tracker.listeners
+    assert not recorder.calls
+    with track_run(["wandb"], tmp_path / "run", TINY) as tracker:
+        assert tracker.listeners
+
+
 def test_a_tracker_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with (

@@ -6,6 +6,8 @@
 - with one process every function here gives back what it got
 """
 
+import os
+
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -14,6 +16,12 @@ from torch import Tensor, nn
 
 APART = 2**40
 """Between the seeds of two ranks: more than any seed of a step."""
+
+
+def leads() -> bool:
+    """Whether this process is the first of its run, by what launchers say of it, before any is launched."""
+    said = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
+    return not any(int(os.environ.get(name) or 0) for name in said)
 
 
 def share(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:

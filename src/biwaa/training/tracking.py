@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from biwaa.errors import BiwaaError
+from biwaa.ranks import leads
 from biwaa.recipe import Recipe
 from biwaa.training.folder import Listener
 
@@ -48,7 +49,7 @@ class Tracker:
 
 @contextmanager
 def track_run(names: Sequence[str], out: Path, recipe: Recipe) -> Iterator[Tracker]:
-    """Open trackers for a run and close them after it.
+    """Open trackers for a run and close them after it; of a run's many processes the first alone has any.
 
     Args:
         names: any of `TRACKERS`.
@@ -63,7 +64,7 @@ def track_run(names: Sequence[str], out: Path, recipe: Recipe) -> Iterator[Track
             raise BiwaaError(f"no tracker is called {name!r}: there are {', '.join(TRACKERS)}.")
     with ExitStack() as stack:
         logs: list[Log] = []
-        for name in dict.fromkeys(names):
+        for name in dict.fromkeys(names) if leads() else ():
             try:
                 logs.append(stack.enter_context(TRACKERS[name](out, asdict(recipe))))
             except ModuleNotFoundError as error:
