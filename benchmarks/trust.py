@@ -24,6 +24,7 @@ from biwaa.evaluation.calibration import (
     fit_temperature,
     with_temperature,
 )
+from biwaa.evaluation.evidence import Evidence
 from biwaa.evaluation.importance import density_ratio
 from biwaa.evaluation.label_shift import (
     bbse,
@@ -34,7 +35,7 @@ from biwaa.evaluation.label_shift import (
     prior_corrected,
 )
 from biwaa.evaluation.metrics import accuracies
-from biwaa.evaluation.validators import VALIDATORS, Evidence, scores
+from biwaa.evaluation.validators import VALIDATORS, scores
 from biwaa.files import write_text
 from biwaa.training.folder import RunFolder
 from biwaa.training.rounds import load_evidence

@@ -17,8 +17,8 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluation.choice import choose
+from biwaa.evaluation.evidence import Evidence
 from biwaa.evaluation.neighbours import neighbours_of_a_class
-from biwaa.evaluation.validators import Evidence
 from biwaa.functional import align_distribution, reliability, smooth_over_neighbours
 from biwaa.methods.biwaa import taught_cross_entropy
 from biwaa.methods.pace import most_confident

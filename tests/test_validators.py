@@ -10,22 +10,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from biwaa.evaluation import evidence as evidence_module
 from biwaa.evaluation import validators
+from biwaa.evaluation.evidence import Evidence
 from biwaa.evaluation.importance import FOLD, controlled_risk, density_ratio
+from biwaa.evaluation.mixval import MIX, interpolation_consistency, mixing_pairs, mixval
 from biwaa.evaluation.validators import (
-    MIX,
     NEEDS,
     TEMPERATURE,
     VALIDATORS,
-    Evidence,
     agreement,
     ami,
     dev,
     ensv,
     information_maximisation,
-    interpolation_consistency,
-    mixing_pairs,
-    mixval,
     negative_entropy,
     nuclear_norm,
     scores,
@@ -201,7 +199,7 @@ def test_fewer_images_than_classes():
 def test_large_targets_are_sampled_alike(monkeypatch):
     features, labels = blobs(300, 0.1, seed=3)
     evidence = Evidence(one_hot(labels), features)
-    monkeypatch.setattr(validators, "SAMPLE", 100)
+    monkeypatch.setattr(evidence_module, "SAMPLE", 100)
     classes, clusters = evidence.grouping
     assert len(classes) == len(clusters) == 100
     assert v_measure(evidence) == pytest.approx(1)  # so classes and clusters are of the same images

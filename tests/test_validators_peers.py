@@ -16,14 +16,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
+from biwaa.evaluation.evidence import Evidence
 from biwaa.evaluation.importance import controlled_risk, density_ratio
+from biwaa.evaluation.mixval import MIX, interpolation_consistency, mixval
 from biwaa.evaluation.validators import (
-    MIX,
-    Evidence,
     dev,
     information_maximisation,
-    interpolation_consistency,
-    mixval,
     negative_entropy,
     nuclear_norm,
     snd,

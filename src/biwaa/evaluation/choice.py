@@ -6,7 +6,8 @@ Source-only and every round are candidates; of equals the earlier wins, so sourc
 from collections.abc import Mapping
 
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.validators import VALIDATORS, Evidence, scores
+from biwaa.evaluation.evidence import Evidence
+from biwaa.evaluation.validators import VALIDATORS, scores
 
 LAST = "last"
 

@@ -1,71 +1,108 @@
-"""What is kept of a finished leg so that it can be judged without target labels, now or later.
+"""What a candidate, source-only or a round, can be judged by without target labels, now or later."""
 
-Features of a sample of the target, predictions of mixed pairs of its images, and the held-out part of the source.
-"""
+import warnings
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from biwaa.domains.inputs import Data, Inputs
-from biwaa.evaluation.predict import Predicted, predict
-from biwaa.evaluation.validators import MIX, SAMPLE, SEED, Evidence, mixing_pairs, sample_rows
-from biwaa.models.network import Network
+from biwaa.evaluation.calibration import neighbour_agreement
 
-TRAINED = 1000
-"""Images of the trained source that stand for all of it."""
-PAIRS = 1000
-"""Mixed pairs: their accuracy has a standard error of at most 1.6 points."""
+SAMPLE = 5000
+"""Images at most that are clustered, compared with each other, or told from the other domain's."""
+SEED = 0
+"""Of the sample and of k-means: the same for every candidate of a pool."""
 
 
-def gather(network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str) -> Evidence:
-    """Evidence on a trained network.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What label-free scores may see of a candidate: its outputs, and the source's labels; no label of the target.
 
-    Args:
-        network: on the device.
-        data: what it was trained on, and the source's held-out part.
-        target: what it predicts of the target.
-        batch_size: images at a time.
-        fabric: precision.
-        what: for the progress display.
+    On the CPU. The candidates of a pool predict the same images in the same order.
     """
-    rows = sample_rows(len(data.target), SAMPLE)
-    pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
-    mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
-    source_rows = sample_rows(len(data.source), TRAINED).numpy()
-    trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
-    held: Predicted | None = None
-    if data.source_held_out:
-        held = predict(network, data.source_held_out, batch_size, fabric, f"{what} the held-out source")
-    return Evidence(
-        target.probabilities, target.features[rows], rows,
-        held.probabilities if held else None, held.features if held else None,
-        torch.from_numpy(data.source_held_out_labels) if data.source_held_out_labels is not None else None,
-        trained.features, mixed.probabilities, pairs, torch.from_numpy(data.source_labels[source_rows]),
-    )  # fmt: skip
+
+    probabilities: Tensor
+    """(N, K), target images."""
+    features: Tensor | None = None
+    """(M, D) behind the bottleneck, of the target images `rows`."""
+    rows: Tensor | None = None
+    """(M,) which target images `features` belong to; None: all, in order."""
+    source_probabilities: Tensor | None = None
+    """(S, K), held-out source images."""
+    source_features: Tensor | None = None
+    """(S, D), held-out source images."""
+    source_labels: Tensor | None = None
+    """(S,) classes of the held-out source images."""
+    trained_features: Tensor | None = None
+    """(T, D), source images that were trained on."""
+    mixed: Tensor | None = None
+    """(P, K) predictions of MIX times the first image of each pair, and 1 - MIX times the second."""
+    pairs: Tensor | None = None
+    """(P, 2) target images of the mixed pairs, the dominant one first."""
+    trained_labels: Tensor | None = None
+    """(T,) classes of the source images that were trained on."""
+
+    @property
+    def said(self) -> Tensor:
+        """(M,) predicted classes of the images that `features` belong to."""
+        predicted = self.probabilities.argmax(dim=1)
+        return predicted if self.rows is None else predicted[self.rows]
+
+    @property
+    def held_out(self) -> tuple[Tensor, NDArray[np.int64]] | None:
+        """(S, K) predictions of the held-out source and its (S,) labels, where there are any."""
+        if self.source_probabilities is None or self.source_labels is None:
+            return None
+        return self.source_probabilities, self.source_labels.numpy()
+
+    @cached_property
+    def neighbours_alike(self) -> float | None:
+        """`calibration.neighbour_agreement`, computed once however often a run is described; None without features."""
+        if self.features is None or len(self.features) < 2:
+            return None
+        return neighbour_agreement(self.features, self.said)
+
+    @cached_property
+    def grouping(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(M,) predicted classes and (M,) k-means clusters, or of a sample of `SAMPLE`; computed once for both readers.
+
+        K clusters, from k-means++ and not from the predictions, with which they would agree beyond merit. A candidate's
+        own features are clustered, at unit length: by direction, as a linear classifier nearly tells classes apart.
+        Musgrave et al.'s code offers this and features as they are.
+        """
+        (features,) = given(self.features)
+        classes = sample(self.said)
+        units = F.normalize(sample(features).double(), dim=1)
+        k_means = KMeans(min(self.probabilities.shape[1], len(units)), n_init=3, random_state=SEED)
+        with warnings.catch_warnings():
+            # Features that fell together have fewer distinct points than clusters; the scores say so well enough.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return classes.numpy(), k_means.fit_predict(units.numpy())
 
 
-class _Mixed:
-    """Mixed pairs of images: MIX times the first and the rest of the second, one view each."""
+def evidence_of(tensors: dict[str, Tensor]) -> Evidence:
+    """Take the evidence, by the names of its fields, out of tensors that hold other things as well."""
+    return Evidence(**{field.name: tensors.pop(field.name, None) for field in fields(Evidence)})  # type: ignore[arg-type]
 
-    def __init__(self, inputs: Inputs, pairs: NDArray[np.int64]) -> None:
-        self.inputs, self.pairs = inputs, pairs
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+def sample_rows(count: int, most: int) -> Tensor:
+    """(M,) rows of at most `most` of `count` images, in order, the same every time."""
+    return torch.from_numpy(np.sort(np.random.default_rng(SEED).permutation(count)[:most]))
 
-    def select(self, rows: NDArray[np.int64]) -> "_Mixed":
-        return _Mixed(self.inputs, self.pairs[rows])
 
-    def batch(self, rows: NDArray[np.int64]) -> Tensor:
-        raise NotImplementedError
+def sample(rows: Tensor) -> Tensor:
+    """At most `SAMPLE` of the rows, in order: the same of any tensor of that length."""
+    return rows[sample_rows(len(rows), SAMPLE)]
 
-    strong = batch
 
-    def view(self, rows: NDArray[np.int64]) -> Tensor:
-        first, second = self.pairs[rows].T
-        return MIX * self.inputs.view(first) + (1 - MIX) * self.inputs.view(second)
-
-    views = view
+def given(*parts: Tensor | None) -> list[Tensor]:
+    """The parts, of which none is missing."""
+    found = [part for part in parts if part is not None]
+    assert len(found) == len(parts)  # `scores` asks only where everything is there
+    return found

@@ -4,104 +4,27 @@ A candidate is source-only or a round. Some scores read a candidate by itself, s
 None is reliable everywhere; what each is known to fall for is said beside it. Who chooses by a score says by which.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import compress
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
 from torch import Tensor
 
 from biwaa.evaluation import metrics
-from biwaa.evaluation.calibration import neighbour_agreement
+from biwaa.evaluation.evidence import Evidence, given, sample
 from biwaa.evaluation.importance import controlled_risk, density_ratio
+from biwaa.evaluation.mixval import mixval
 from biwaa.methods.bnm import mean_nuclear_norm
 from biwaa.methods.mcc import entropy
 
-SAMPLE = 5000
-"""Images at most that are clustered, compared with each other, or told from the other domain's."""
-SEED = 0
-"""Of the sample and of k-means: the same for every candidate of a pool."""
-MIX = 0.55
-"""Share of the dominant image in MixVal's mixed pairs, the paper's value."""
 TEMPERATURE = 0.05
 """Of SND's similarities, the paper's value."""
 BLOCK = 1024
 """Rows of SND's (N, N) similarities that are in memory at a time."""
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What label-free scores may see of a candidate: its outputs, and the source's labels; no label of the target.
-
-    On the CPU. The candidates of a pool predict the same images in the same order.
-    """
-
-    probabilities: Tensor
-    """(N, K), target images."""
-    features: Tensor | None = None
-    """(M, D) behind the bottleneck, of the target images `rows`."""
-    rows: Tensor | None = None
-    """(M,) which target images `features` belong to; None: all, in order."""
-    source_probabilities: Tensor | None = None
-    """(S, K), held-out source images."""
-    source_features: Tensor | None = None
-    """(S, D), held-out source images."""
-    source_labels: Tensor | None = None
-    """(S,) classes of the held-out source images."""
-    trained_features: Tensor | None = None
-    """(T, D), source images that were trained on."""
-    mixed: Tensor | None = None
-    """(P, K) predictions of MIX times the first image of each pair, and 1 - MIX times the second."""
-    pairs: Tensor | None = None
-    """(P, 2) target images of the mixed pairs, the dominant one first."""
-    trained_labels: Tensor | None = None
-    """(T,) classes of the source images that were trained on."""
-
-    @property
-    def said(self) -> Tensor:
-        """(M,) predicted classes of the images that `features` belong to."""
-        predicted = self.probabilities.argmax(dim=1)
-        return predicted if self.rows is None else predicted[self.rows]
-
-    @property
-    def held_out(self) -> tuple[Tensor, NDArray[np.int64]] | None:
-        """(S, K) predictions of the held-out source and its (S,) labels, where there are any."""
-        if self.source_probabilities is None or self.source_labels is None:
-            return None
-        return self.source_probabilities, self.source_labels.numpy()
-
-    @cached_property
-    def neighbours_alike(self) -> float | None:
-        """`calibration.neighbour_agreement`, computed once however often a run is described; None without features."""
-        if self.features is None or len(self.features) < 2:
-            return None
-        return neighbour_agreement(self.features, self.said)
-
-    @cached_property
-    def grouping(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(M,) predicted classes and (M,) k-means clusters, or of a sample of `SAMPLE`; computed once for both readers.
-
-        K clusters, from k-means++ and not from the predictions, with which they would agree beyond merit. A candidate's
-        own features are clustered, at unit length: by direction, as a linear classifier nearly tells classes apart.
-        Musgrave et al.'s code offers this and features as they are.
-        """
-        (features,) = _given(self.features)
-        classes = _sample(self.said)
-        units = F.normalize(_sample(features).double(), dim=1)
-        k_means = KMeans(min(self.probabilities.shape[1], len(units)), n_init=3, random_state=SEED)
-        with warnings.catch_warnings():
-            # Features that fell together have fewer distinct points than clusters; the scores say so well enough.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return classes.numpy(), k_means.fit_predict(units.numpy())
 
 
 Validator = Callable[[Sequence[Evidence]], list[float]]
@@ -167,7 +90,7 @@ def snd(probabilities: Tensor) -> float:
     Args:
         probabilities: (N, K).
     """
-    units = F.normalize(_sample(probabilities).double(), dim=1)
+    units = F.normalize(sample(probabilities).double(), dim=1)
     if len(units) < 2:
         return 0.0
     total = 0.0
@@ -193,8 +116,8 @@ def dev(evidence: Evidence) -> float:
     bounded: no image with a large weight decides by how sure it is. Reads features, source_probabilities,
     source_features, source_labels and trained_features. Can lie outside [-1, 0].
     """
-    trained, target, held_out = _given(evidence.trained_features, evidence.features, evidence.source_features)
-    weights = density_ratio(_sample(trained).numpy(), _sample(target).numpy(), held_out.numpy())
+    trained, target, held_out = given(evidence.trained_features, evidence.features, evidence.source_features)
+    weights = density_ratio(sample(trained).numpy(), sample(target).numpy(), held_out.numpy())
     return -controlled_risk(_source_errors(evidence), weights)
 
 
@@ -222,90 +145,8 @@ def agreement(pool: Sequence[Evidence]) -> list[float]:
     return values
 
 
-def mixval(pool: Sequence[Evidence]) -> list[float]:
-    """Mean of a candidate's ranks by intra- and inter-cluster consistency: 1 is the worst, the pool's size the best.
-
-    MixVal: Hu et al., "Mixed Samples as Probes for Unsupervised Model Selection in Domain Adaptation", NeurIPS 2023.
-    Reads probabilities, mixed and pairs. Ties share their mean rank. A candidate without pairs of a kind, as one that
-    says a single class, ranks last in that kind, where the authors' code divides by zero.
-    """
-    consistency = np.array([interpolation_consistency(evidence) for evidence in pool])  # (C, 2)
-    ranks = rankdata(np.nan_to_num(consistency, nan=-1.0), axis=0)
-    values: list[float] = ranks.mean(axis=1).tolist()
-    return values
-
-
-def interpolation_consistency(evidence: Evidence) -> tuple[float, float]:
-    """MixVal's ICE: the share of mixed pairs that are given the class of their dominant image, for each kind of pairs.
-
-    Intra-cluster pairs are those of which the candidate itself gives both images the same class.
-
-    Returns:
-        Over intra- and over inter-cluster pairs, each in [0, 1]; NaN without such pairs.
-    """
-    mixed, pairs = _given(evidence.mixed, evidence.pairs)
-    first, second = evidence.probabilities.argmax(dim=1)[pairs].unbind(dim=1)
-    right = (mixed.argmax(dim=1) == first).double()
-    return float(right[first == second].mean()), float(right[first != second].mean())
-
-
-def mixing_pairs(probabilities: Tensor, count: int, seed: int) -> Tensor:
-    """Draw pairs of target images for MixVal: half within a predicted class, half across two.
-
-    Every image comes first as often as any other, to within one, among those that have a partner. Where one kind does
-    not exist, all pairs are of the other.
-
-    Args:
-        probabilities: (N, K) of the candidate that is to be probed.
-        count: of pairs.
-        seed: of the draw.
-
-    Returns:
-        (P, 2) rows, the dominant image first; P is `count`, or 0 for a target of one image.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    said = probabilities.argmax(dim=1)
-    order = said.argsort(stable=True)  # images class after class, so that a step along it stays in a class or leaves it
-    size = said.bincount(minlength=probabilities.shape[1])
-    begin = (size.cumsum(0) - size)[said[order]]  # (N,) where the class of each place begins
-    size = size[said[order]]  # (N,) and how many it has
-    places = torch.arange(len(said))
-    within, across = places[size > 1], places[size < len(said)]
-    inside = count // 2 if len(within) and len(across) else count * bool(len(within))
-    first, shift = _draw(within, size - 1, inside, generator)
-    intra = torch.stack([first, begin[first] + (first - begin[first] + 1 + shift) % size[first]], dim=1)
-    first, shift = _draw(across, len(said) - size, (count - inside) * bool(len(across)), generator)
-    inter = torch.stack([first, (begin[first] + size[first] + shift) % len(said)], dim=1)
-    return order[torch.cat([intra, inter])]
-
-
-def _draw(places: Tensor, choices: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`count` of `places`, evenly, and for each a number below its `choices`."""
-    times = -(-count // max(len(places), 1))
-    shuffled = [places[torch.randperm(len(places), generator=generator)] for _ in range(times)]
-    drawn = torch.cat([places[:0], *shuffled])[:count]
-    part = torch.rand(count, generator=generator, dtype=torch.float64)
-    return drawn, (part * choices[drawn]).long()
-
-
-def sample_rows(count: int, most: int) -> Tensor:
-    """(M,) rows of at most `most` of `count` images, in order, the same every time."""
-    return torch.from_numpy(np.sort(np.random.default_rng(SEED).permutation(count)[:most]))
-
-
-def _sample(rows: Tensor) -> Tensor:
-    """At most `SAMPLE` of the rows, in order: the same of any tensor of that length."""
-    return rows[sample_rows(len(rows), SAMPLE)]
-
-
-def _given(*parts: Tensor | None) -> list[Tensor]:
-    given = [part for part in parts if part is not None]
-    assert len(given) == len(parts)  # `scores` asks only where everything is there
-    return given
-
-
 def _source_errors(evidence: Evidence) -> NDArray[np.float64]:
-    probabilities, labels = _given(evidence.source_probabilities, evidence.source_labels)
+    probabilities, labels = given(evidence.source_probabilities, evidence.source_labels)
     errors: NDArray[np.float64] = (probabilities.argmax(dim=1) != labels).double().numpy()
     return errors
 

@@ -18,7 +18,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.images import FileImages
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.validators import Evidence
+from biwaa.evaluation.evidence import Evidence
 from biwaa.recipe import Recipe, load_recipe
 from biwaa.training.folder import RunFolder
 from biwaa.training.rounds import BASELINE, load_evidence

@@ -8,7 +8,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -16,10 +15,10 @@ from torch import Tensor
 
 from biwaa.domains.inputs import Data, Inputs
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.evidence import gather
+from biwaa.evaluation.evidence import Evidence, evidence_of
+from biwaa.evaluation.gather import gather
 from biwaa.evaluation.neighbours import neighbours_of_a_class
 from biwaa.evaluation.predict import predict
-from biwaa.evaluation.validators import Evidence
 from biwaa.functional import align_distribution, average_rounds, smooth_over_neighbours
 from biwaa.methods import method_named
 from biwaa.models.network import Network
@@ -149,8 +148,7 @@ def _leg(
 
 def load_evidence(folder: RunFolder, name: str) -> Evidence:
     """What a finished leg's file holds to judge it by; its network stays on the disk."""
-    fields = [field.name for field in dataclasses.fields(Evidence)]
-    return Evidence(**load_tensors(folder.leg(name), fields)[0])
+    return evidence_of(load_tensors(folder.leg(name), [field.name for field in dataclasses.fields(Evidence)])[0])
 
 
 def load_leg(folder: RunFolder, name: str) -> Trained:
@@ -159,8 +157,7 @@ def load_leg(folder: RunFolder, name: str) -> Trained:
     if "probabilities" not in state or not isinstance(facts.get("seconds"), int | float):
         raise BiwaaError(f"{folder.leg(name)} is no finished round of this run: remove it and resume.")
     kept, neighbours, taught = (state.pop(key, None) for key in ("held_out", "neighbours", "pseudo_labels"))
-    given: dict[str, Any] = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
-    evidence = Evidence(**given)
+    evidence = evidence_of(state)
     return Trained(
         name, state, evidence.probabilities, None, evidence, neighbours, taught, False, kept, facts["seconds"]
     )

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from biwaa.evaluation import calibration, label_shift
+from biwaa.evaluation.evidence import Evidence, sample_rows
 from biwaa.evaluation.metrics import agreement
-from biwaa.evaluation.validators import Evidence, sample_rows, source_accuracy
+from biwaa.evaluation.validators import source_accuracy
 from biwaa.evaluation.warnings import Signs, far_share
 from biwaa.recipe import Recipe
 from biwaa.training.folder import RunFolder
