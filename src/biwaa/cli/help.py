@@ -18,6 +18,7 @@ import docstring_parser
 import tyro
 
 from biwaa import __version__
+from biwaa.cli.words import Images
 from biwaa.recipe import NAMED, Recipe
 
 WIDTH, COLUMN = 80, 22
@@ -81,7 +82,7 @@ def options(command: Command, start: Any = None) -> list[Option]:
         meaning = meaning[:1].upper() + meaning[1:]
         if choices := _choices(hints[name]):
             meaning += f": {', '.join(choices)}"
-        positional = get_args(tyro.conf.Positional)[-1] in _marks(hints[name])
+        positional = _marks(Images)[-1] in _marks(hints[name])
         found.append(Option(name, _metavar(hints[name]), meaning, default, positional, headings.get(name, "")))
     return found + settings
 
