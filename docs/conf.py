@@ -24,6 +24,7 @@ html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
 html_math_renderer = "mathml"
 
 default_role = "code"
