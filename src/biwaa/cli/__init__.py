@@ -1,0 +1,144 @@
+"""The command line: a command is a function, its signature the flags.
+
+- settings of training are the fields of `Recipe`; flags win over the recipe that --recipe names
+- what the user can mend ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
+- torch is imported only once there is work for it
+"""
+
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import tyro
+
+from biwaa import __version__
+from biwaa.cli.bench import Bench, bench
+from biwaa.cli.evaluation import evaluate, export, predict, push
+from biwaa.cli.help import Command, command_help, overview
+from biwaa.cli.report import check, explain, report
+from biwaa.cli.training import Train, demo, train
+from biwaa.errors import BiwaaError, printable
+from biwaa.files import cache_dir
+from biwaa.progress import quiet
+
+COMMANDS: dict[str, Command] = {
+    "demo": demo, "train": Train, "check": check, "evaluate": evaluate, "predict": predict, "bench": Bench,
+    "report": report, "explain": explain, "export": export, "push": push,
+}  # fmt: skip
+"""What declares the flags: a function that takes them, or a class of flags whose defaults depend on the recipe."""
+
+AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
+
+
+def run_command(name: str, arguments: Sequence[str]) -> None:
+    """Read a command's flags and do it, or print its help.
+
+    Raises:
+        BiwaaError: anything that the user can mend.
+        SystemExit: flags that it does not know.
+    """
+    command, start = COMMANDS[name], defaults(name, arguments)
+    if {"-h", "--help", "--help-all"} & set(arguments):
+        print(command_help(name, command, start, every="--help-all" in arguments))
+    elif isinstance(start, Train):
+        train(tyro.cli(Train, args=arguments, prog="biwaa train", default=start))
+    elif isinstance(start, Bench):
+        bench(tyro.cli(Bench, args=arguments, prog="biwaa bench", default=start))
+    else:
+        tyro.cli(command, args=arguments, prog=f"biwaa {name}")
+
+
+def defaults(name: str, arguments: Sequence[str] = ()) -> Train | Bench | None:
+    """The defaults of a command whose flags have a recipe's, under the recipe that `arguments` name."""
+    if name == "train":
+        return Train.starting_from(named_recipe(arguments, Train.recipe))
+    return Bench.starting_from(named_recipe(arguments, Bench.recipe)) if name == "bench" else None
+
+
+def named_recipe(arguments: Sequence[str], default: str) -> str:
+    """The recipe must be known before the flags can be read, since it sets their defaults."""
+    named = default
+    for here, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        if here == "--recipe" and following:
+            named = following
+        if here.startswith("--recipe="):
+            named = here.removeprefix("--recipe=")
+    return named  # the last one, as with any flag
+
+
+class _Ended(KeyboardInterrupt):
+    """Another process asked this one to end (SIGTERM)."""
+
+
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """SIGTERM unwinds as an interrupt does: drafts are removed, processes ended."""
+
+    def end(*_: object) -> None:
+        raise _Ended
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(COMMANDS))
+        return 0
+    if words[0] == "--version":
+        print(f"biwaa {__version__}")
+        return 0
+    if words[0] == "--completion":
+        shell = words[1] if len(words) > 1 else "bash"
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="biwaa", args=["--tyro-print-completion", shell])
+    silent = "--quiet" in words
+    words = [word for word in words if word != "--quiet"]
+    name, rest = words[0] if words else "", words[1:]
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its fonts' list, too, stays in our cache
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is unreadable: said once
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
+    try:
+        with quiet(silent), _ending_cleanly():
+            if name not in COMMANDS:
+                raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
+            run_command(name, rest)
+    except BiwaaError as error:
+        return _say(f"error: {error}", 2)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - whoever read the output has gone; nothing to flush
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        full = AFTER_INTERRUPT.get(name, "") if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        return _say(f"error: {where}{error.strerror or error}{full}.", 2)
+    except _Ended:
+        return _say(f"asked to end{AFTER_INTERRUPT.get(name, '')}", 143)
+    except KeyboardInterrupt:
+        return _say(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
+    return 0
+
+
+def _say(text: str, code: int) -> int:
+    print(f"biwaa: {printable(text)}", file=sys.stderr)
+    return code
+
+
+def entry() -> None:
+    """The installed command."""
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""`biwaa bench`: its flags, and the doing of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+from biwaa.errors import BiwaaError
+from biwaa.recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Run a benchmark's whole table: tasks x methods x seeds, resumable.
+
+    Example: biwaa bench digits --tasks plain2photographs --recipe demo --out tables
+    """
+
+    EVERYDAY: ClassVar[tuple[str, ...]] = (
+        "backbone", "weights", "freeze_backbone", "image_size", "batch_size", "rounds", "steps", "device",
+    )  # fmt: skip
+    """Settings that the short help shows."""
+
+    suite: Positional[Annotated[str, arg(metavar="SUITE")]]
+    """BENCHMARK (all methods), BENCHMARK/STUDY, or a bench's folder with --show."""
+    settings: OmitArgPrefixes[Recipe]
+    out: Path | None = None
+    """Folder for the runs and the tables."""
+    methods: tuple[str, ...] = ()
+    """Which variants, all unless named; METHOD@ROUNDS trains any method in rounds."""
+    tasks: tuple[str, ...] = ()
+    """Which tasks, as A2W or amazon>webcam; all unless named."""
+    seeds: tuple[int, ...] = (42, 43, 44)
+    """Of training."""
+    show: bool = False
+    """Print the table as it stands, also while it is trained."""
+    recipe: str = "paper"
+    """Named recipe or YAML file; flags win over it."""
+    data_root: Path | None = None
+    """Folder of benchmarks; unset: $BIWAA_DATA or ./data."""
+    processes: int | None = None
+    """Runs at a time on this machine; unset: one a GPU, or one a core where the backbone is frozen."""
+    cluster: Literal["none", "ray", "slurm"] = "none"
+    """Train on a Ray cluster or as Slurm jobs."""
+    cluster_options: dict[str, str] = field(default_factory=dict)
+    """Of Ray's tasks (address, num_cpus, num_gpus) or submitit's jobs (time, partition, gpus_per_node ..)."""
+    keep_models: bool = False
+    """Keep every run's model and checkpoints."""
+
+    @classmethod
+    def starting_from(cls, recipe: str) -> Self:
+        """The flags' defaults under a recipe."""
+        return cls(tyro.MISSING, settings=load_recipe(recipe), recipe=recipe)
+
+
+def bench(given: Bench) -> None:
+    """Do what the flags of `biwaa bench` say."""
+    from biwaa.bench.command import bench_or_show
+
+    failures = bench_or_show(given)
+    if failures:
+        raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")

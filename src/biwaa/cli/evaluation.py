@@ -1,0 +1,117 @@
+"""Commands that use a trained model: evaluate, predict, export, push."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from biwaa.cli.words import Images, RunFolder, Spec
+
+
+def evaluate(
+    run: Positional[RunFolder],
+    spec: Positional[Spec],
+    out: Path | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    skip_unreadable: bool = False,
+    data_root: Path | None = None,
+) -> None:
+    """Score a run's model on labelled images.
+
+    Example: biwaa evaluate run more_sketches
+
+    Args:
+        run: a run folder.
+        spec: labelled images, as for biwaa train.
+        out: also write the figures as JSON here.
+        device: where to compute: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+        skip_unreadable: leave out images that cannot be decoded.
+        data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
+    """
+    from biwaa.evaluation.evaluate import evaluate_run
+
+    figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root)
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    if out:
+        from biwaa.files import write_text
+
+        write_text(out, text + "\n")
+    print(text)
+
+
+def predict(
+    run: Positional[RunFolder],
+    paths: Images,
+    out: Path = Path("predictions.csv"),
+    top_k: int = 1,
+    device: str = "auto",
+    batch_size: int = 32,
+) -> None:
+    """Predict the classes of new images.
+
+    The table has path, label, confidence, and error where an image cannot be read.
+
+    Example: biwaa predict run new_images holiday.jpg --out predictions.csv
+
+    Args:
+        run: a run folder, or a model.safetensors.
+        paths: images, folders of images, globs, list files, - for a list on standard input, or FILE.npz:NAME.
+        out: the table to write: .csv, .jsonl or .parquet.
+        top_k: how many of the likeliest classes.
+        device: where to compute: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+    """
+    from biwaa.evaluation.predict_paths import predict_paths
+
+    read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k)
+    print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
+
+
+def export(
+    run: Positional[RunFolder],
+    out: Path,
+    format: Literal["onnx", "pt2"] = "onnx",
+    crops: Literal[1, 10] | None = None,
+) -> None:
+    """Write a run's model as one file for other programs.
+
+    It takes resized 8-bit images and gives calibrated probabilities.
+
+    Example: biwaa export run --format onnx --out model.onnx
+
+    Args:
+        run: a run folder, or a model.safetensors.
+        out: the file to write.
+        format: ONNX, or torch.export's.
+        crops: views that are averaged, 1 for the centre alone; unset: the model's own.
+    """
+    from biwaa.evaluation.export import export_run
+
+    difference = export_run(run, out, format, crops)
+    print(f"{out}: its probabilities differ from PyTorch's by {difference:.1g} at most")
+
+
+def push(
+    run: Positional[RunFolder],
+    repo_id: Positional[Annotated[str, arg(metavar="OWNER/NAME")]],
+    public: bool = False,
+    licence: str | None = None,
+) -> None:
+    """Publish a run's model and its card on the Hugging Face hub.
+
+    Log in with `hf auth login` before.
+
+    Example: biwaa push run me/sketches --licence apache-2.0
+
+    Args:
+        run: a run folder.
+        repo_id: made where there is none.
+        public: a repository that is made is for all to see.
+        licence: of the model, by the hub's identifier, such as apache-2.0; the data's terms may bind you.
+    """
+    from biwaa.share import push_to_hub
+
+    print(push_to_hub(run, repo_id, private=not public, licence=licence))

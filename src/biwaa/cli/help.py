@@ -1,0 +1,204 @@
+"""What `--help` prints: at most 40 lines of 80 columns, each with an example. tyro's own help has twice the lines.
+
+- every flag with its meaning and default comes from the command's signature and docstring, as tyro reads them
+- a command with a recipe shows the settings of every day; `--help-all` shows them all, under the recipe's headings
+- the site's command reference is made of the same
+"""
+
+import dataclasses
+import inspect
+import re
+import textwrap
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import docstring_parser
+import tyro
+
+from biwaa import __version__
+from biwaa.cli.words import Images
+from biwaa.recipe import NAMED, Recipe
+
+WIDTH, COLUMN = 80, 22
+
+Command = Callable[..., Any]
+METAVARS = {Path: "PATH", str: "TEXT", int: "N", float: "X"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A flag, or a word without a flag."""
+
+    name: str
+    """Of the field or argument."""
+    metavar: str
+    """What stands for its value; nothing where it is on or off."""
+    meaning: str
+    default: Any
+    """tyro.MISSING where it must be given."""
+    positional: bool
+    heading: str = ""
+    """That it stands under, of a recipe's settings."""
+
+    @property
+    def words(self) -> str:
+        """As it is typed: `--out PATH`."""
+        if self.positional:
+            return self.metavar
+        flag = self.name.replace("_", "-")
+        return f"--[no-]{flag}" if self.default is True else f"--{flag} {self.metavar}".strip()
+
+    @property
+    def default_words(self) -> str:
+        """The default as it would be typed, or nothing."""
+        if self.default is True:
+            return "on"
+        if self.default is tyro.MISSING or self.default is None or self.default is False:
+            return ""
+        return " ".join(map(str, self.default)) if isinstance(self.default, tuple | dict) else str(self.default)
+
+
+def options(command: Command, start: Any = None) -> list[Option]:
+    """Every flag of a command, in order; those of a recipe last.
+
+    Args:
+        command: a function, or a dataclass of flags.
+        start: an instance of the dataclass that holds the defaults.
+    """
+    meanings = {part.arg_name: part.description or "" for part in docstring_parser.parse_from_object(command).params}
+    hints = get_type_hints(command, include_extras=True)
+    headings = _headings() if command is Recipe else {}
+    found: list[Option] = []
+    settings: list[Option] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        default = getattr(start, name) if start is not None else parameter.default
+        default = tyro.MISSING if default is inspect.Parameter.empty else default
+        if isinstance(default, Recipe):
+            settings += options(Recipe, default)
+            continue
+        meaning = " ".join(meanings[name].split()).removesuffix(".")
+        meaning = meaning[:1].upper() + meaning[1:]
+        if choices := _choices(hints[name]):
+            meaning += f": {', '.join(choices)}"
+        positional = _marks(Images)[-1] in _marks(hints[name])
+        found.append(Option(name, _metavar(hints[name]), meaning, default, positional, headings.get(name, "")))
+    return found + settings
+
+
+def about(command: Command) -> tuple[str, str, str]:
+    """A command's sentence, what else its docstring says, and its example."""
+    text = (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
+    sentence, _, rest = text.partition("\n\n")
+    more, _, example = rest.rpartition("Example: ")
+    return sentence, " ".join(more.split()), " ".join(example.split())
+
+
+def usage(name: str, found: list[Option]) -> str:
+    """What has to be typed."""
+    needed = [option.words for option in found if option.positional or option.default is tyro.MISSING]
+    return " ".join(["biwaa", name, *needed, "[flags]"])
+
+
+def command_help(name: str, command: Command, start: Any = None, every: bool = False) -> str:
+    """The help of one command.
+
+    Args:
+        name: of the command.
+        command: its function, or its dataclass of flags.
+        start: an instance of the dataclass that holds the defaults.
+        every: all of a recipe's settings instead of those of every day.
+    """
+    found = options(command, start)
+    sentence, more, example = about(command)
+    settings = [option for option in found if option.heading]
+    everyday = getattr(command, "EVERYDAY", ())
+    shown = [option for option in found if every or not option.heading or option.name in everyday]
+    lines = [usage(name, found), "", *textwrap.wrap(f"{sentence} {more}", WIDTH), f"Example: {example}", ""]
+    heading = ""
+    for option in shown:
+        below = option.heading if every else option.heading and f"Settings, as in the recipe {start.recipe}"
+        if below != heading:
+            heading = below
+            lines += ["", f"{heading}:"]
+        lines += _columns(option)
+    if settings and not every:
+        lines += ["", f"`biwaa {name} --help-all` lists all {len(settings)} settings; with --recipe, as it sets them."]
+    return "\n".join(lines)
+
+
+def overview(commands: Mapping[str, Command]) -> str:
+    """`biwaa --help`."""
+    lines = [f"biwaa {__version__}: from labelled images of one place and unlabelled images of another,"]
+    lines += ["a classifier that works there, and how far to trust it.", ""]
+    lines += [f"Example: {about(commands['train'])[2]}", ""]
+    lines += [f"  {name:<10}{about(command)[0]}" for name, command in commands.items()]
+    return "\n".join(lines) + EPILOGUE
+
+
+EPILOGUE = f"""
+
+SPEC is a folder of class folders, a folder of images (a target),
+LIST.txt[@ROOT], FILE.npz:NAME, BENCHMARK:DOMAIN below --data-root
+(office31:amazon, digits:plain ..), or hf:DATASET[?column=value].
+Recipes: {", ".join(NAMED)}, or a YAML file.
+
+`biwaa COMMAND --help` tells the rest. --quiet before or after COMMAND's words
+leaves out all but errors and results. `biwaa --completion bash` (or zsh) prints
+what a shell needs to complete commands and flags; `biwaa --version`.
+Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 asked to end."""
+
+
+def _columns(option: Option) -> list[str]:
+    left = f"  {option.words}"
+    default = f" [{option.default_words}]" if option.default_words else ""
+    right = textwrap.wrap(option.meaning + default, WIDTH - COLUMN, break_on_hyphens=False) or [""]
+    first = [left, " " * COLUMN + right[0]] if len(left) >= COLUMN else [f"{left:<{COLUMN}}{right[0]}"]
+    return [*first, *(" " * COLUMN + line for line in right[1:])]
+
+
+def _marks(hint: Any) -> tuple[Any, ...]:
+    return tuple(getattr(hint, "__metadata__", ()))
+
+
+def _metavar(hint: Any) -> str:
+    for mark in _marks(hint):
+        if getattr(mark, "metavar", None):
+            return str(mark.metavar)
+    if get_origin(hint) is Annotated:
+        return _metavar(get_args(hint)[0])
+    kinds = [kind for kind in get_args(hint) if kind not in (type(None), ...)]
+    origin = get_origin(hint)
+    if hint is bool:
+        return ""
+    if origin is Literal:
+        return "NAME" if isinstance(kinds[0], str) else "N"
+    if origin is tuple:
+        return f"{_metavar(kinds[0])} .."
+    if origin is dict:
+        return "KEY VALUE .."
+    if origin in (Union, types.UnionType):
+        return "|".join(_metavar(kind) for kind in kinds)
+    return METAVARS[hint]
+
+
+def _choices(hint: Any) -> list[str]:
+    """The values of a Literal, however it is wrapped."""
+    if get_origin(hint) is Literal:
+        return [str(value) for value in get_args(hint)]
+    return [value for part in get_args(hint) for value in _choices(part)]
+
+
+def _headings() -> dict[str, str]:
+    """The comment above it in the source of `Recipe`, of every setting."""
+    return dict(_read_headings(inspect.getsource(Recipe)))
+
+
+def _read_headings(source: str) -> Iterator[tuple[str, str]]:
+    heading = ""
+    for line in source.splitlines():
+        if comment := re.fullmatch(r"    # (.+)", line):
+            heading = comment[1]
+        if field := re.match(r"    (\w+): ", line):
+            yield field[1], heading

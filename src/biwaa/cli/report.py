@@ -1,0 +1,76 @@
+"""Commands that look at images and at runs: check, report, explain."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from biwaa.cli.words import Images, RunFolder
+
+
+def check(
+    specs: Positional[Annotated[tuple[str, ...], arg(metavar="SPEC..")]],
+    batch_size: int = 72,
+    data_root: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Say what is in a domain, and whether one can be adapted to another.
+
+    Example: biwaa check photos sketches
+
+    Args:
+        specs: one domain, source and target, or a benchmark of the catalogue.
+        batch_size: of the training to come.
+        data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
+        json: print images and classes of each domain as JSON.
+    """
+    from biwaa.domains.check import check_domains
+
+    check_domains(specs, batch_size, data_root, as_json=json)
+
+
+def report(
+    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]], out: Path | None = None, data_root: Path | None = None
+) -> None:
+    """Write the page of a run or a bench: did it work, why, where not.
+
+    Example: biwaa report run
+
+    Args:
+        folder: of a run or of a bench.
+        out: the HTML file; unset: report.html in the folder.
+        data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
+    """
+    from biwaa.report.command import write_report
+
+    print(f"the report is {write_report(folder, out, data_root)}")
+
+
+def explain(
+    run: Positional[RunFolder],
+    paths: Images,
+    out: Path = Path("explain.png"),
+    beside: RunFolder | None = None,
+    rows: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+) -> None:
+    """Draw where in images the features come from that are aligned.
+
+    Without the weighting and with it.
+
+    Example: biwaa explain run sketches --beside dann_run --out explain.png
+
+    Args:
+        run: a run folder.
+        paths: images, folders of images, list files or FILE.npz:NAME.
+        out: the PNG file to write.
+        beside: another run, such as one by DANN, to stand beside.
+        rows: images to show; of more, so many are drawn.
+        seed: of that draw.
+        device: where to compute: auto, cpu, cuda or mps.
+    """
+    from biwaa.report.explain import explain_paths
+
+    shown, every = explain_paths(run, paths, out, beside, rows, seed, device)
+    print(f"{shown} of {every} images in {out}" + (f", drawn by seed {seed}" if shown < every else ""))

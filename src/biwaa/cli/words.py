@@ -1,0 +1,10 @@
+"""Words that several commands' flags share, as help and errors show them."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+Spec = Annotated[str, arg(metavar="SPEC")]
+RunFolder = Annotated[Path, arg(metavar="RUN")]
+Images = Positional[Annotated[tuple[str, ...], arg(metavar="PATH..")]]
