@@ -117,7 +117,8 @@ class Transform:
         size = self.image_size
         boxes, flip = self._drawn(len(rows), how, crop_area)
         factor, shift = self._line(size, torch.device("cpu"))
-        lines = torch.empty(len(rows), size, size * 3)
+        # NumPy asks the system for huge pages: writing a large batch for the first time costs less.
+        lines = torch.from_numpy(np.empty((len(rows), size, size * 3), dtype=np.float32))
 
         def keep(number: int, view: Tensor) -> None:
             line = lines[number].copy_(view.permute(1, 2, 0).reshape(size, size * 3))
