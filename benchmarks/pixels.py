@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -67,27 +68,27 @@ def stored(spec: str, root: Path, size: int, device: torch.device) -> PixelInput
 
 
 def loader(root: Path, device: torch.device, spec: str = "pacs:photo", images: int = 1440) -> dict[str, Any]:
-    """Images a second of 224-pixel views, from the warm store and from a DataLoader with a worker a core."""
+    """Images a second of 224-pixel views, in a domain's batches, from the warm store and from a DataLoader."""
     domain = open_domain(spec, root)
     inputs = stored(spec, root, 224, device)
     rows = np.random.default_rng(0).permutation(len(domain.images))[:images]
 
     def from_store() -> None:
-        for start in range(0, len(rows), 2 * BATCH):
-            inputs.batch(rows[start : start + 2 * BATCH])
+        for start in range(0, len(rows), BATCH):
+            inputs.batch(rows[start : start + BATCH])
 
     workers = torch.multiprocessing.cpu_count()
     files = Anew(domain.images, rows, 256, inputs.transform)
-    anew = DataLoader(files, 2 * BATCH, num_workers=workers, persistent_workers=True)
+    anew = DataLoader(files, BATCH, num_workers=workers, persistent_workers=True)
 
     def from_files() -> None:
         for batch, _ in anew:
             batch.to(device)
 
-    ready = torch.empty(2 * BATCH, 224, 224, 3)
+    ready = torch.empty(BATCH, 224, 224, 3)
 
     def writing() -> None:
-        for _ in range(0, len(rows), 2 * BATCH):
+        for _ in range(0, len(rows), BATCH):
             ready.fill_(1.0)
 
     seconds = in_turns({"store": from_store, "files": from_files, "writing": writing}, 5, device)
@@ -103,15 +104,7 @@ def training(root: Path, device: torch.device, fabric: Any, repeats: int) -> lis
     for backbone, size in (("resnet18", 64), ("resnet50", 224)):
         made = Steps(backbone, size, 65, device, fabric)
         source, target = stored("pacs:photo", root, size, device), stored("pacs:art_painting", root, size, device)
-        rng = np.random.default_rng(0)
-
-        def reading(
-            made: Steps = made, source: PixelInputs = source, target: PixelInputs = target, rng: Any = rng
-        ) -> None:
-            rows = [rng.permutation(len(inputs))[:BATCH] for inputs in (source, target)]
-            made.biwaa(source.batch(rows[0]), target.batch(rows[1]))
-
-        seconds = in_turns({"store": reading, "ready": made.biwaa}, repeats, device)
+        seconds = in_turns({"store": partial(_reading, made, source, target), "ready": made.biwaa}, repeats, device)
         entry = {"backbone": backbone, "pixels": size, "seconds": seconds}
         found.append(entry | {"throughput_over_ready": seconds["ready"] / seconds["store"]})
     return found
