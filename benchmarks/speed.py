@@ -1,11 +1,12 @@
 """What the method costs beyond its floors, each floor timed beside it in the same process, in turns.
 
-python benchmarks/speed.py step loader frozen --data-root DATA --out benchmarks/results/speed.json
+python benchmarks/speed.py step losses frozen --out benchmarks/results/speed.json
 
 - step: a BIWAA step over a supervised step of the same images; and over the same step written as loops
 - losses: the semantic losses alone, and what they keep for backward
-- loader: random views out of the store over a DataLoader that decodes every image anew; and over ready tensors
-- frozen: extraction over the bare network; a round of 5,004 steps on 10,000 features
+- frozen: a round of 5,004 steps on 10,000 features
+
+What images cost before they reach the network is in `pixels.py`.
 """
 
 import argparse
@@ -23,19 +24,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.augment import Transform
-from biwaa.domains.inputs import Data, FeatureInputs, PixelInputs
-from biwaa.domains.pixels import decode_batches, keep_pixels
-from biwaa.domains.spec import open_domain
+from biwaa.domains.inputs import Data, FeatureInputs
 from biwaa.files import write_text
 from biwaa.functional import semantic_losses
 from biwaa.methods.biwaa import Biwaa
 from biwaa.models.backbone import build_backbone
-from biwaa.models.features import keep_features
 from biwaa.models.network import Network, Output
 from biwaa.recipe import Recipe
 from biwaa.training.folder import RunFolder
@@ -85,14 +80,15 @@ class Steps:
         self.labels = torch.arange(2 * BATCH, device=device) % classes
         self.rows = torch.arange(BATCH, device=device)
 
-    def biwaa(self) -> None:
-        """All parts, in a later round."""
+    def biwaa(self, source: Tensor | None = None, target: Tensor | None = None) -> None:
+        """All parts, in a later round; of images that are there already, where none are given."""
 
         def forward(inputs: Tensor) -> Any:
             with self.fabric.autocast():
                 return Output(*(part.float() for part in self.network(inputs)))  # as Fabric hands them on
 
-        source, target = self.images[:BATCH], self.images[BATCH:]
+        source = self.images[:BATCH] if source is None else source
+        target = self.images[BATCH:] if target is None else target
         self.step += 1
         training_step(
             self.network, self.method, self.optimizer, (source, self.labels[:BATCH]), (target, self.rows), self.step,
@@ -162,79 +158,8 @@ def _both_ways(source: Tensor, target: Tensor) -> None:
     torch.autograd.backward(semantic_losses(source, target))
 
 
-class Anew(Dataset[tuple[Tensor, int]]):
-    """Every image decoded, resized, cropped and normalised each time it is asked for."""
-
-    def __init__(self, images: Any, rows: Any, size: int, transform: Transform) -> None:
-        """The images at `rows`."""
-        self.images, self.rows = images, rows
-        self.view = v2.Compose([
-            v2.Resize((size, size)), v2.RandomResizedCrop(transform.image_size, antialias=True),
-            v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(transform.mean, transform.std),
-        ])  # fmt: skip
-
-    def __len__(self) -> int:
-        """Images."""
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """A view."""
-        return self.view(self.images.read(int(self.rows[index]))), index
-
-
-def loader(root: Path, device: torch.device, spec: str = "pacs:photo", images: int = 1440) -> dict[str, Any]:
-    """Images a second of 224-pixel views, from the warm store and from a DataLoader with a worker a core."""
-    domain = open_domain(spec, root)
-    transform = Transform(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    store = keep_pixels(domain, 256)
-    inputs = PixelInputs(store.rows, np.arange(len(domain.images)), transform, "crop_flip", 0.08, device)
-    rows = np.random.default_rng(0).permutation(len(domain.images))[:images]
-
-    def from_store() -> None:
-        for start in range(0, len(rows), 2 * BATCH):
-            inputs.batch(rows[start : start + 2 * BATCH])
-
-    workers = torch.multiprocessing.cpu_count()
-    files = Anew(domain.images, rows, 256, transform)
-    anew = DataLoader(files, 2 * BATCH, num_workers=workers, persistent_workers=True)
-
-    def from_files() -> None:
-        for batch, _ in anew:
-            batch.to(device)
-
-    seconds = in_turns({"store": from_store, "files": from_files}, 5, device)
-    begin = time.perf_counter()
-    for _ in decode_batches(open_domain("office10:dslr", root).images, 256, 64):
-        pass
-    dslr = len(open_domain("office10:dslr", root).images) / (time.perf_counter() - begin)
-    return {
-        "images_per_second": {name: len(rows) / taken for name, taken in seconds.items()}, "workers": workers,
-        "store_over_files": seconds["files"] / seconds["store"], "decoding_dslr_images_per_second": dslr,
-    }  # fmt: skip
-
-
-def frozen(root: Path, device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, Any]:
-    """Extraction over bare inference, and one round of BIWAA on 10,000 x 1280 features of 65 classes."""
-    backbone = build_backbone("efficientnet_lite0", 224)
-    transform = Transform(256, 224, backbone.mean, backbone.std, 1)
-    domain = open_domain("pacs:photo", root)
-    domain = domain.select(np.arange(640))
-    module = backbone.module.to(device).to(memory_format=torch.channels_last).eval()
-    ready = torch.randn(32, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
-    taken: dict[str, list[float]] = {"bare": [], "extraction": []}
-    with tempfile.TemporaryDirectory() as cache, patch.dict("os.environ", {"BIWAA_CACHE": cache}):
-        for turn in range(3):
-            begin = time.perf_counter()
-            with torch.inference_mode():
-                for _ in range(len(domain.images) // 32):
-                    module(ready)
-            middle = time.perf_counter()
-            # Another domain each time by its order: features already kept would be found again.
-            keep_features(domain.select(np.roll(np.arange(640), turn)), backbone, transform, fabric)
-            taken["bare"].append(middle - begin)
-            taken["extraction"].append(time.perf_counter() - middle)
-    seconds = {name: min(values) for name, values in taken.items()}
+def frozen(device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, Any]:
+    """One round of BIWAA on 10,000 x 1280 features of 65 classes."""
     with tempfile.TemporaryDirectory() as folder:
         generator = torch.Generator().manual_seed(0)
         features = torch.randn(10000, 1280, generator=generator).to(device)
@@ -242,20 +167,16 @@ def frozen(root: Path, device: torch.device, fabric: Any, steps: int = 5004) -> 
         recipe = Recipe(freeze_backbone=True, steps=steps, checkpoint_every=steps, batch_size=BATCH)
         torch.manual_seed(0)
         network, method = Network(torch.nn.Identity(), 1280, 256, 65), Biwaa(recipe, 65, 10000, None)
-        round_ = train_leg(
+        seconds = train_leg(
             "round 0", 42, network, method, data, None, recipe, fabric, RunFolder(Path(folder), writes=False)
         )
-    return {
-        "bare_over_extraction": seconds["bare"] / seconds["extraction"],
-        "round_of_steps": steps, "round_seconds": round_,
-    }  # fmt: skip
+    return {"round_of_steps": steps, "round_seconds": seconds}
 
 
 def main() -> None:
     """Measure what is asked for and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["step", "losses", "loader", "frozen"])
-    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("what", nargs="+", choices=["step", "losses", "frozen"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--repeats", type=int, default=5)
@@ -269,10 +190,8 @@ def main() -> None:
             found[what] = steps(fabric.device, fabric, given.repeats)
         elif what == "losses":
             found[what] = losses(fabric.device)
-        elif what == "loader":
-            found[what] = loader(given.data_root, fabric.device)
         else:
-            found[what] = frozen(given.data_root, fabric.device, fabric)
+            found[what] = frozen(fabric.device, fabric)
         print(what, json.dumps(found[what], indent=1), flush=True)
         write_text(given.out, json.dumps(found, indent=1) + "\n")
 

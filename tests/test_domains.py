@@ -1,5 +1,7 @@
 """Every form of a domain, every kind of image, and pixels that are decoded once."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from torchvision.transforms.v2 import functional as F2
 
 from biwaa.domains.augment import Transform, one_by_one, random_boxes, resample
 from biwaa.domains.domain import match_classes
-from biwaa.domains.pixels import keep_pixels
+from biwaa.domains.inputs import ReadAhead
+from biwaa.domains.pixels import keep_pixels, pixel_batches
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 
@@ -117,7 +120,7 @@ def test_pixels_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeyp
     first = keep_pixels(domain, 16)
     assert first.rows.shape == (5, 16, 16, 3)
     expected = np.asarray(domain.images.read(4).resize((16, 16), Image.Resampling.BILINEAR))
-    assert (first.rows[4] == expected).all()
+    assert np.abs(first.rows[4].astype(int) - expected).max() <= 2
 
     def no_decoding(*_):
         raise AssertionError("decoded again")
@@ -127,6 +130,77 @@ def test_pixels_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeyp
         assert (keep_pixels(domain, 16).rows == first.rows).all()
     Image.new("RGB", (9, 9), "white").save(tmp_path / "d" / "x" / "0.png")
     assert (keep_pixels(domain, 16).rows[0] == 255).all()
+
+
+def test_a_large_jpeg_is_decoded_smaller_but_never_below_what_is_wanted(tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 6, 3), dtype=np.uint8)).resize(
+        (400, 600), Image.Resampling.BICUBIC
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    smooth.save(tmp_path / "b.png")
+    domain = open_domain(str(tmp_path))
+    sizes = {least: domain.images.read(0, least).size for least in (0, 401, 400, 200, 101, 100, 20)}
+    whole, half, quarter = (600, 400), (300, 200), (150, 100)
+    assert sizes == {0: whole, 401: whole, 400: whole, 200: half, 101: half, 100: quarter, 20: (75, 50)}
+    assert domain.images.read(1, 20).size == (400, 600)
+    exact = np.asarray(domain.images.read(0).resize((90, 90), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(keep_pixels(domain, 90).rows[0] - exact).mean() < 1
+
+
+def test_batches_come_from_the_store_where_it_is_and_from_files_where_not(tmp_path, monkeypatch):
+    write_images(tmp_path, {"x": 5})
+    domain = open_domain(str(tmp_path))
+    decoded = [pixels for pixels, _ in pixel_batches(domain.images, 16, 2)]
+    keep_pixels(domain, 16)
+    with monkeypatch.context() as patch:
+        patch.setattr("biwaa.domains.pixels.decode", None)
+        stored = [pixels for pixels, _ in pixel_batches(domain.images, 16, 2)]
+    assert [len(part) for part in stored] == [2, 2, 1]
+    assert all(np.array_equal(one, other) for one, other in zip(decoded, stored, strict=True))
+    (tmp_path / "x" / "0.png").write_bytes(b"no image")
+    assert [list(bad) for _, bad in pixel_batches(domain.images, 16, 2)] == [[0], [], []]
+
+
+@pytest.mark.parametrize("how", ["crop_flip", "crop", "none"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_training_views_are_views_of_the_stored_rows_normalised(how, threads):
+    transform = Transform(30, 20, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    store = np.random.default_rng(0).integers(0, 256, (9, 30, 30, 3), dtype=np.uint8)
+    rows = np.array([7, 0, 7, 3, 8])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        found = transform.training_views(store, rows, how)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    torch.manual_seed(0)
+    expected = transform.normalise(transform.augmented(torch.from_numpy(store[rows]).permute(0, 3, 1, 2), how))
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_expected_is_read_on_another_thread_and_once():
+    reads = []
+
+    def fetch(rows):
+        reads.append((rows.tolist(), threading.current_thread() is threading.main_thread()))
+        return torch.from_numpy(rows)
+
+    ahead = ReadAhead(fetch)
+    first, second, third, other = (np.array(rows) for rows in ([1, 2], [3, 4], [5, 6], [7]))
+    for rows in (first, second):
+        ahead.expect(rows)
+    for rows in (first, first, second, other):
+        assert ahead(rows).tolist() == rows.tolist()
+    assert reads == [([1, 2], False), ([3, 4], False), ([7], True)]
+    ahead.expect(third)
+    ahead(first)  # of before the last two: no longer held
+    assert reads[-1] == ([1, 2], True)
 
 
 def test_ten_crops_are_four_corners_and_centre_each_also_flipped():
@@ -152,8 +226,8 @@ def test_a_box_comes_out_as_torchvision_resizes_it():
             box = (int(top), int(left), int(height), int(width))
             exact = F2.resized_crop(image.double(), *box, [size, size], antialias=True).float()
             assert torch.allclose(view, exact.flip(-1) if mirrored else exact, atol=1e-3)
-        last = pixels.contiguous(memory_format=torch.channels_last)
-        rounded = one_by_one(last, boxes, flip, size)  # 8 bits between the two ways, too
+        store = pixels.permute(0, 2, 3, 1).numpy()
+        rounded = one_by_one(store, np.arange(40), boxes, flip, size)  # 8 bits between the two ways, too
         assert (rounded - found).abs().max() < 1.01
 
 
@@ -180,4 +254,4 @@ def test_augmentation_and_normalisation():
     torch.manual_seed(0)
     assert torch.equal(transform.augmented(pixels, "crop_flip"), random)
     white = transform.normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
-    assert white[0, :, 0, 0].tolist() == [1.0, 3.0, 1.0]
+    assert white[0, :, 0, 0].tolist() == pytest.approx([1.0, 3.0, 1.0], abs=1e-6)

@@ -115,6 +115,38 @@ def test_seeds_and_rounds_differ(pair, tmp_path):
     assert a.result["accuracy"] == again.result["accuracy"]
 
 
+def test_pixels_read_ahead_change_no_byte(pair, tmp_path, monkeypatch):
+    """What a GPU run does with a store too large for it, made to happen on the CPU; cut off and resumed, too."""
+    from biwaa.domains import inputs
+    from biwaa.training import leg
+
+    recipe = dataclasses.replace(TINY, method="fixmatch", rounds=1)
+    monkeypatch.setattr(inputs, "reads_ahead", lambda *_: False)
+    adapt(*pair, recipe, tmp_path / "without")
+    reads = []
+    ahead, original = inputs.ReadAhead.__call__, leg.training_step
+
+    def counting(self, rows):
+        reads.append(any(known == rows.tobytes() for known, _ in self._expected))
+        return ahead(self, rows)
+
+    def crashing(*args, **kwargs):
+        if args[5] == 8:
+            raise Crash
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(inputs, "reads_ahead", lambda *_: True)
+    monkeypatch.setattr(inputs.ReadAhead, "__call__", counting)
+    adapt(*pair, recipe, tmp_path / "ahead")
+    assert sum(reads) >= 12 * 3
+    with monkeypatch.context() as patch:
+        patch.setattr(leg, "training_step", crashing)
+        with pytest.raises(Crash):
+            adapt(*pair, recipe, tmp_path / "cut")
+    adapt(*pair, recipe, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "without") == contents(tmp_path / "ahead") == contents(tmp_path / "cut")
+
+
 class Crash(Exception):
     """Stands for anything that ends a process."""
 
@@ -197,7 +229,7 @@ def test_frozen_features_are_computed_once_and_the_model_takes_images(pair, tmp_
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("biwaa.models.features.decode_batches", no_decoding)
+        patch.setattr("biwaa.models.features.pixel_batches", no_decoding)
         adapt(*pair, dataclasses.replace(recipe, seed=7), tmp_path / "second")
     assert main(["evaluate", str(tmp_path / "first"), pair[1].spec, "--out", str(tmp_path / "f.json")]) == 0
     figures = json.loads((tmp_path / "f.json").read_text())

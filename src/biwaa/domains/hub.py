@@ -33,10 +33,10 @@ class HubImages(NumberedRows):
     name: str
     rows: NDArray[np.int64]
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, least: int = 0) -> Image.Image:
         """Decode one row."""
         cell = self.table[int(self.rows[index])][self.column]
-        with opened(io.BytesIO(cell["bytes"]) if cell["bytes"] else Path(cell["path"])) as image:
+        with opened(io.BytesIO(cell["bytes"]) if cell["bytes"] else Path(cell["path"]), least) as image:
             return to_rgb(image)
 
     def select(self, indices: NDArray[np.int64]) -> "HubImages":

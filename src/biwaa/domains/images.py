@@ -13,7 +13,7 @@ from typing import IO, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".avif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -34,8 +34,13 @@ class Images(Protocol):
     def __len__(self) -> int:
         """How many images there are."""
 
-    def read(self, index: int) -> Image.Image:
-        """The image in RGB; raises anything at all where it cannot be read."""
+    def read(self, index: int, least: int = 0) -> Image.Image:
+        """The image in RGB; raises anything at all where it cannot be read.
+
+        Args:
+            index: of the image.
+            least: pixels a side that are enough; a larger image may come out smaller, but never below. 0: all of them.
+        """
 
     def select(self, indices: NDArray[np.int64]) -> "Images":
         """The images at `indices`, in that order."""
@@ -62,9 +67,9 @@ class FileImages:
         """How many."""
         return len(self.paths)
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, least: int = 0) -> Image.Image:
         """Decode one file."""
-        with opened(self.paths[index]) as image:
+        with opened(self.paths[index], least) as image:
             return to_rgb(image)
 
     def select(self, indices: NDArray[np.int64]) -> "FileImages":
@@ -131,7 +136,7 @@ class ArrayRows:
 class ArrayImages(ArrayRows):
     """Images that lie in an array: (N, H, W) grey or (N, H, W, 3) RGB, uint8."""
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, least: int = 0) -> Image.Image:
         """One row as an image."""
         return Image.fromarray(self.array[index]).convert("RGB")
 
@@ -142,7 +147,7 @@ class FeatureRows(ArrayRows):
 
     kind: ClassVar[str] = "features "
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, least: int = 0) -> Image.Image:
         """There is no image behind features."""
         raise TypeError("features are no image")
 
@@ -173,8 +178,13 @@ def are_pixels(array: NDArray[Any]) -> bool:
     return array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3))
 
 
-def opened(file: Path | IO[bytes]) -> Image.Image:
+def opened(file: Path | IO[bytes], least: int = 0) -> Image.Image:
     """An image whose pixels are still to be decoded.
+
+    Args:
+        file: of the image.
+        least: pixels a side that are enough: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where as many stay, which
+            is several times faster. 0: at its own size.
 
     Raises:
         ValueError: it has more pixels than Pillow's limit: decoding it would take gigabytes of memory.
@@ -185,12 +195,15 @@ def opened(file: Path | IO[bytes]) -> Image.Image:
     if most and image.width * image.height > most:
         image.close()
         raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
+    if least:
+        image.draft(None, (least, least))
     return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Upright 8-bit RGB; transparency is laid over white, 16-bit grey is scaled, not clipped."""
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # otherwise only a copy is made
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:

@@ -49,7 +49,7 @@ class ObjectImages(NumberedRows):
     name: str
     rows: NDArray[np.int64]
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int, least: int = 0) -> Image.Image:
         """One item as a picture."""
         item = self.items[int(self.rows[index])]
         return to_rgb(_picture(item[0] if isinstance(item, (tuple, list)) else item))

@@ -1,6 +1,6 @@
 """Images decoded once in their life, kept as 8-bit arrays that every run and process shares.
 
-- decoding runs on all cores and comes out in order
+- decoding runs on all cores and comes out in order; large JPEGs are decoded at a fraction of their size
 - `kept` is the one cache: pixels and frozen features both lie in it, addressed by what they were made from
 - what cannot be decoded is remembered by row, never silently replaced
 - channels lie last, as decoders leave them and as crops and convolutions read them fastest
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
@@ -27,6 +29,9 @@ from biwaa.domains.images import Images
 from biwaa.errors import BiwaaError
 from biwaa.files import building, cache_dir, forget_drafts
 from biwaa.progress import say, track
+
+DECODING = 2
+"""Number of the way from a file to pixels, in the keys of all that is kept: a new way finds nothing of an older one."""
 
 Row = NDArray[np.uint8] | str
 """(size, size, 3) pixels, or why they cannot be had."""
@@ -46,10 +51,9 @@ def decode(images: Images, size: int) -> Iterator[Row]:
 
     def one(index: int) -> Row:
         try:
-            image = images.read(index).resize((size, size), Image.Resampling.BILINEAR)
+            return resized(images.read(index, size), size)
         except Exception as error:  # decoders raise what they like; the image is unreadable all the same
             return f"{type(error).__name__}: {error}"
-        return np.asarray(image)
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
@@ -60,6 +64,13 @@ def decode(images: Images, size: int) -> Iterator[Row]:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def resized(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """(size, size, 3) of an RGB image, bilinear with antialiasing: Pillow's within 2 of 255, several times as fast."""
+    pixels = torch.from_numpy(np.array(image)).unsqueeze(0).permute(0, 3, 1, 2)
+    square = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+    return square[0].permute(1, 2, 0).numpy()
 
 
 def decode_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
@@ -85,22 +96,21 @@ def kept(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[A
         dtype: NumPy's name of it.
         fill: writes all rows of the array it is given and returns the unreadable ones.
     """
-    folder = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
-    cache_dir().mkdir(parents=True, exist_ok=True)
+    folder = _place(key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):  # of several processes one makes it, the others wait
         return _found_or_made(folder, shape, dtype, fill)
+
+
+def _place(key: str) -> Path:
+    return cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def _found_or_made(
     folder: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]
 ) -> Kept:
-    try:
-        found = _open_kept(folder)
-        # Rows that could not be read are tried again: the reason may have gone.
-        if found.rows.shape == shape and not found.unreadable:
-            return found
-    except (OSError, ValueError, EOFError):
-        pass  # not there, or not as it was left: made again below
+    if found := _found(folder, shape):
+        return found
     _remove(folder)
     forget_drafts(folder.parent, folder.name)  # the lock is held: whoever made them is dead
     with building(folder) as draft:
@@ -111,6 +121,15 @@ def _found_or_made(
         del rows
         (draft / "unreadable.json").write_text(json.dumps(unreadable))
     return _open_kept(folder)
+
+
+def _found(folder: Path, shape: tuple[int, ...]) -> Kept | None:
+    try:
+        found = _open_kept(folder)
+    except (OSError, ValueError, EOFError):
+        return None  # not there, or not as it was left
+    # Rows that could not be read are tried again: the reason may have gone.
+    return found if found.rows.shape == shape and not found.unreadable else None
 
 
 def _reserve(path: Path) -> None:
@@ -152,7 +171,21 @@ def keep_pixels(domain: Domain, size: int) -> Kept:
                 advance(done)
         return unreadable
 
-    return kept(f"pixels {size} {domain.images.fingerprint()}", (len(domain.images), size, size, 3), "uint8", fill)
+    return kept(_pixels_key(domain.images, size), (len(domain.images), size, size, 3), "uint8", fill)
+
+
+def _pixels_key(images: Images, size: int) -> str:
+    return f"pixels {DECODING} {size} {images.fingerprint()}"
+
+
+def pixel_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
+    """What `decode_batches` gives, read from the store where `keep_pixels` has put the same images there."""
+    stored = _found(_place(_pixels_key(images, size)), (len(images), size, size, 3))
+    if not stored:
+        yield from decode_batches(images, size, batch)
+        return
+    for start in range(0, len(images), batch):
+        yield np.array(stored.rows[start : start + batch]), {}
 
 
 def readable(domain: Domain, unreadable: dict[int, str], skip: bool) -> tuple[Domain, NDArray[np.int64]]:

@@ -65,6 +65,9 @@ class _Mixed:
 
     strong = batch
 
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Nothing: no step is trained on them."""
+
     def view(self, rows: NDArray[np.int64]) -> Tensor:
         first, second = self.pairs[rows].T
         return MIX * self.inputs.view(first) + (1 - MIX) * self.inputs.view(second)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from biwaa.domains.augment import Transform, as_tensor
 from biwaa.domains.domain import Domain
 from biwaa.domains.images import FeatureRows
-from biwaa.domains.pixels import Kept, decode_batches, kept
+from biwaa.domains.pixels import DECODING, Kept, kept, pixel_batches
 from biwaa.models.backbone import Backbone
 from biwaa.progress import track
 
@@ -46,7 +46,7 @@ def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabr
         unreadable: dict[int, str] = {}
         done = 0
         with track(f"features of {domain.spec}", len(rows), "images") as advance, torch.inference_mode():
-            for pixels, bad in decode_batches(domain.images, transform.resize, batch):
+            for pixels, bad in pixel_batches(domain.images, transform.resize, batch):
                 stored = as_tensor(pixels, fabric.device)
                 with fabric.autocast():
                     features = module(transform.normalise(transform.centre(stored)))
@@ -57,5 +57,5 @@ def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabr
         return unreadable
 
     facts = (backbone.name, weights_digest(backbone), transform, fabric.device.type, str(fabric._precision.precision))
-    key = f"features {facts} {domain.images.fingerprint()}"
+    key = f"features {DECODING} {facts} {domain.images.fingerprint()}"
     return kept(key, (len(domain.images), backbone.features), np.dtype(np.float32).name, fill)

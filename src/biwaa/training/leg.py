@@ -8,6 +8,7 @@
 import itertools
 import math
 import time
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -66,7 +67,8 @@ def train_leg(
     def forward(inputs: Tensor) -> Output:
         return Output(*(whole(part, fabric) for part in wrapped(inputs)))
 
-    batches = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
+    drawn = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
+    batches = _announced(drawn, data, method.sees_target, fabric)
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
     watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
     unproven = False  # whether a candidate waits for the loss of the step after it
@@ -116,6 +118,21 @@ def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> 
     else:
         target = uniform_batches(len(data.target), size, seed + 1)
     return zip(source, target, strict=False)
+
+
+def _announced(
+    batches: Iterator[tuple[Indices, Indices]], data: Data, sees_target: bool, fabric: Fabric
+) -> Iterator[tuple[Indices, Indices]]:
+    """The same batches; each is announced to the inputs one step before it is handed out."""
+    waiting: deque[tuple[Indices, Indices]] = deque()
+    for source_rows, target_rows in batches:
+        data.source.expect(share(source_rows, fabric))
+        if sees_target:
+            data.target.expect(share(target_rows, fabric))
+        waiting.append((source_rows, target_rows))
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _state(network: Network, method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

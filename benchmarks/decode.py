@@ -1,0 +1,145 @@
+"""Which decoder fills the store fastest, and how far its pixels lie from Pillow's plain decoding.
+
+python benchmarks/decode.py --data-root DATA --out benchmarks/results/decode.json
+
+- every image of a set from its file to 8-bit RGB of one size, files in the page cache; sets in turns, best of three
+- what the store does is "pillow, draft, torch's resize"; torchvision's decoders are deprecated since 0.29
+- on one thread and on a thread a core; torch itself on one
+- simplejpeg is compared where it is installed, and on JPEG files only
+"""
+
+import argparse
+import io
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from biwaa.device import hardware
+from biwaa.domains.images import FileImages, opened, to_rgb
+from biwaa.domains.spec import open_domain
+from biwaa.files import write_text
+from biwaa.training.result import versions
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+Pixels = NDArray[np.uint8]
+SETS = ("office10:dslr", "office10:webcam", "office10:amazon", "pacs:photo")
+
+
+def by_pillow(image: Image.Image, size: int) -> Pixels:
+    """Pillow's resizing."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def by_torch(pixels: Tensor, size: int) -> Pixels:
+    """Torch's 8-bit resizing of (H, W, 3)."""
+    batch = pixels.unsqueeze(0).permute(0, 3, 1, 2)
+    resized = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
+
+
+def decoded(data: bytes, least: int) -> Image.Image:
+    """By Pillow; a JPEG at a half, a quarter or an eighth where `least` pixels a side are left."""
+    return to_rgb(opened(io.BytesIO(data), least))
+
+
+def tensor(image: Image.Image) -> Tensor:
+    """(H, W, 3)."""
+    return torch.from_numpy(np.array(image))
+
+
+def torchvision(data: bytes, size: int) -> Pixels:
+    """decode_image."""
+    image = decode_image(
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
+    )
+    return by_torch(image.permute(1, 2, 0), size)
+
+
+def small_jpeg(data: bytes, size: int, least: int) -> Pixels:
+    """simplejpeg, scaled in eighths where `least` pixels a side are left."""
+    return by_torch(torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB", min_height=least, min_width=least)), size)
+
+
+DECODERS: dict[str, Callable[[bytes, int], Pixels]] = {
+    "pillow": lambda data, size: by_pillow(decoded(data, 0), size),
+    "pillow, torch's resize": lambda data, size: by_torch(tensor(decoded(data, 0)), size),
+    "pillow, draft": lambda data, size: by_pillow(decoded(data, size), size),
+    "pillow, draft, torch's resize": lambda data, size: by_torch(tensor(decoded(data, size)), size),
+    "torchvision, torch's resize": torchvision,
+    "simplejpeg, torch's resize": lambda data, size: small_jpeg(data, size, 0),
+    "simplejpeg, scaled, torch's resize": lambda data, size: small_jpeg(data, size, size),
+}
+
+
+def rate(files: list[Path], decoder: Callable[[bytes, int], Pixels], size: int, threads: int) -> float:
+    """Images a second."""
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda path: decoder(path.read_bytes(), size).shape, files):
+            pass
+    return len(files) / (time.perf_counter() - begin)
+
+
+def compare(files: list[Path], size: int, cores: int, repeats: int) -> dict[str, Any]:
+    """Every decoder on one set."""
+    found: dict[str, Any] = {}
+    jpeg = Image.open(files[0]).format == "JPEG"
+    able = {
+        name: decoder for name, decoder in DECODERS.items()
+        if (jpeg or "draft" not in name) and ("simplejpeg" not in name or (simplejpeg and jpeg))
+    }  # fmt: skip
+    for name, decoder in able.items():
+        away = [
+            np.abs(decoder(data, size).astype(int) - DECODERS["pillow"](data, size))
+            for data in (path.read_bytes() for path in files[:100])
+        ]
+        found[name] = {"mean_difference": float(np.mean(away)), "largest_difference": int(np.max(away))}
+    for threads in sorted({1, cores}):
+        rates: dict[str, list[float]] = {name: [] for name in able}
+        for _ in range(repeats):
+            for name, decoder in able.items():
+                rates[name].append(rate(files, decoder, size, threads))
+        for name, measured in rates.items():
+            found[name][f"images_per_second_on_{threads}"] = round(max(measured), 1)
+    return found
+
+
+def main() -> None:
+    """Measure all sets and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--images", type=int, default=500, help="of a set, at most")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    cores = torch.multiprocessing.cpu_count()
+    facts = hardware("cpu") | {"versions": versions(), "simplejpeg": getattr(simplejpeg, "__version__", "not here")}
+    found: dict[str, Any] = {"size": given.size, "cores": cores, "hardware": facts, "sets": {}}
+    for spec in SETS:
+        images = open_domain(spec, given.data_root).images
+        assert isinstance(images, FileImages)
+        rows = np.random.default_rng(0).permutation(len(images))[: given.images]
+        found["sets"][spec] = compare([images.paths[row] for row in rows], given.size, cores, given.repeats)
+        print(spec, json.dumps(found["sets"][spec], indent=1), flush=True)
+    write_text(given.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
