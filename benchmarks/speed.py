@@ -244,7 +244,7 @@ def frozen(root: Path, device: torch.device, fabric: Any, steps: int = 5004) -> 
         network, method = Network(torch.nn.Identity(), 1280, 256, 65), Biwaa(recipe, 65, 10000, None)
         round_ = train_leg(
             "round 0", 42, network, method, data, None, recipe, fabric, RunFolder(Path(folder), writes=False)
-        )
+        ).seconds
     return {
         "bare_over_extraction": seconds["bare"] / seconds["extraction"],
         "round_of_steps": steps, "round_seconds": round_,

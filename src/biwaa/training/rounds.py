@@ -55,6 +55,8 @@ class Trained:
     """(M, K) what it predicts of the held-out target images, where there are any."""
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted leg."""
+    compiled: dict[str, Any] | None
+    """Of its last sitting, as of `Compiled`: the seconds it took to compile, or why it failed; None if not asked for."""
 
 
 def train_rounds(
@@ -123,7 +125,7 @@ def _leg(
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
     method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
-    trained = train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
+    training = train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
     begin = time.perf_counter()
     what, size = f"{name}: predicting", recipe.batch_size
     target = predict(network, data.target, size, fabric, what, pooled=find_neighbours)
@@ -135,15 +137,16 @@ def _leg(
         extra["neighbours"] = neighbours_of_a_class(target.pooled, recipe.neighbours, data.classes)
     if held_out:
         extra["held_out"] = predict(network, held_out, size, fabric, f"{what} held-out images").probabilities
-    seconds = round(trained + time.perf_counter() - begin, 2)
+    seconds = round(training.seconds + time.perf_counter() - begin, 2)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
-    folder.keep(done, state | known | extra, leg=name, seconds=seconds)
+    compiled = {"compiled": training.compiled._asdict()} if training.compiled else {}
+    folder.keep(done, state | known | extra, leg=name, seconds=seconds, **compiled)
     folder.drop(folder.unfinished, folder.candidate)
     fabric.barrier()  # no process may look for what another has not yet written, or removed
     return Trained(
         name, state, target.probabilities, None, evidence, extra.get("neighbours"), extra.get("pseudo_labels"), True,
-        extra.get("held_out"), seconds,
+        extra.get("held_out"), seconds, compiled.get("compiled"),
     )  # fmt: skip
 
 
@@ -162,5 +165,6 @@ def load_leg(folder: RunFolder, name: str) -> Trained:
     given: dict[str, Any] = {field.name: state.pop(field.name, None) for field in dataclasses.fields(Evidence)}
     evidence = Evidence(**given)
     return Trained(
-        name, state, evidence.probabilities, None, evidence, neighbours, taught, False, kept, facts["seconds"]
-    )
+        name, state, evidence.probabilities, None, evidence, neighbours, taught, False, kept, facts["seconds"],
+        facts.get("compiled"),
+    )  # fmt: skip
