@@ -97,9 +97,10 @@ def test_compiled_trains_what_eager_trains_and_resumes_to_the_bit(pair, tmp_path
         return step(*given, **named)
 
     step = leg.training_step
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(leg, "training_step", stops)
-        adapt(*pair, TINY, tmp_path / "cut")
+        with pytest.raises(KeyboardInterrupt):
+            adapt(*pair, TINY, tmp_path / "cut")
     assert (tmp_path / "cut" / "checkpoints" / "unfinished.safetensors").exists()
     cut = adapt(*pair, TINY, tmp_path / "cut", resume=True)
     for name in ("model.safetensors", "predictions.csv"):
@@ -124,7 +125,7 @@ def test_without_a_compiler(pair, tmp_path):
         "--no-baseline", "--compile",
     ]  # fmt: skip
     settings = os.environ | {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "round 0: not compiled, trained eagerly instead (" in done.stderr
     assert "Traceback" not in done.stderr

@@ -56,7 +56,7 @@ class Trained:
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted leg."""
     compiled: dict[str, Any] | None
-    """Of its last sitting, as of `Compiled`: the seconds it took to compile, or why it failed; None if not asked for."""
+    """Seconds to compile in its last sitting, or why that failed, as of `Compiled`; None where nobody asked for it."""
 
 
 def train_rounds(
