@@ -25,7 +25,7 @@ class Compiled(NamedTuple):
     """What became of compiling a leg's network."""
 
     seconds: float = 0.0
-    """The first pass less a second one; next to nothing where an earlier leg's code fits."""
+    """The first pass less a second one."""
     failed: str = ""
     """Why the leg is trained eagerly; empty where it is compiled."""
 
@@ -72,8 +72,9 @@ def compile_network(name: str, network: Network, rehearse: Callable[[], Tensor],
         release(network)
         say(f"{name}: not compiled, trained eagerly instead ({failed})")
         return Compiled(failed=failed)
-    seconds = round(taken[0] - taken[1], 2)
-    say(f"{name}: compiled in {seconds:.1f} s")
+    seconds = max(round(taken[0] - taken[1], 2), 0.0)
+    if seconds >= 0.1:  # less where an earlier leg's code fits
+        say(f"{name}: compiled in {seconds:.1f} s")
     return Compiled(seconds)
 
 
