@@ -1,8 +1,9 @@
 """What the method costs beyond its floors, each floor timed beside it in the same process, in turns.
 
-python benchmarks/speed.py step losses frozen --out benchmarks/results/speed.json
+python benchmarks/speed.py step compile losses frozen --out benchmarks/results/speed.json
 
 - step: a BIWAA step over a supervised step of the same images; and over the same step written as loops
+- compile: a BIWAA step with `--compile` over the same step without, and what compiling took with an empty cache
 - losses: the semantic losses alone, and what they keep for backward
 - frozen: a round of 5,004 steps on 10,000 features
 
@@ -33,6 +34,7 @@ from biwaa.methods.biwaa import Biwaa
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network, Output
 from biwaa.recipe import Recipe
+from biwaa.training.compiled import compile_network
 from biwaa.training.folder import RunFolder
 from biwaa.training.leg import train_leg
 from biwaa.training.result import versions
@@ -43,6 +45,7 @@ import literal
 
 BATCH = 36
 CASES = (("resnet50", 224, 65), ("resnet50", 224, 345), ("resnet18", 64, 65))
+COMPILED = (("resnet18", 64, 65), ("cnn", 28, 10), ("lenet", 28, 10))
 LINES = ("feature_weights", "update_centroids", "semantic_losses")
 """Functions that `literal` has as loops."""
 
@@ -133,6 +136,25 @@ def steps(device: torch.device, fabric: Any, repeats: int, cases: Any = CASES) -
     return found
 
 
+def compiled(device: torch.device, fabric: Any, repeats: int) -> list[dict[str, Any]]:
+    """Steps with and without, in turns; compiled as a leg is."""
+    found = []
+    for backbone, size, classes in COMPILED:
+        eager, made = (Steps(backbone, size, classes, device, fabric) for _ in range(2))
+
+        def rehearse(made: Steps = made) -> Tensor:
+            outputs = [made.network(part) for part in made.images.split(BATCH)]
+            return torch.stack([part.float().sum() for output in outputs for part in output]).sum()
+
+        with tempfile.TemporaryDirectory() as cache, patch.dict("os.environ", {"TORCHINDUCTOR_CACHE_DIR": cache}):
+            said = compile_network(backbone, made.network, rehearse, fabric)
+        seconds = in_turns({"eager": eager.biwaa, "compiled": made.biwaa}, repeats, device)
+        entry = {"backbone": backbone, "pixels": size, "classes": classes, "seconds": seconds}
+        found.append(entry | {"compile_seconds": said.seconds, "failed": said.failed})
+        print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def losses(device: torch.device, classes: int = 345, width: int = 256) -> dict[str, Any]:
     """Forward and backward of the semantic losses, one thread, and the numbers kept for backward."""
     source, target = (torch.randn(classes, width, device=device, requires_grad=True) for _ in range(2))
@@ -169,14 +191,14 @@ def frozen(device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, An
         network, method = Network(torch.nn.Identity(), 1280, 256, 65), Biwaa(recipe, 65, 10000, None)
         seconds = train_leg(
             "round 0", 42, network, method, data, None, recipe, fabric, RunFolder(Path(folder), writes=False)
-        )
+        ).seconds
     return {"round_of_steps": steps, "round_seconds": seconds}
 
 
 def main() -> None:
     """Measure what is asked for and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["step", "losses", "frozen"])
+    parser.add_argument("what", nargs="+", choices=["step", "compile", "losses", "frozen"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--repeats", type=int, default=5)
@@ -188,6 +210,8 @@ def main() -> None:
     for what in given.what:
         if what == "step":
             found[what] = steps(fabric.device, fabric, given.repeats)
+        elif what == "compile":
+            found[what] = compiled(fabric.device, fabric, given.repeats)
         elif what == "losses":
             found[what] = losses(fabric.device)
         else:

@@ -155,6 +155,8 @@ class Recipe:
     """Machines, each started with the same command by torchrun or SLURM."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Arithmetic of the forward and backward passes."""
+    compile: bool = False
+    """Train through torch.compile where it works; figures then differ from eager ones in their last digits."""
     log_every: int = 50
     """Steps between lines of log.jsonl."""
     checkpoint_every: int | str = 500

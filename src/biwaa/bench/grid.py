@@ -152,9 +152,10 @@ def _joined(there: Bench, new: Bench, folder: Path) -> Bench:
             "name another folder."
         )
     fixed = [name for name in new.settings if name not in (*MACHINE, *DECIDED)]
-    changed = [name for name in fixed if there.settings.get(name) != new.settings[name]]
+    earlier = dataclasses.asdict(Recipe(**there.settings))  # settings younger than that bench have their defaults
+    changed = [name for name in fixed if earlier[name] != new.settings[name]]
     if changed:
-        was, now = there.settings.get(changed[0]), new.settings[changed[0]]
+        was, now = earlier[changed[0]], new.settings[changed[0]]
         raise BiwaaError(
             f"the runs in {folder} have {changed[0]} = {was}, not {now}: name another folder, or go on as before."
         )
@@ -164,7 +165,7 @@ def _joined(there: Bench, new: Bench, folder: Path) -> Bench:
     tasks = sorted({*there.tasks, *new.tasks}, key=lambda name: (order.get(name, len(order)), name))
     variants = {variant.name: variant for variant in (*there.variants, *new.variants)}
     seeds = tuple(dict.fromkeys((*there.seeds, *new.seeds)))
-    settings = there.settings | {name: new.settings[name] for name in MACHINE}
+    settings = earlier | {name: new.settings[name] for name in MACHINE}
     notes = tuple(dict.fromkeys((*there.notes, *new.notes)))
     return Bench(
         there.benchmark,

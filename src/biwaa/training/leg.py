@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,14 +27,24 @@ from biwaa.progress import track
 from biwaa.ranks import draw_apart, draw_together, settle_buffers, share, whole
 from biwaa.recipe import MOST_STEPS, Recipe
 from biwaa.tensors import load_tensors
+from biwaa.training.compiled import Compiled, compile_network, release
 from biwaa.training.folder import RunFolder
-from biwaa.training.step import build_optimizer, training_step
+from biwaa.training.step import build_optimizer, forward_batch, training_step
+
+
+class Training(NamedTuple):
+    """What a leg's training took."""
+
+    seconds: float
+    """Those before an interruption up to its last checkpoint included."""
+    compiled: Compiled | None
+    """None where nobody asked for it."""
 
 
 def train_leg(
     name: str, seed: int, network: Network, method: Method, data: Data, previous: Tensor | None,
     recipe: Recipe, fabric: Fabric, folder: RunFolder,
-) -> float:  # fmt: skip
+) -> Training:  # fmt: skip
     """Train `network` and `method` in place.
 
     Args:
@@ -47,9 +57,6 @@ def train_leg(
         recipe: all settings.
         fabric: device and precision.
         folder: takes log and checkpoints; an unfinished state of this leg in it is taken up.
-
-    Returns:
-        Seconds of training, those before an interruption up to its last checkpoint included.
 
     Raises:
         BiwaaError: a loss is no longer finite; the message names it, the step and what is kept.
@@ -73,9 +80,10 @@ def train_leg(
     watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
     unproven = False  # whether a candidate waits for the loss of the step after it
     every, after = recipe.checkpoint_interval()
-    kept = begin
     network.train()
     method.train()
+    compiled = _compile(name, network, method, data, recipe, fabric) if recipe.compile else None
+    kept = time.perf_counter()
     with track(name, recipe.steps, "steps", start) as advance:
         for step, (source_rows, target_rows) in enumerate(batches, start):
             draw_apart(seed * MOST_STEPS + step, fabric)
@@ -104,7 +112,25 @@ def train_leg(
                 folder.keep(folder.candidate, _state(network, method, optimizer), **facts)
                 unproven, kept = True, time.perf_counter()
     settle_buffers(network, fabric)
-    return before + time.perf_counter() - begin
+    release(network)
+    return Training(before + time.perf_counter() - begin, compiled)
+
+
+def _compile(name: str, network: Network, method: Method, data: Data, recipe: Recipe, fabric: Fabric) -> Compiled:
+    """Compile what the steps run, by their forward passes on the first images."""
+    rows = np.arange(recipe.batch_size // fabric.world_size)
+    labels = torch.empty(0, dtype=torch.long)  # forward passes read none
+
+    def rehearse() -> Tensor:
+        source = data.source.batch(rows % len(data.source))
+        target = data.target.batch(rows % len(data.target)) if method.sees_target else labels
+        strong = data.target.strong(rows % len(data.target)) if method.strong_view else None
+        with fabric.autocast():
+            batch = forward_batch(network, method, (source, labels), (target, labels), network, strong)
+        outputs = [output for output in (batch.source, batch.target, batch.strong) if output]
+        return torch.stack([part.float().sum() for output in outputs for part in output]).sum()
+
+    return compile_network(name, network, rehearse, fabric)
 
 
 def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> Iterator[tuple[Indices, Indices]]:

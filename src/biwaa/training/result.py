@@ -93,6 +93,7 @@ def describe(
     result["seconds"] = {"this_sitting": round(seconds, 2)} | {leg.name: leg.seconds for leg in legs}
     result["steps"] = {"a_leg": recipe.steps, "images_a_step": _images_a_step(recipe, recipe.method)}
     result["cost"] = _cost(legs, recipe)
+    result["compiled"] = {leg.name: leg.compiled for leg in legs if leg.compiled}
     result["seed"] = recipe.seed
     result["fingerprints"] = {"recipe": recipe_digest(recipe), "classes": _digest(list(classes))} | {
         name: value for name, value in folder.task().items() if name.endswith("_images")

@@ -54,6 +54,8 @@ class Trained:
     """(M, K) what it predicts of the held-out target images, where there are any."""
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted leg."""
+    compiled: dict[str, Any] | None
+    """Seconds to compile in its last sitting, or why that failed, as of `Compiled`; None where nobody asked for it."""
 
 
 def train_rounds(
@@ -122,7 +124,7 @@ def _leg(
     network = fresh_network(seed)
     torch.manual_seed(seed + 1)
     method = method_named(recipe.method)(recipe, data.classes, len(data.target), previous)
-    trained = train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
+    training = train_leg(name, seed, network, method, data, previous, recipe, fabric, folder)
     begin = time.perf_counter()
     what, size = f"{name}: predicting", recipe.batch_size
     target = predict(network, data.target, size, fabric, what, pooled=find_neighbours)
@@ -134,15 +136,16 @@ def _leg(
         extra["neighbours"] = neighbours_of_a_class(target.pooled, recipe.neighbours, data.classes)
     if held_out:
         extra["held_out"] = predict(network, held_out, size, fabric, f"{what} held-out images").probabilities
-    seconds = round(trained + time.perf_counter() - begin, 2)
+    seconds = round(training.seconds + time.perf_counter() - begin, 2)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
-    folder.keep(done, state | known | extra, leg=name, seconds=seconds)
+    compiled = {"compiled": training.compiled._asdict()} if training.compiled else {}
+    folder.keep(done, state | known | extra, leg=name, seconds=seconds, **compiled)
     folder.drop(folder.unfinished, folder.candidate)
     fabric.barrier()  # no process may look for what another has not yet written, or removed
     return Trained(
         name, state, target.probabilities, None, evidence, extra.get("neighbours"), extra.get("pseudo_labels"), True,
-        extra.get("held_out"), seconds,
+        extra.get("held_out"), seconds, compiled.get("compiled"),
     )  # fmt: skip
 
 
@@ -159,5 +162,6 @@ def load_leg(folder: RunFolder, name: str) -> Trained:
     kept, neighbours, taught = (state.pop(key, None) for key in ("held_out", "neighbours", "pseudo_labels"))
     evidence = evidence_of(state)
     return Trained(
-        name, state, evidence.probabilities, None, evidence, neighbours, taught, False, kept, facts["seconds"]
-    )
+        name, state, evidence.probabilities, None, evidence, neighbours, taught, False, kept, facts["seconds"],
+        facts.get("compiled"),
+    )  # fmt: skip

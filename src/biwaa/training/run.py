@@ -25,6 +25,7 @@ from biwaa.models.backbone import FEATURES
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.progress import say
 from biwaa.recipe import Recipe
+from biwaa.training.compiled import forget_compiled
 from biwaa.training.folder import Listener, RunFolder, claim, look
 from biwaa.training.prepare import Prepared, prepare
 from biwaa.training.result import describe
@@ -93,6 +94,8 @@ def adapt(
         fabric.barrier()  # no process may go on before the folder is the run's
         begin = time.perf_counter()
         legs: list[Trained] = []
+        if recipe.compile:
+            forget_compiled()
         result: dict[str, Any] = {}
         trained = train_rounds(prepared.data, prepared.fresh_network, recipe, fabric, folder, prepared.held_out_inputs)
         for leg in trained:

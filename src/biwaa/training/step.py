@@ -72,19 +72,26 @@ def training_step(
     Returns:
         The losses, still on the device.
     """
-    forward = forward or network
     set_learning_rate(optimizer, method.recipe, step)
-    with running_averages_kept(network, method.sees_target and method.recipe.batch_norm == "target"):
-        from_source = forward(source[0])
-    # A method that does not see the target gets an empty one.
-    from_target = forward(target[0]) if method.sees_target else Output(from_source[0][:0], from_source[1][:0])
-    batch = Batch(from_source, source[1], from_target, target[1], None if strong is None else forward(strong))
+    batch = forward_batch(network, method, source, target, forward or network, strong)
     between()
     losses = method.losses(network.classifier, batch, step)
     optimizer.zero_grad(set_to_none=True)
     backward(torch.stack([loss.weight * loss.value for loss in losses.values()]).sum())
     optimizer.step()
     return losses
+
+
+def forward_batch(
+    network: Network, method: Method, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor],
+    forward: Callable[[Tensor], Output], strong: Tensor | None,
+) -> Batch:  # fmt: skip
+    """The forward passes of a step; arguments as of `training_step`."""
+    with running_averages_kept(network, method.sees_target and method.recipe.batch_norm == "target"):
+        from_source = forward(source[0])
+    # A method that does not see the target gets an empty one.
+    from_target = forward(target[0]) if method.sees_target else Output(from_source[0][:0], from_source[1][:0])
+    return Batch(from_source, source[1], from_target, target[1], None if strong is None else forward(strong))
 
 
 @contextmanager
