@@ -8,7 +8,7 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -63,9 +63,7 @@ def train_leg(
     folder.rewind_log(name, start)
     wrapped, stepper = fabric.setup(network, optimizer)
 
-    def forward(inputs: Tensor) -> Output:
-        return Output(*(whole(part, fabric) for part in wrapped(inputs)))
-
+    forward = partial(_forward, wrapped, fabric)  # no closure, which would outlive the step that failed in it
     batches = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
     watch = _Watch(name, recipe, folder, every_step=fabric.device.type == "cpu")
@@ -103,6 +101,11 @@ def train_leg(
                 unproven, kept = True, time.perf_counter()
     settle_buffers(network, fabric)
     return before + time.perf_counter() - begin
+
+
+def _forward(network: Callable[[Tensor], Output], fabric: Fabric, inputs: Tensor) -> Output:
+    """Of every rank's part of a batch, the whole."""
+    return Output(*(whole(part, fabric) for part in network(inputs)))
 
 
 def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> Iterator[tuple[Indices, Indices]]:
