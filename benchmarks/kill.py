@@ -5,33 +5,44 @@
 A third of the kills each: at a random instant of training, while a checkpoint is written, at the end of a leg (while
 its file, the model, the predictions or the result are written). A chain of kills and resumptions ends when a run
 finishes before its kill comes; the next chain starts in a fresh folder. Modes: small nets end to end; a frozen backbone
-with the teacher of the recipe `robust`; end to end with that teacher.
+with the teacher of the recipe `robust`; end to end with that teacher; end to end in two processes (--devices 2), of
+which in turn the leading and the second one is killed: the other must end by itself, with a sentence.
 """
 
 import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from biwaa.ranks import GONE
 
 COMMON = ["--source", "digits:plain", "--target", "digits:photographs", "--device", "cpu", "--log-every", "10"]
 TEACHER = ["--recipe", "robust", "--rounds", "3", "--scouts", "2", "--bottleneck", "32", "--checkpoint-every", "5"]
 SMALL = ["--backbone", "cnn", "--weights", "none", "--image-size", "24", "--resize", "24", "--crops", "1", "--augment",
          "none"]  # fmt: skip
 FROZEN = ["--backbone", "efficientnet-lite0", "--freeze-backbone", "--image-size", "32", "--resize", "32"]
+END_TO_END = ["--recipe", "demo", "--steps", "40", "--bottleneck", "16", "--discriminator", "32", "--checkpoint-every",
+              "5"]  # fmt: skip
 MODES = {
-    "end to end": ["--recipe", "demo", "--steps", "40", "--bottleneck", "16", "--discriminator", "32",
-                   "--checkpoint-every", "5"],
+    "end to end": END_TO_END,
     "frozen, teacher": [*TEACHER, *FROZEN, "--steps", "150", "--adversarial", "1", "--discriminator", "32"],
     "end to end, teacher": [*TEACHER, *SMALL, "--steps", "30"],
-}  # fmt: skip
+    "two processes": [*END_TO_END, "--devices", "2"],
+}
 COMPARED = ("model.safetensors", "predictions.csv")
 KINDS = ("any instant", "checkpoint", "end of a leg")
+WHOLE = "the model is in"
+"""What is said when nothing is left that one process would wait for the other for."""
+PATIENCE = 60.0
+"""Seconds after which a process that did not end by itself is said to hang."""
 
 
 def command(flags: list[str], out: Path, resume: bool) -> list[str]:
@@ -50,8 +61,37 @@ def drafts(run: Path) -> set[str]:
     return found
 
 
-def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: random.Random) -> bool:
-    """Start or resume, and kill at an instant of `kind`; False where the run finished first."""
+def children(process: int) -> list[int]:
+    """Living processes that a process started."""
+    try:
+        return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def lives(process: int) -> bool:
+    """Whether it runs; one that has ended and was not asked for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(ended: Callable[[], bool], what: str) -> None:
+    """Wait until something has ended by itself.
+
+    Raises:
+        SystemExit: it does not.
+    """
+    begin = time.perf_counter()
+    while not ended():
+        if time.perf_counter() - begin > PATIENCE:
+            raise SystemExit(f"{what} goes on after the other process was killed")
+        time.sleep(0.01)
+
+
+def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: random.Random, second: bool) -> bool:
+    """Start or resume, and kill at an instant of `kind`, the leading process or the second; False where it was late."""
     resume = (run / "recipe.yaml").exists()
     before = run.stat().st_mtime_ns if run.exists() else None
     wait = rng.uniform(0, seconds)
@@ -77,12 +117,19 @@ def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: rando
                 if chosen and skip < 0:
                     break
             time.sleep(0.0005)
+        others = children(process.pid)
+        if second and others:
+            os.kill(others[0], signal.SIGKILL)
+            wait_for(lambda: process.poll() is not None, "the leading process")
         process.kill()
         code = process.wait()
+        wait_for(lambda: not any(lives(other) for other in others), "the second process")
         said.seek(0)
-        if code not in (0, -9):
-            raise SystemExit(f"the command failed by itself:\n{said.read().decode(errors='replace')}")
-    return code == -9
+        text = said.read().decode(errors="replace")
+        survived = bool(others) and code != 0 and WHOLE not in text
+        if code not in (0, 2 if second else -9) or (survived and GONE not in text) or "Traceback" in text:
+            raise SystemExit(f"the command failed by itself ({code}):\n{text}")
+    return code != 0
 
 
 def measure(name: str, kills: int, folder: Path, rng: random.Random) -> dict[str, Any]:
@@ -94,15 +141,19 @@ def measure(name: str, kills: int, folder: Path, rng: random.Random) -> dict[str
     legs = json.loads((whole / "result.json").read_text())["seconds"]
     seconds = sum(value for leg, value in legs.items() if leg != "this_sitting")
     struck = dict.fromkeys(KINDS, 0)
+    victims = dict.fromkeys(("leading process", "second process") if "--devices" in flags else (), 0)
     chains = same = 0
     while sum(struck.values()) < kills:
         run = folder / f"cut{chains}"
         chains += 1
         while sum(struck.values()) < kills:
-            kind = KINDS[sum(struck.values()) % len(KINDS)]
-            if not kill_once(flags, run, kind, 0.7 * seconds, rng):
+            count = sum(struck.values())
+            kind, second = KINDS[count % len(KINDS)], bool(victims) and count % 2 == 1
+            if not kill_once(flags, run, kind, 0.7 * seconds, rng, second):
                 break
             struck[kind] += 1
+            if victims:
+                victims["second process" if second else "leading process"] += 1
             print(f"{name}: killed {sum(struck.values())} of {kills} ({kind})", file=sys.stderr, flush=True)
         done = subprocess.run(
             command(flags, run, (run / "recipe.yaml").exists()), capture_output=True, text=True, check=False
@@ -112,7 +163,12 @@ def measure(name: str, kills: int, folder: Path, rng: random.Random) -> dict[str
         same += all((run / part).read_bytes() == content for part, content in expected.items())
         if left := drafts(run):
             raise SystemExit(f"left behind in {run}: {left}")
-    return {"kills": struck, "runs": chains, "runs_with_the_same_bytes": same}
+    return {
+        "kills": struck,
+        **({"killed": victims} if victims else {}),
+        "runs": chains,
+        "runs_with_the_same_bytes": same,
+    }
 
 
 def main() -> None:
@@ -121,16 +177,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30, help="in each mode")
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
-    parser.add_argument("--out", type=Path, help="also write the figures here")
+    parser.add_argument("--out", type=Path, help="also write the figures here; those of other modes there are kept")
     given = parser.parse_args()
     found: dict[str, Any] = {}
     for name in given.modes:
         with tempfile.TemporaryDirectory() as folder:
             found[name] = measure(name, given.kills, Path(folder), random.Random(given.seed))
-    text = json.dumps(found, indent=2)
-    print(text)
+    print(json.dumps(found, indent=2))
     if given.out:
-        given.out.write_text(text + "\n")
+        earlier = json.loads(given.out.read_text()) if given.out.exists() else {}
+        given.out.write_text(json.dumps(earlier | found, indent=2) + "\n")
     if any(entry["runs"] != entry["runs_with_the_same_bytes"] for entry in found.values()):
         raise SystemExit("a resumed run ended otherwise")
 

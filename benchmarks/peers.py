@@ -122,7 +122,7 @@ def skada(method: str, network: Network, data: Digits, seed: int) -> None:
         net = SourceOnly(**common)
     else:
         own = method.endswith("own discriminator")
-        given = {"num_features": WIDTH} if own else {"domain_classifier": Reversed(wide)}
+        given: dict[str, Any] = {"num_features": WIDTH} if own else {"domain_classifier": Reversed(wide)}
         if conditional and own:
             given["n_classes"] = CLASSES
         net = (CDAN if conditional else DANN)(**common, **given)
@@ -193,7 +193,7 @@ def accuracy(network: Network, data: Digits) -> float:
     """Over all test images, in evaluation mode."""
     network.eval()
     with torch.inference_mode():
-        predicted = torch.cat([network(part).logits.argmax(dim=1) for part in data.test.split(1000)])
+        predicted = torch.cat([network(part).logits.argmax(dim=1) for part in torch.split(data.test, 1000)])
     return float((predicted == data.test_labels).double().mean())
 
 

@@ -143,7 +143,7 @@ def compiled(device: torch.device, fabric: Any, repeats: int) -> list[dict[str, 
         eager, made = (Steps(backbone, size, classes, device, fabric) for _ in range(2))
 
         def rehearse(made: Steps = made) -> Tensor:
-            outputs = [made.network(part) for part in made.images.split(BATCH)]
+            outputs = [made.network(part) for part in torch.split(made.images, BATCH)]
             return torch.stack([part.float().sum() for output in outputs for part in output]).sum()
 
         with tempfile.TemporaryDirectory() as cache, patch.dict("os.environ", {"TORCHINDUCTOR_CACHE_DIR": cache}):

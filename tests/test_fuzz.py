@@ -167,6 +167,22 @@ def test_arrays(place, content):
     assert not Path("pwned").exists()
 
 
+@pytest.mark.parametrize("name", ["../climbed", "../../climbed", "/climbed", "~/climbed", "a/../../climbed"])
+def test_archives_with_names_that_climb_out_write_nothing(tmp_path, monkeypatch, name):
+    """Members are read and never unpacked, so their names lead nowhere."""
+    inner = tmp_path / "images" / "inner"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = inner / "arrays.npz"
+    file.write_bytes(npz({f"{name}_x.npy": npy()}))
+    before = sorted(tmp_path.rglob("*"))
+    assert array_names(file) == [name]
+    assert len(open_arrays("spec", file, name).images) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(Path("/").glob("climbed*"))
+
+
 def tensors_file(header, data=bytes(64)):
     text = header if isinstance(header, bytes) else json.dumps(header).encode("utf-8", "surrogatepass")
     return struct.pack("<Q", len(text)) + text + data

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from biwaa.cli import main
 from biwaa.domains.images import FileImages
 from biwaa.domains.pixels import decode
 from biwaa.recipe import NAMED, recipe_from
-from biwaa.training import folder, leg
+from biwaa.training import folder, leg, memory
 
 TINY = recipe_from(
     {**NAMED["demo"], "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
@@ -83,13 +84,14 @@ def throw(error):
 
 
 @pytest.mark.slow
-def test_killed_runs_end_with_the_same_bytes():
-    """The real command, killed at an instant of each kind; benchmarks/kill.py takes more."""
+@pytest.mark.parametrize("mode, kills", [("end to end, teacher", 3), ("two processes", 2)])
+def test_killed_runs_end_with_the_same_bytes(mode, kills):
+    """The real command, killed at instants of several kinds, the first and the second process; kill.py takes more."""
     script = Path(__file__).parents[1] / "benchmarks" / "kill.py"
-    words = [sys.executable, script, "--kills", "3", "--modes", "end to end, teacher"]
+    words = [sys.executable, script, "--kills", str(kills), "--modes", mode]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert sum(json.loads(done.stdout)["end to end, teacher"]["kills"].values()) == 3
+    assert sum(json.loads(done.stdout)[mode]["kills"].values()) == kills
 
 
 @pytest.mark.parametrize(
@@ -261,15 +263,77 @@ def test_memory_that_runs_out_in_a_step(train, tmp_path, monkeypatch, capsys, er
     with monkeypatch.context() as patch:
         fail_at(patch, 8 + 5, lambda: throw(error))
         assert train(tmp_path / "run") == 2
-    line = said(capsys)
-    assert "--batch-size to 3 or lower" in line
+    assert "by now 6 do fit, so close what else takes memory and go on with --resume" in said(capsys)
     assert (tmp_path / "run" / "checkpoints" / "source-only.safetensors").exists()
     assert train(tmp_path / "run", "--resume") == 0
 
 
 def test_an_allocation_that_really_fails(train, tmp_path, capsys):
     assert train(tmp_path / "run", "--bottleneck", str(10**12)) == 2
-    assert "memory ran out" in said(capsys)
+    assert "memory ran out" in (line := said(capsys))
+    assert "not even 2 fit" in line
+
+
+@pytest.mark.parametrize("fitting", range(1, 7))
+def test_the_largest_batch_that_fits_is_named(train, tmp_path, monkeypatch, capsys, fitting):
+    """Whatever the step that fails, and wherever in the halving the border lies."""
+    original = memory.training_step
+
+    def step(*args, **kwargs):
+        if len(args[3][1]) > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(memory, "training_step", step)
+    fail_at(monkeypatch, 8 + 5, lambda: throw(torch.OutOfMemoryError("CUDA out of memory")))
+    assert train(tmp_path / "run") == 2
+    advice = {1: "not even 2 fit", 6: "by now 6 do fit"}.get(fitting, f"--batch-size {fitting} fits")
+    assert advice in said(capsys)
+    monkeypatch.undo()
+    assert train(tmp_path / "run", "--resume") == 0
+
+
+LIMITED = """
+import re, resource, sys
+import numpy as np, torch
+from pathlib import Path
+from sklearn.cluster import KMeans
+import biwaa.training.run
+from biwaa.cli import main
+# What libraries take once and for all, and would wait for in vain, they take before the limit is set.
+KMeans(3, n_init=1).fit(np.random.rand(300, 16) @ np.random.rand(16, 16))
+torch.nn.functional.conv2d(torch.zeros(2, 3, 9, 9), torch.zeros(4, 3, 3, 3, requires_grad=True)).sum().backward()
+taken = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+resource.setrlimit(resource.RLIMIT_AS, (taken + 400 * 2**20, resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_the_batch_that_is_named_has_memory_to_train(tmp_path):
+    """A process with 400 MiB to spend; a quarter more images than are named do not fit."""
+    classes = {"cat": 130, "dog": 130}
+    for name, seed in (("source", 0), ("target", 1)):
+        write_images(tmp_path / name, classes, seed=seed, size=64)
+    recipe = tmp_path / "recipe.yaml"
+    changed = {"image_size": 64, "resize": 64, "steps": 2, "baseline": False, "log_every": 1}
+    recipe.write_text(json.dumps(dataclasses.asdict(TINY) | changed))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back
+
+    def words(size):
+        return ["train", "--source", str(tmp_path / "source"), "--target", str(tmp_path / "target"), "--recipe",
+                str(recipe), "--out", str(tmp_path / f"run{size}"), "--batch-size", str(size)]  # fmt: skip
+
+    def run(size):
+        command = [sys.executable, "-c", LIMITED, *words(size)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode in (0, 2), done.stderr
+        return done
+
+    assert main(words(8)) == 0  # decodes: its threads would take memory of the first of the others alone
+    named = int(re.search(r"--batch-size (\d+) fits", run(256).stderr)[1])
+    assert run(named).returncode == 0
+    assert run(named * 5 // 4).returncode == 2
 
 
 def test_images_that_change_before_a_resumption(train, pair, tmp_path, monkeypatch, capsys):

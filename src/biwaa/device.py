@@ -1,6 +1,8 @@
 """The device and the arithmetic that everything runs in: Lightning Fabric, opened in one place."""
 
+import gc
 import platform
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +14,13 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 
 from biwaa import progress
 from biwaa.errors import BiwaaError
+from biwaa.ranks import launch
 
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory")
-"""How an allocation that failed on the CPU or within a library reads."""
+NO_MEMORY = (
+    "can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory",
+    "could not create a primitive",
+)  # fmt: skip
+"""How an allocation that failed on the CPU or within a library reads; the last is oneDNN's word for it."""
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -29,24 +35,42 @@ def hardware(device: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ran_out(error: BaseException) -> str:
+    """What an error says of an allocation that failed; empty for any other error."""
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in said for sign in NO_MEMORY):
+        return said[:200] or type(error).__name__
+    return ""
+
+
+def free(error: BaseException) -> None:
+    """Let go of what the functions that `error` came through still hold, and of what PyTorch keeps for later."""
+    traceback.clear_frames(error.__traceback__)
+    # A backward that failed leaves its graph in the engine's queue, until the next one.
+    torch.autograd.backward(torch.ones(1, requires_grad=True).sum())
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 @contextmanager
-def within_memory(batch_size: int) -> Iterator[None]:
+def within_memory(doing: str, advice: str) -> Iterator[None]:
     """Turn an allocation that fails within the block into a sentence.
 
+    Args:
+        doing: what memory ran out with, or when.
+        advice: what to do.
+
     Raises:
-        BiwaaError: memory ran out; the message names half of `batch_size`.
+        BiwaaError: memory ran out.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        said = " ".join(str(error).split())
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(sign in said for sign in NO_MEMORY):
+        said = ran_out(error)
+        if not said:
             raise
-        smaller = f"set --batch-size to {batch_size // 2} or lower" if batch_size > 3 else "close other programs"
-        raise BiwaaError(
-            f"memory ran out with batches of {batch_size} images ({said[:200] or type(error).__name__}): {smaller}, "
-            "or lower --image-size or take a smaller --backbone. What was finished is kept."
-        ) from None
+        raise BiwaaError(f"memory ran out {doing} ({said}): {advice}.") from None
 
 
 def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes: int = 1) -> Fabric:
@@ -65,7 +89,7 @@ def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes
         return _fabric(device, precision, 1, 1, "auto")
     # Buffers are settled by `ranks` when a leg ends: a broadcast between two forwards would change what backward needs.
     fabric = _fabric(device, precision, devices, nodes, DDPStrategy(broadcast_buffers=False))
-    fabric.launch()
+    launch(fabric)
     if not fabric.is_global_zero:
         progress.be_quiet()
     return fabric

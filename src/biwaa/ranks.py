@@ -4,18 +4,35 @@
   batch: centroids, label memory and discriminator agree without being exchanged
 - each rank's gradient is then as many times too large as there are ranks, and DDP's mean makes it right
 - with one process every function here gives back what it got
+- where one process ends, the others end with a sentence, also those that would wait for it in vain
 """
 
 import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed import DistError
+
+from biwaa.errors import BiwaaError
 
 APART = 2**40
 """Between the seeds of two ranks: more than any seed of a step."""
+LEADER = "BIWAA_LEADER"
+"""In the environment of processes that a run starts: the number of the one that started them."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the other processes."""
+GRACE = 3.0
+"""Seconds that a process has to say by itself that another ended, before it is ended."""
+GONE = "another process of this run ended, so this one does too; `--resume` goes on from the last checkpoint"
+_OVER = threading.Event()
 
 
 def leads() -> bool:
@@ -75,3 +92,68 @@ def settle_buffers(network: nn.Module, fabric: Fabric) -> None:
                 mean = fabric.all_reduce(buffer, reduce_op="mean")
                 assert isinstance(mean, Tensor)
                 buffer.copy_(mean)
+
+
+def launch(fabric: Fabric) -> None:
+    """Start the other processes of a run, or meet those that started this one; from here on each minds the others."""
+    _OVER.clear()
+    leader = int(os.environ.setdefault(LEADER, str(os.getpid())))
+    if leader == os.getpid():
+        _mind(_Started(getattr(fabric.strategy.launcher, "procs", [])))
+    elif os.name == "posix":  # elsewhere an orphan keeps its parent's number
+        _mind(lambda: os.getppid() != leader)
+    try:
+        with together(fabric):
+            fabric.launch()
+    finally:
+        del os.environ[LEADER]
+
+
+@contextmanager
+def together(fabric: Fabric) -> Iterator[None]:
+    """Turn what torch says when another process has gone into a sentence.
+
+    Raises:
+        BiwaaError: it has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not (isinstance(error, DistError) or "gloo" in str(error)):
+            raise
+        raise BiwaaError(f"{GONE}.") from None
+
+
+def part() -> None:
+    """The run is whole: from here on no process minds whether another ends."""
+    _OVER.set()
+
+
+class _Started:
+    """Whether one of the processes that this one started has failed.
+
+    They are taken off Fabric's own list, whose observer would kill this process without a word.
+    """
+
+    def __init__(self, launched: list[subprocess.Popen[bytes]]) -> None:
+        self.launched, self.mine = launched, list[subprocess.Popen[bytes]]()
+
+    def __call__(self) -> bool:
+        while self.launched:
+            self.mine.append(self.launched.pop())
+        return any(process.poll() for process in self.mine)
+
+
+def _mind(ended: Callable[[], bool]) -> None:
+    """End this process soon after another has ended, whatever it waits for."""
+
+    def look() -> None:
+        while not ended():
+            if _OVER.wait(LOOK_EVERY):
+                return
+        if _OVER.wait(GRACE):
+            return
+        print(f"biwaa: error: {GONE}.", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    threading.Thread(target=look, daemon=True, name="biwaa-ranks").start()

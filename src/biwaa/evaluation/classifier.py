@@ -98,7 +98,8 @@ def stream_predictions(
                 yield with_temperature(average_views(network, rows[None]).probabilities, model.temperature), {}
         return
     network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), within_memory(batch_size):
+    smaller = f"set --batch-size to {batch_size // 2} or lower" if batch_size > 1 else "close other programs"
+    with torch.inference_mode(), within_memory(f"with batches of {batch_size} images", smaller):
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
             views = model.transform.views(as_tensor(pixels, fabric.device))
             predicted = average_views(network, model.transform.normalise(views))

@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -71,9 +71,7 @@ def train_leg(
     folder.rewind_log(name, start)
     wrapped, stepper = fabric.setup(network, optimizer)
 
-    def forward(inputs: Tensor) -> Output:
-        return Output(*(whole(part, fabric) for part in wrapped(inputs)))
-
+    forward = partial(_forward, wrapped, fabric)  # no closure, which would outlive the step that failed in it
     drawn = itertools.islice(_batches(data, previous, recipe, seed), start, recipe.steps)
     batches = _announced(drawn, data, method.sees_target, fabric)
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
@@ -131,6 +129,11 @@ def _compile(name: str, network: Network, method: Method, data: Data, recipe: Re
         return torch.stack([part.float().sum() for output in outputs for part in output]).sum()
 
     return compile_network(name, network, rehearse, fabric)
+
+
+def _forward(network: Callable[[Tensor], Output], fabric: Fabric, inputs: Tensor) -> Output:
+    """Of every rank's part of a batch, the whole."""
+    return Output(*(whole(part, fabric) for part in network(inputs)))
 
 
 def _batches(data: Data, previous: Tensor | None, recipe: Recipe, seed: int) -> Iterator[tuple[Indices, Indices]]:

@@ -24,9 +24,11 @@ from biwaa.methods import method_named
 from biwaa.models.backbone import FEATURES
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.progress import say
+from biwaa.ranks import part, together
 from biwaa.recipe import Recipe
 from biwaa.training.compiled import forget_compiled
 from biwaa.training.folder import Listener, RunFolder, claim, look
+from biwaa.training.memory import naming_what_fits
 from biwaa.training.prepare import Prepared, prepare
 from biwaa.training.result import describe
 from biwaa.training.rounds import BASELINE, Trained, load_leg, train_rounds
@@ -87,10 +89,14 @@ def adapt(
         task |= {"held_out": held_out.spec, "held_out_images": held_out.images.fingerprint()}
     look(out, recipe, task, resume, overwrite)
     fabric = open_fabric(recipe.device, recipe.precision, recipe.devices, recipe.num_nodes)
-    with within_memory(recipe.batch_size):
+    with within_memory("before training", "close other programs, lower --image-size or take a smaller --backbone"):
         prepared = prepare(source, target, recipe, fabric, skip_unreadable, held_out)
     folder = RunFolder(out, fabric.is_global_zero, tuple(listeners))
-    with claim(folder, recipe, task, resume, overwrite), within_memory(recipe.batch_size):
+    with (
+        claim(folder, recipe, task, resume, overwrite),
+        naming_what_fits(prepared, recipe, fabric),
+        together(fabric),
+    ):
         fabric.barrier()  # no process may go on before the folder is the run's
         begin = time.perf_counter()
         legs: list[Trained] = []
@@ -109,6 +115,7 @@ def adapt(
         if folder.writes:
             _write_labels(folder, prepared)
         fabric.barrier()  # from here on every process finds the run finished
+        part()
     say(f"the model is in {folder.path}")
     return Run(folder, result)
 
