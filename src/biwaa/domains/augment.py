@@ -67,16 +67,14 @@ class Transform:
         """(..., 3, H, W) of 0 to 255 -> float32, each channel standardised by the backbone's mean and deviation."""
         *many, channels, height, width = pixels.shape
         lines = pixels.movedim(-3, -1).reshape(*many, height, width * channels)  # whole lines: long inner loops
-        factor, shift = self._line(width, pixels.device)
-        whitened = lines.float()
-        torch.addcmul(shift, whitened, factor, out=whitened)
+        mean, std = self._line(width, pixels.device)
+        whitened = lines.float().div_(255).sub_(mean).div_(std)
         return whitened.view(*many, height, width, channels).movedim(-1, -3)
 
     def _line(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What a line of `width` pixels is multiplied by, and what is added then: (3 width,) each."""
-        factor = [1 / (255 * std) for std in self.std]
-        shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        return torch.tensor(factor, device=device).repeat(width), torch.tensor(shift, device=device).repeat(width)
+        """Mean and deviation of a line of `width` pixels, (3 width,) each."""
+        mean, std = (torch.tensor(values, device=device).repeat(width) for values in (self.mean, self.std))
+        return mean, std
 
     def views(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, resize, resize) -> uint8 (V, B, 3, image_size, image_size), V = `crops`."""
@@ -116,13 +114,12 @@ class Transform:
             return self.normalise(self.centre(as_tensor(store[rows], torch.device("cpu"))))
         size = self.image_size
         boxes, flip = self._drawn(len(rows), how, crop_area)
-        factor, shift = self._line(size, torch.device("cpu"))
+        mean, std = self._line(size, torch.device("cpu"))
         # NumPy asks the system for huge pages: writing a large batch for the first time costs less.
         lines = torch.from_numpy(np.empty((len(rows), size, size * 3), dtype=np.float32))
 
         def keep(number: int, view: Tensor) -> None:
-            line = lines[number].copy_(view.permute(1, 2, 0).reshape(size, size * 3))
-            torch.addcmul(shift, line, factor, out=line)
+            lines[number].copy_(view.permute(1, 2, 0).reshape(size, size * 3)).div_(255).sub_(mean).div_(std)
 
         each_view(store, rows, boxes, flip, size, keep)
         return lines.view(len(rows), size, size, 3).permute(0, 3, 1, 2)
