@@ -83,7 +83,7 @@ def test_compiled_trains_what_eager_trains_and_resumes_to_the_bit(pair, tmp_path
         assert list(here) == list(there)
         for key in here:
             if "." in key:
-                atol = 5e-4 if name.startswith("round_1") else 1e-5  # one round's last digits are the next one's teacher
+                atol = 5e-4 if name.startswith("round_1") else 1e-5  # round 0's last digits teach it
                 torch.testing.assert_close(here[key], there[key], rtol=1e-4, atol=atol, msg=f"{name} {key}")
 
     monkeypatch.setattr(leg, "compile_network", ours)
