@@ -86,7 +86,7 @@ class LiteralTrainer:
     def forward(self, x):
         """Features and logits."""
         p = self.p
-        hidden = (x @ p["body.weight"].T + p["body.bias"]).clamp(min=0)
+        hidden = (x @ p["body.weight"].T + p["body.bias"]).relu()
         f = hidden @ p["bottleneck.weight"].T + p["bottleneck.bias"]
         return f, f @ p["fc.weight"].T + p["fc.bias"]
 
@@ -119,8 +119,8 @@ class LiteralTrainer:
         coefficient = ramp(i + 1, 20000)
         reverse = (1 + coefficient) * weighted.detach() - coefficient * weighted
         for b in range(len(reverse)):
-            h = (p["d1.weight"] @ reverse[b] + p["d1.bias"]).clamp(min=0)
-            h = (p["d2.weight"] @ h + p["d2.bias"]).clamp(min=0)
+            h = (p["d1.weight"] @ reverse[b] + p["d1.bias"]).relu()
+            h = (p["d2.weight"] @ h + p["d2.bias"]).relu()
             z = (p["d3.weight"] @ h + p["d3.bias"])[0]
             domain = domain + (F.softplus(-z) if b < len(fs) else F.softplus(z)) / len(reverse)
         cs = update_centroids(self.cs, fs, ys)
