@@ -1,8 +1,9 @@
 """What images cost before they reach the network, each figure beside its floor, in turns in one process.
 
-python benchmarks/pixels.py loader training extraction --data-root DATA --out benchmarks/results/pixels.json
+python benchmarks/pixels.py loader cost training extraction --data-root DATA --out benchmarks/results/pixels.json
 
 - loader: random views out of the store over a DataLoader that decodes every image anew; and writing the floats alone
+- cost: the same two in processor time, where the machine is not free for `loader`
 - training: steps that read the store over steps on tensors that are there already
 - extraction: features of a frozen backbone over the bare network
 """
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from speed import BATCH, Steps, in_turns
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
 from biwaa.device import hardware, open_fabric
@@ -98,6 +99,28 @@ def loader(root: Path, device: torch.device, spec: str = "pacs:photo", images: i
     }  # fmt: skip
 
 
+def cost(root: Path, spec: str = "pacs:photo", images: int = 360) -> dict[str, Any]:
+    """Milliseconds of processor time that a 224-pixel view takes on one thread: fairly the same on a busy machine."""
+    inputs = stored(spec, root, 224, torch.device("cpu"))
+    rows = np.random.default_rng(0).permutation(len(inputs))[:images]
+    files = Anew(open_domain(spec, root).images, rows, 256, inputs.transform)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    taken: dict[str, list[float]] = {"store": [], "files": []}
+    for _ in range(5):
+        begin = time.process_time()
+        for start in range(0, images, BATCH):
+            inputs.batch(rows[start : start + BATCH])
+        middle = time.process_time()
+        for start in range(0, images // 5, BATCH):
+            default_collate([files[row] for row in range(start, start + BATCH)])
+        taken["store"].append((middle - begin) / images)
+        taken["files"].append((time.process_time() - middle) / (images // 5))
+    torch.set_num_threads(threads)
+    each = {name: 1000 * float(np.median(values)) for name, values in taken.items()}
+    return {"milliseconds_per_view": each, "files_over_store": each["files"] / each["store"]}
+
+
 def training(root: Path, device: torch.device, fabric: Any, repeats: int) -> list[dict[str, Any]]:
     """Steps of BIWAA on images of the store over the same steps on tensors that are there already."""
     found = []
@@ -165,7 +188,7 @@ def extraction(root: Path, device: torch.device, fabric: Any, repeats: int) -> d
 def main() -> None:
     """Measure what is asked for and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["loader", "training", "extraction"])
+    parser.add_argument("what", nargs="+", choices=["loader", "cost", "training", "extraction"])
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
@@ -177,6 +200,8 @@ def main() -> None:
     for what in given.what:
         if what == "loader":
             found[what] = loader(given.data_root, fabric.device)
+        elif what == "cost":
+            found[what] = cost(given.data_root)
         else:
             measure = training if what == "training" else extraction
             found[what] = measure(given.data_root, fabric.device, fabric, given.repeats)
