@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
 from biwaa.device import hardware
 from biwaa.domains.images import FileImages, opened, to_rgb
+from biwaa.domains.pixels import resized
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.training.result import versions
@@ -45,21 +44,9 @@ def by_pillow(image: Image.Image, size: int) -> Pixels:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def by_torch(pixels: Tensor, size: int) -> Pixels:
-    """Torch's 8-bit resizing of (H, W, 3)."""
-    batch = pixels.unsqueeze(0).permute(0, 3, 1, 2)
-    resized = F.interpolate(batch, size=(size, size), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
-
-
 def decoded(data: bytes, least: int) -> Image.Image:
     """By Pillow; a JPEG at a half, a quarter or an eighth where `least` pixels a side are left."""
     return to_rgb(opened(io.BytesIO(data), least))
-
-
-def tensor(image: Image.Image) -> Tensor:
-    """(H, W, 3)."""
-    return torch.from_numpy(np.array(image))
 
 
 def torchvision(data: bytes, size: int) -> Pixels:
@@ -67,19 +54,19 @@ def torchvision(data: bytes, size: int) -> Pixels:
     image = decode_image(
         torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB, apply_exif_orientation=True
     )
-    return by_torch(image.permute(1, 2, 0), size)
+    return resized(image.permute(1, 2, 0).numpy(), size)
 
 
 def small_jpeg(data: bytes, size: int, least: int) -> Pixels:
     """simplejpeg, scaled in eighths where `least` pixels a side are left."""
-    return by_torch(torch.from_numpy(simplejpeg.decode_jpeg(data, "RGB", min_height=least, min_width=least)), size)
+    return resized(simplejpeg.decode_jpeg(data, "RGB", min_height=least, min_width=least), size)
 
 
 DECODERS: dict[str, Callable[[bytes, int], Pixels]] = {
     "pillow": lambda data, size: by_pillow(decoded(data, 0), size),
-    "pillow, torch's resize": lambda data, size: by_torch(tensor(decoded(data, 0)), size),
+    "pillow, torch's resize": lambda data, size: resized(np.array(decoded(data, 0)), size),
     "pillow, draft": lambda data, size: by_pillow(decoded(data, size), size),
-    "pillow, draft, torch's resize": lambda data, size: by_torch(tensor(decoded(data, size)), size),
+    "pillow, draft, torch's resize": lambda data, size: resized(np.array(decoded(data, size)), size),
     "torchvision, torch's resize": torchvision,
     "simplejpeg, torch's resize": lambda data, size: small_jpeg(data, size, 0),
     "simplejpeg, scaled, torch's resize": lambda data, size: small_jpeg(data, size, size),

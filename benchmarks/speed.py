@@ -98,6 +98,12 @@ class Steps:
             forward=forward,
         )  # fmt: skip
 
+    def rehearse(self) -> Tensor:
+        """The forwards of a step, as `compile_network` asks for them."""
+        with self.fabric.autocast():
+            outputs = [self.network(part) for part in torch.split(self.images, BATCH)]
+        return torch.stack([part.float().sum() for output in outputs for part in output]).sum()
+
     def supervised(self) -> None:
         """Cross-entropy of all 72 images with the same network and optimiser."""
         with self.fabric.autocast():
@@ -142,12 +148,8 @@ def compiled(device: torch.device, fabric: Any, repeats: int) -> list[dict[str, 
     for backbone, size, classes in COMPILED:
         eager, made = (Steps(backbone, size, classes, device, fabric) for _ in range(2))
 
-        def rehearse(made: Steps = made) -> Tensor:
-            outputs = [made.network(part) for part in torch.split(made.images, BATCH)]
-            return torch.stack([part.float().sum() for output in outputs for part in output]).sum()
-
         with tempfile.TemporaryDirectory() as cache, patch.dict("os.environ", {"TORCHINDUCTOR_CACHE_DIR": cache}):
-            said = compile_network(backbone, made.network, rehearse, fabric)
+            said = compile_network(backbone, made.network, made.rehearse, fabric)
         seconds = in_turns({"eager": eager.biwaa, "compiled": made.biwaa}, repeats, device)
         entry = {"backbone": backbone, "pixels": size, "classes": classes, "seconds": seconds}
         found.append(entry | {"compile_seconds": said.seconds, "failed": said.failed})
@@ -174,10 +176,6 @@ def losses(device: torch.device, classes: int = 345, width: int = 256) -> dict[s
     torch.set_num_threads(threads)
     size = classes * width + classes**2
     return {"classes": classes, "width": width, "milliseconds": 1000 * seconds, "kept_over_KD_and_KK": sum(kept) / size}
-
-
-def _both_ways(source: Tensor, target: Tensor) -> None:
-    torch.autograd.backward(semantic_losses(source, target))
 
 
 def frozen(device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, Any]:

@@ -67,8 +67,7 @@ class Transform:
         """(..., 3, H, W) of 0 to 255 -> float32, each channel standardised by the backbone's mean and deviation."""
         *many, channels, height, width = pixels.shape
         lines = pixels.movedim(-3, -1).reshape(*many, height, width * channels)  # whole lines: long inner loops
-        mean, std = self._line(width, pixels.device)
-        whitened = lines.float().div_(255).sub_(mean).div_(std)
+        whitened = _whiten(lines.float(), *self._line(width, pixels.device))
         return whitened.view(*many, height, width, channels).movedim(-1, -3)
 
     def _line(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -114,12 +113,12 @@ class Transform:
             return self.normalise(self.centre(as_tensor(store[rows], torch.device("cpu"))))
         size = self.image_size
         boxes, flip = self._drawn(len(rows), how, crop_area)
-        mean, std = self._line(size, torch.device("cpu"))
+        line = self._line(size, torch.device("cpu"))
         # NumPy asks the system for huge pages: writing a large batch for the first time costs less.
         lines = torch.from_numpy(np.empty((len(rows), size, size * 3), dtype=np.float32))
 
         def keep(number: int, view: Tensor) -> None:
-            lines[number].copy_(view.permute(1, 2, 0).reshape(size, size * 3)).div_(255).sub_(mean).div_(std)
+            _whiten(lines[number].copy_(view.permute(1, 2, 0).reshape(size, size * 3)), *line)
 
         each_view(store, rows, boxes, flip, size, keep)
         return lines.view(len(rows), size, size, 3).permute(0, 3, 1, 2)
@@ -134,6 +133,11 @@ class Transform:
         strong = v2.Compose([v2.RandAugment(num_ops=2, magnitude=10), square])
         views = self.augmented(pixels, how, crop_area).round().to(torch.uint8)
         return torch.stack([strong(image) for image in views])
+
+
+def _whiten(lines: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(.., 3 width) of 0 to 255, in place."""
+    return lines.div_(255).sub_(mean).div_(std)
 
 
 def random_boxes(count: int, side: int, least: float) -> Boxes:

@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.images import Images
@@ -51,7 +50,7 @@ def decode(images: Images, size: int) -> Iterator[Row]:
 
     def one(index: int) -> Row:
         try:
-            return resized(images.read(index, size), size)
+            return resized(np.array(images.read(index, size)), size)
         except Exception as error:  # decoders raise what they like; the image is unreadable all the same
             return f"{type(error).__name__}: {error}"
 
@@ -66,9 +65,9 @@ def decode(images: Images, size: int) -> Iterator[Row]:
             yield ahead.popleft().result()
 
 
-def resized(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """(size, size, 3) of an RGB image, bilinear with antialiasing: Pillow's within 2 of 255, several times as fast."""
-    pixels = torch.from_numpy(np.array(image)).unsqueeze(0).permute(0, 3, 1, 2)
+def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(H, W, 3) to (size, size, 3), bilinear with antialiasing: Pillow's within 2 of 255, several times as fast."""
+    pixels = torch.from_numpy(image).unsqueeze(0).permute(0, 3, 1, 2)
     square = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return square[0].permute(1, 2, 0).numpy()
 
