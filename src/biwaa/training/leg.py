@@ -8,7 +8,6 @@
 import itertools
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -153,15 +152,16 @@ def _announced(
     batches: Iterator[tuple[Indices, Indices]], data: Data, sees_target: bool, fabric: Fabric
 ) -> Iterator[tuple[Indices, Indices]]:
     """The same batches; each is announced to the inputs one step before it is handed out."""
-    waiting: deque[tuple[Indices, Indices]] = deque()
+    waiting: tuple[Indices, Indices] | None = None
     for source_rows, target_rows in batches:
         data.source.expect(share(source_rows, fabric))
         if sees_target:
             data.target.expect(share(target_rows, fabric))
-        waiting.append((source_rows, target_rows))
-        if len(waiting) > 1:
-            yield waiting.popleft()
-    yield from waiting
+        if waiting:
+            yield waiting
+        waiting = source_rows, target_rows
+    if waiting:
+        yield waiting
 
 
 def _state(network: Network, method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -140,13 +140,13 @@ def _leg(
     seconds = round(training.seconds + time.perf_counter() - begin, 2)
     state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
-    compiled = {"compiled": training.compiled._asdict()} if training.compiled else {}
-    folder.keep(done, state | known | extra, leg=name, seconds=seconds, **compiled)
+    compiled = training.compiled._asdict() if training.compiled else None
+    folder.keep(done, state | known | extra, leg=name, seconds=seconds, compiled=compiled)
     folder.drop(folder.unfinished, folder.candidate)
     fabric.barrier()  # no process may look for what another has not yet written, or removed
     return Trained(
         name, state, target.probabilities, None, evidence, extra.get("neighbours"), extra.get("pseudo_labels"), True,
-        extra.get("held_out"), seconds, compiled.get("compiled"),
+        extra.get("held_out"), seconds, compiled,
     )  # fmt: skip
 
 
