@@ -158,7 +158,7 @@ def _robust(recipe: Recipe) -> list[Variant]:
         _many("iterative", "every round taught by those before", scouts=1),
         _many("no_taught", "no taught round", scouts=recipe.rounds),
         _many("no_confusion", "without class confusion", confusion=0.0),
-        _many("dropout", "with input dropout", input_dropout=0.5),
+        _many("no_dropout", "without input dropout", input_dropout=0.0),
         _many("weighting", "with the weighted discriminator", adversarial=1.0, adversarial_horizon=ramp),
         _many("plain", "with an unweighted discriminator", adversarial=1.0, weighting=False, adversarial_horizon=ramp),
         _many("weighting_only", "weighted discriminator in the place of confusion", confusion=0.0, adversarial=1.0,
