@@ -20,7 +20,7 @@ from biwaa.evaluation.choice import choose
 from biwaa.evaluation.evidence import Evidence
 from biwaa.evaluation.neighbours import neighbours_of_a_class
 from biwaa.functional import align_distribution, reliability, smooth_over_neighbours
-from biwaa.methods.biwaa import taught_cross_entropy
+from biwaa.methods.biwaa import Biwaa, taught_cross_entropy
 from biwaa.methods.pace import most_confident
 from biwaa.recipe import NAMED, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
@@ -95,6 +95,21 @@ def test_taught_cross_entropy(batch, classes, seed):
         r = (max(told) - 1 / classes) / (1 - 1 / classes)
         total -= r**2 * (row[label] - math.log(sum(math.exp(v) for v in row)))
     assert float(taught_cross_entropy(logits, teacher)) == pytest.approx(total / batch, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("factors", "kept"),
+    [
+        ({}, set()),
+        ({"adversarial": 1.0}, {"discriminator", "memory"}),
+        ({"adversarial": 1.0, "weighting": False}, {"discriminator"}),
+        ({"separation": 1.0}, {"source_centroids", "target_centroids", "memory"}),
+    ],
+)
+def test_what_no_loss_reads_is_not_kept(factors, kept):
+    """Neither in memory nor in checkpoints: of ten million images the label memory alone would be gigabytes."""
+    method = Biwaa(dataclasses.replace(load_recipe("robust"), **factors), 3, 20, None)
+    assert {name.split(".")[0] for name in method.state_dict()} == kept
 
 
 def test_neighbours_are_the_most_alike(monkeypatch):

@@ -30,19 +30,27 @@ class Biwaa(Dann):
     previous: Tensor | None
 
     def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
-        """Start with zero centroids and an empty label memory; see `Method`."""
+        """Start with zero centroids and an empty label memory, where a loss reads them; see `Method`."""
         super().__init__(recipe, classes, targets, previous)
-        self.register_buffer("source_centroids", torch.zeros(classes, recipe.bottleneck))
-        self.register_buffer("target_centroids", torch.zeros(classes, recipe.bottleneck))
-        self.register_buffer("memory", torch.full((targets, classes), UNVISITED))
+        weighting = bool(recipe.adversarial) and recipe.weighting
+        self.semantic = bool(recipe.alignment or recipe.separation)
+        self.labels_target = weighting or self.semantic
+        if not recipe.adversarial:
+            del self.discriminator
+        if self.semantic:
+            self.register_buffer("source_centroids", torch.zeros(classes, recipe.bottleneck))
+            self.register_buffer("target_centroids", torch.zeros(classes, recipe.bottleneck))
+        if self.labels_target:
+            self.register_buffer("memory", torch.full((targets, classes), UNVISITED))
         self.register_buffer("previous", previous, persistent=False)
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """Classification, domain, alignment, separation, confusion and pseudo-label."""
         recipe = self.recipe
-        pseudo_labels = self.pseudo_labels(batch.target.logits, batch.target_rows, step)
         source, target = batch.source.features, batch.target.features
         losses = {"classification": classification(batch)}
+        if self.labels_target:
+            pseudo_labels = self.pseudo_labels(batch.target.logits, batch.target_rows, step)
 
         if recipe.adversarial:
             seen = source, target
@@ -53,7 +61,7 @@ class Biwaa(Dann):
                 )
             losses |= self.domain_losses(*seen, step, recipe.adversarial)
 
-        if recipe.alignment or recipe.separation:
+        if self.semantic:
             if recipe.unit_centroids:
                 source, target = F.normalize(source, dim=1), F.normalize(target, dim=1)
             new_source = update_centroids(self.source_centroids, source, batch.source_labels, recipe.centroid_rate)
