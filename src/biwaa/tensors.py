@@ -23,7 +23,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> Non
         try:
             save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
         except safetensors.SafetensorError as error:
-            code = re.search(r"os error (\d+)", str(error))  # a full disk, say, as the library puts it
+            code = re.search(r"(?:os error |Os { code: )(\d+)", str(error))  # a full disk, say, as the library puts it
             if not code:
                 raise
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None

@@ -76,7 +76,7 @@ def load_model(run: Path) -> SavedModel:
         if facts["format"] != FORMAT:
             raise BiwaaError(f"{path} is of the format {facts['format']!r}; this version reads {FORMAT!r}.")
         return _assemble(msgspec.convert(facts, _Facts), state)
-    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+    except (msgspec.ValidationError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         raise BiwaaError(f"{path} is not a model that biwaa wrote ({' '.join(str(error).split())[:200]}).") from None
 
 
