@@ -32,9 +32,9 @@ class Biwaa(Dann):
     def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
         """Start with zero centroids and an empty label memory, where a loss reads them; see `Method`."""
         super().__init__(recipe, classes, targets, previous)
-        weighting = bool(recipe.adversarial) and recipe.weighting
+        self.weighting = bool(recipe.adversarial) and recipe.weighting
         self.semantic = bool(recipe.alignment or recipe.separation)
-        self.labels_target = weighting or self.semantic
+        self.labels_target = self.weighting or self.semantic
         if not recipe.adversarial:
             del self.discriminator
         if self.semantic:
@@ -54,7 +54,7 @@ class Biwaa(Dann):
 
         if recipe.adversarial:
             seen = source, target
-            if recipe.weighting:
+            if self.weighting:
                 seen = (
                     source * feature_weights(source, batch.source_labels, classifier, recipe.weight_scale),
                     target * feature_weights(target, pseudo_labels, classifier, recipe.weight_scale),

@@ -7,14 +7,13 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
-from biwaa.models.network import Network
+from biwaa.models.network import Network, Output
 from biwaa.progress import say
 
 OPTIONS: dict[str, str | int | bool | Callable[..., object]] = {"fallback_random": True, "deterministic": True}
@@ -35,14 +34,16 @@ def forget_compiled() -> None:
     torch.compiler.reset()
 
 
-def compile_network(name: str, network: Network, rehearse: Callable[[], Tensor], fabric: Fabric) -> Compiled:
+def compile_network(
+    name: str, network: Network, rehearse: Callable[[], Iterable[Output]], fabric: Fabric
+) -> Compiled:  # fmt: skip
     """Compile the training forward of `network` in place, or leave it as it was after a sentence that says why.
 
     Args:
         name: of the leg, for the sentence.
         network: on its device, in train mode; buffers, gradients and the generator are left as they were.
-        rehearse: runs the forwards of a step and gives a scalar to backpropagate.
-        fabric: what one process cannot compile, none does.
+        rehearse: runs the forwards of a step and gives what comes out of them, to be summed and backpropagated.
+        fabric: precision; what one process cannot compile, none does.
     """
     settled = [buffer.clone() for buffer in network.buffers()]
     network.forward = torch.compile(  # type: ignore[method-assign]
@@ -54,7 +55,10 @@ def compile_network(name: str, network: Network, rehearse: Callable[[], Tensor],
         for _ in range(2):
             begin = time.perf_counter()
             with torch.random.fork_rng(devices=_own(fabric)):
-                torch.autograd.backward(rehearse())
+                with fabric.autocast():
+                    outputs = list(rehearse())
+                parts = [part.float().sum() for output in outputs for part in output]
+                torch.autograd.backward(torch.stack(parts).sum())
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize(fabric.device)
             taken.append(time.perf_counter() - begin)
