@@ -9,8 +9,9 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -124,8 +125,9 @@ class Transform:
         return lines.view(len(rows), size, size, 3).permute(0, 3, 1, 2)
 
     def _drawn(self, count: int, how: How, crop_area: float) -> tuple["Boxes", Tensor]:
-        boxes = random_boxes(count, self.resize, crop_area)
-        return boxes, torch.rand(count) < 0.5 if how == "crop_flip" else torch.zeros(count, dtype=torch.bool)
+        with one_thread():
+            boxes = random_boxes(count, self.resize, crop_area)
+            return boxes, torch.rand(count) < 0.5 if how == "crop_flip" else torch.zeros(count, dtype=torch.bool)
 
     def distorted(self, pixels: Tensor, how: How, crop_area: float = 0.08) -> Tensor:
         """`augmented`, then RandAugment and a grey square over part of the image (FixMatch, section 2.3)."""
@@ -206,21 +208,31 @@ def each_view(
     """
     places = torch.stack(boxes, dim=1).tolist()
     mirrored = flip.tolist()
+    images = np.asarray(store)  # each slice of a memory-map would be a memory-map, which is slow to make
 
     def some(numbers: range) -> None:
         for number in numbers:
             top, left, height, width = places[number]
-            box = np.array(store[rows[number], None, top : top + height, left : left + width], order="C")
+            box = np.array(images[rows[number], None, top : top + height, left : left + width], order="C")
             pixels = torch.from_numpy(box).permute(0, 3, 1, 2)
             view = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
             keep(number, (view.flip(3) if mirrored[number] else view)[0])
 
+    with one_thread() as threads, ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(some, range(first, len(rows), threads)) for first in range(threads)]:
+            done.result()
+
+
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """Torch computes without helpers, in threads started meanwhile too; gives how many threads it had.
+
+    A helper waits for its next work by spinning: called for a few small numbers, it takes a core from what follows.
+    """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of the threads below, too: each works on its own images alone
+    torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            for done in [pool.submit(some, range(first, len(rows), threads)) for first in range(threads)]:
-                done.result()
+        yield threads
     finally:
         torch.set_num_threads(threads)
 
