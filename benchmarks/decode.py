@@ -3,9 +3,9 @@
 python benchmarks/decode.py --data-root DATA --out benchmarks/results/decode.json
 
 - every image of a set from its file to 8-bit RGB of one size, files in the page cache; sets in turns, best of three
-- what the store does is "pillow, draft, torch's resize"; torchvision's decoders are deprecated since 0.29
+- "store" is what the store does; torchvision's decoders are deprecated since 0.29
 - on one thread and on a thread a core; torch itself on one
-- simplejpeg is compared where it is installed, and on JPEG files only
+- simplejpeg by itself is compared on JPEG files only
 """
 
 import argparse
@@ -18,24 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from biwaa.device import hardware
-from biwaa.domains.images import FileImages, opened, to_rgb
+from biwaa.domains.images import FileImages, Pixels, decoded
 from biwaa.domains.pixels import resized
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.training.result import versions
 
-try:
-    import simplejpeg
-except ImportError:
-    simplejpeg = None
-
-Pixels = NDArray[np.uint8]
 SETS = ("office10:dslr", "office10:webcam", "office10:amazon", "pacs:photo")
 
 
@@ -44,9 +38,12 @@ def by_pillow(image: Image.Image, size: int) -> Pixels:
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def decoded(data: bytes, least: int) -> Image.Image:
+def pillow(data: bytes, least: int) -> Image.Image:
     """By Pillow; a JPEG at a half, a quarter or an eighth where `least` pixels a side are left."""
-    return to_rgb(opened(io.BytesIO(data), least))
+    image = Image.open(io.BytesIO(data))
+    if least:
+        image.draft(None, (least, least))
+    return image.convert("RGB")
 
 
 def torchvision(data: bytes, size: int) -> Pixels:
@@ -63,10 +60,11 @@ def small_jpeg(data: bytes, size: int, least: int) -> Pixels:
 
 
 DECODERS: dict[str, Callable[[bytes, int], Pixels]] = {
-    "pillow": lambda data, size: by_pillow(decoded(data, 0), size),
-    "pillow, torch's resize": lambda data, size: resized(np.array(decoded(data, 0)), size),
-    "pillow, draft": lambda data, size: by_pillow(decoded(data, size), size),
-    "pillow, draft, torch's resize": lambda data, size: resized(np.array(decoded(data, size)), size),
+    "store": lambda data, size: resized(decoded(data, size), size),
+    "pillow": lambda data, size: by_pillow(pillow(data, 0), size),
+    "pillow, torch's resize": lambda data, size: resized(np.array(pillow(data, 0)), size),
+    "pillow, draft": lambda data, size: by_pillow(pillow(data, size), size),
+    "pillow, draft, torch's resize": lambda data, size: resized(np.array(pillow(data, size)), size),
     "torchvision, torch's resize": torchvision,
     "simplejpeg, torch's resize": lambda data, size: small_jpeg(data, size, 0),
     "simplejpeg, scaled, torch's resize": lambda data, size: small_jpeg(data, size, size),
@@ -88,7 +86,7 @@ def compare(files: list[Path], size: int, cores: int, repeats: int) -> dict[str,
     jpeg = Image.open(files[0]).format == "JPEG"
     able = {
         name: decoder for name, decoder in DECODERS.items()
-        if (jpeg or "draft" not in name) and ("simplejpeg" not in name or (simplejpeg and jpeg))
+        if (jpeg or "draft" not in name) and ("simplejpeg" not in name or jpeg)
     }  # fmt: skip
     for name, decoder in able.items():
         away = [
@@ -117,7 +115,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     cores = torch.multiprocessing.cpu_count()
-    facts = hardware("cpu") | {"versions": versions(), "simplejpeg": getattr(simplejpeg, "__version__", "not here")}
+    facts = hardware("cpu") | {"versions": versions(), "simplejpeg": simplejpeg.__version__}
     found: dict[str, Any] = {"size": given.size, "cores": cores, "hardware": facts, "sets": {}}
     for spec in SETS:
         images = open_domain(spec, given.data_root).images

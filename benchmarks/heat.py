@@ -61,7 +61,7 @@ def main(work: Path = Path("runs/heat"), seeds: tuple[int, ...] = (42, 43, 44), 
         source, target = open_domain(f"{data}:plain"), open_domain(f"{data}:photographs")
         assert target.labels is not None  # make_data writes them
         on = strokes(seed, target.labels)[:images]
-        read = [np.asarray(target.images.read(row)).transpose(2, 0, 1) for row in range(images)]
+        read = [target.images.read(row).transpose(2, 0, 1) for row in range(images)]
         for name, settings in VARIANTS.items():
             recipe = recipe_from({**NAMED["demo"], "seed": seed, **settings}, name)
             run = work / f"{name.replace(' ', '_')}_{seed}"

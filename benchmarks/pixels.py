@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from PIL import Image
 from speed import BATCH, Steps, in_turns
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -28,6 +29,7 @@ from torchvision.transforms import v2
 
 from biwaa.device import hardware, open_fabric
 from biwaa.domains.augment import Transform
+from biwaa.domains.images import FileImages, Images
 from biwaa.domains.inputs import PixelInputs, placed
 from biwaa.domains.pixels import decode_batches, keep_pixels
 from biwaa.domains.spec import open_domain
@@ -38,11 +40,12 @@ from biwaa.training.result import versions
 
 
 class Anew(Dataset[tuple[Tensor, int]]):
-    """Every image decoded, resized, cropped and normalised each time it is asked for."""
+    """Every image decoded by Pillow, resized, cropped and normalised each time it is asked for."""
 
-    def __init__(self, images: Any, rows: Any, size: int, transform: Transform) -> None:
+    def __init__(self, images: Images, rows: Any, size: int, transform: Transform) -> None:
         """The images at `rows`."""
-        self.images, self.rows = images, rows
+        assert isinstance(images, FileImages)
+        self.paths = [images.paths[row] for row in rows]
         self.view = v2.Compose([
             v2.Resize((size, size)), v2.RandomResizedCrop(transform.image_size, antialias=True),
             v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
@@ -51,11 +54,12 @@ class Anew(Dataset[tuple[Tensor, int]]):
 
     def __len__(self) -> int:
         """Images."""
-        return len(self.rows)
+        return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """A view."""
-        return self.view(self.images.read(int(self.rows[index]))), index
+        with Image.open(self.paths[index]) as image:
+            return self.view(image.convert("RGB")), index
 
 
 def stored(spec: str, root: Path, size: int, device: torch.device) -> PixelInputs:

@@ -1,11 +1,14 @@
 """Every form of a domain, every kind of image, and pixels that are decoded once."""
 
+import io
 import threading
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
@@ -13,6 +16,7 @@ from torchvision.transforms.v2 import functional as F2
 
 from biwaa.domains.augment import Transform, one_by_one, random_boxes, resample
 from biwaa.domains.domain import match_classes
+from biwaa.domains.images import decoded
 from biwaa.domains.inputs import ReadAhead
 from biwaa.domains.pixels import keep_pixels, pixel_batches
 from biwaa.domains.spec import open_domain
@@ -119,7 +123,7 @@ def test_pixels_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeyp
     domain = open_domain(str(tmp_path / "d"))
     first = keep_pixels(domain, 16)
     assert first.rows.shape == (5, 16, 16, 3)
-    expected = np.asarray(domain.images.read(4).resize((16, 16), Image.Resampling.BILINEAR))
+    expected = np.asarray(Image.fromarray(domain.images.read(4)).resize((16, 16), Image.Resampling.BILINEAR))
     assert np.abs(first.rows[4].astype(int) - expected).max() <= 2
 
     def no_decoding(*_):
@@ -142,12 +146,44 @@ def test_a_large_jpeg_is_decoded_smaller_but_never_below_what_is_wanted(tmp_path
     smooth.save(tmp_path / "a.jpg", exif=exif, quality=95)
     smooth.save(tmp_path / "b.png")
     domain = open_domain(str(tmp_path))
-    sizes = {least: domain.images.read(0, least).size for least in (0, 401, 400, 200, 101, 100, 20)}
-    whole, half, quarter = (600, 400), (300, 200), (150, 100)
-    assert sizes == {0: whole, 401: whole, 400: whole, 200: half, 101: half, 100: quarter, 20: (75, 50)}
-    assert domain.images.read(1, 20).size == (400, 600)
-    exact = np.asarray(domain.images.read(0).resize((90, 90), Image.Resampling.BILINEAR)).astype(int)
+    sizes = {least: domain.images.read(0, least).shape[:2] for least in (0, 401, 400, 200, 101, 100, 20)}
+    whole, half, quarter = (400, 600), (200, 300), (100, 150)
+    assert sizes == {0: whole, 401: whole, 400: whole, 200: half, 101: half, 100: quarter, 20: (50, 75)}
+    assert domain.images.read(1, 20).shape == (600, 400, 3)
+    exact = np.asarray(Image.fromarray(domain.images.read(0)).resize((90, 90), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(keep_pixels(domain, 90).rows[0] - exact).mean() < 1
+
+
+@given(
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)), least=st.sampled_from([0, 1, 3, 8, 20]),
+    subsampling=st.sampled_from([0, 1, 2]), progressive=st.booleans(), quality=st.sampled_from([30, 95]),
+    seed=st.integers(0, 2**16),
+)  # fmt: skip
+@settings(max_examples=200)
+def test_jpegs_have_the_pixels_that_pillow_gives(size, least, subsampling, progressive, quality, seed):
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(coarse).resize(size).save(
+        file, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive
+    )
+    with Image.open(file) as image:
+        if least:
+            image.draft(None, (least, least))
+        expected = np.asarray(image)
+    assert (decoded(file.getvalue(), least) == expected).all()
+
+
+def test_jpegs_of_other_kinds_and_damaged_ones_are_left_to_pillow():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    for mode in ("L", "CMYK"):
+        file = io.BytesIO()
+        noise.convert(mode).save(file, "JPEG")
+        with Image.open(file) as image:
+            assert (decoded(file.getvalue()) == np.asarray(image.convert("RGB"))).all(), mode
+    file = io.BytesIO()
+    noise.save(file, "JPEG")
+    with pytest.raises(OSError, match="truncated"):
+        decoded(file.getvalue()[: len(file.getvalue()) // 2])
 
 
 def test_batches_come_from_the_store_where_it_is_and_from_files_where_not(tmp_path, monkeypatch):
@@ -166,7 +202,8 @@ def test_batches_come_from_the_store_where_it_is_and_from_files_where_not(tmp_pa
 
 @pytest.mark.parametrize("how", ["crop_flip", "crop", "none"])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_training_views_are_views_of_the_stored_rows_normalised(how, threads):
+def test_training_views_are_views_of_the_stored_rows_normalised(how, threads, monkeypatch):
+    monkeypatch.setattr("biwaa.domains.augment.WORTH", 1)
     transform = Transform(30, 20, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     store = np.random.default_rng(0).integers(0, 256, (9, 30, 30, 3), dtype=np.uint8)
     rows = np.array([7, 0, 7, 3, 8])

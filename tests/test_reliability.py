@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import platform
 import re
 import resource
 import signal
@@ -567,3 +568,26 @@ def test_quiet(train, tmp_path, capsys):
     assert "no such folder" in said(capsys)
     assert train(tmp_path / "again") == 0
     assert "source-only: 8/8 steps" in capsys.readouterr().err  # quiet for the one command
+
+
+FAULTS = """
+import resource, torch
+from biwaa.device import keep_freed_memory
+print(keep_freed_memory())
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 24).sum()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+@pytest.mark.parametrize(("said", "keeps"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_what_a_step_frees_is_kept_for_the_next_unless_the_user_said_otherwise(said, keeps):
+    environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "GLIBC" not in name}
+    ran = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=environment | said, capture_output=True, text=True, check=True
+    )
+    kept, faults = ran.stdout.split()
+    assert kept == str(keeps)
+    assert not keeps or int(faults) < 100  # 64 MiB are 16,384 pages

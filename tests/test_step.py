@@ -10,6 +10,8 @@ from conftest import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from biwaa.methods import METHODS
 from biwaa.methods.biwaa import Biwaa
@@ -176,3 +178,63 @@ def test_batch_norm_averages_are_of_both_domains_or_of_the_target(whose, method)
         mean = 0.9 * mean + 0.1 * batch.mean(dim=0)
     assert torch.allclose(network.backbone[0].running_mean, mean, atol=1e-5)
     assert network.backbone[0].momentum == 0.1
+
+
+class Crossings(TorchDispatchMode):
+    """Notes every operation that moves numbers between host and device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        devices = {each.device for each in (*args, out) if isinstance(each, torch.Tensor)}
+        if "copy" in str(operation) and len(devices) > 1:
+            self.found.append(str(operation))
+        return out
+
+
+def on_a_gpu_that_is_not_there(name, later):
+    """A step up to its losses; a value that the host wants to know cannot be had, and raises."""
+    recipe = Recipe(method=name, bottleneck=8, discriminator=8, pseudo_label=1.0, confusion=1.0)
+    with FakeTensorMode(), torch.device("cuda"):
+        backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+        network = Network(backbone, 4 * 6 * 6, 8, 3).train()
+        method = METHODS[name](recipe, 3, 10, torch.rand(10, 3) if later else None)
+        source, target, strong = (torch.rand(6, 3, 8, 8) for _ in range(3))
+        labels, rows = torch.zeros(6, dtype=torch.long), torch.arange(6)
+        optimizer = build_optimizer(network, method, recipe)
+        with Crossings() as crossings:
+            for step in range(2):
+                training_step(
+                    network, method, optimizer, (source, labels), (target if method.sees_target else target[:0], rows),
+                    step, backward=lambda loss: None, strong=strong if method.strong_view else None,
+                )  # fmt: skip
+    return crossings.found
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_makes_the_host_wait_for_the_device(name, later):
+    assert on_a_gpu_that_is_not_there(name, later) == []
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [lambda loss: loss.item(), lambda loss: loss.tolist(), lambda loss: loss.cpu(), lambda loss: loss[loss > 0],
+     lambda loss: loss + torch.ones(1, device="cpu").to(loss.device)],
+)  # fmt: skip
+def test_a_step_that_makes_the_host_wait_is_found(monkeypatch, waiting):
+    class Waiting(METHODS["source_only"]):
+        def losses(self, classifier, batch, step):
+            found = super().losses(classifier, batch, step)
+            waiting(found["classification"].value)
+            return found
+
+    monkeypatch.setitem(METHODS, "waiting", Waiting)
+    try:
+        found = on_a_gpu_that_is_not_there("waiting", later=False)
+    except (RuntimeError, DataDependentOutputException, DynamicOutputShapeException) as error:
+        found = [error]
+    assert found

@@ -1,6 +1,8 @@
 """The device and the arithmetic that everything runs in: Lightning Fabric, opened in one place."""
 
+import ctypes
 import gc
+import os
 import platform
 import traceback
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ NO_MEMORY = (
     "could not create a primitive",
 )  # fmt: skip
 """How an allocation that failed on the CPU or within a library reads; the last is oneDNN's word for it."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Settings of glibc's mallopt, by their numbers in malloc.h."""
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -73,6 +77,23 @@ def within_memory(doing: str, advice: str) -> Iterator[None]:
         raise BiwaaError(f"memory ran out {doing} ({said}): {advice}.") from None
 
 
+def keep_freed_memory() -> bool:
+    """Have glibc keep what a step frees for the next one, where it would hand it back to the system.
+
+    The system has to clear every page that is asked for anew, which takes a network on the CPU more time than its
+    arithmetic does (docs/speed.md). Other systems and other allocators are left alone, and so is glibc's where the
+    environment sets it up (`MALLOC_..`, or `GLIBC_TUNABLES` with malloc in it). For the whole process.
+
+    Returns:
+        Whether it does.
+    """
+    set_up = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if set_up or platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
+
+
 def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes: int = 1) -> Fabric:
     """Devices in one precision; of several, each is a process, started here or by torchrun, SLURM or MPI.
 
@@ -85,6 +106,7 @@ def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes
     Raises:
         BiwaaError: this machine has no such devices.
     """
+    keep_freed_memory()
     if devices * nodes == 1:
         return _fabric(device, precision, 1, 1, "auto")
     # Buffers are settled by `ranks` when a leg ends: a broadcast between two forwards would change what backward needs.

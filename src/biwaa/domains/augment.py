@@ -29,6 +29,8 @@ RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop."""
 TRIES = 10
 """Boxes drawn for an image until one fits; then the whole image is taken."""
+WORTH = 2**18
+"""Pixels of views that are worth a thread on the CPU; of fewer the threads cost more than they do."""
 
 
 def as_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -196,7 +198,7 @@ def each_view(
     store: NDArray[np.uint8], rows: NDArray[np.int64], boxes: Boxes, flip: Tensor, size: int,
     keep: Callable[[int, Tensor], None],
 ) -> None:  # fmt: skip
-    """Hand view after view, (3, S, S) uint8 with channels last in memory, to `keep`, on as many threads as torch has.
+    """Hand view after view, (3, S, S) uint8 with channels last in memory, to `keep`: on torch's threads, if worth them.
 
     Args:
         store: (M, H, W, 3).
@@ -218,9 +220,14 @@ def each_view(
             view = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
             keep(number, (view.flip(3) if mirrored[number] else view)[0])
 
-    with one_thread() as threads, ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(some, range(first, len(rows), threads)) for first in range(threads)]:
-            done.result()
+    with one_thread() as most:
+        threads = min(most, len(rows) * size**2 // WORTH)
+        if threads < 2:
+            some(range(len(rows)))
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(some, range(first, len(rows), threads)) for first in range(threads)]:
+                done.result()
 
 
 @contextmanager

@@ -6,7 +6,6 @@
 """
 
 import hashlib
-import io
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import NumberedRows, opened, to_rgb
+from biwaa.domains.images import NumberedRows, Pixels, decoded
 from biwaa.errors import BiwaaError, listed
 
 RESERVED = ("split", "config", "image", "label")
@@ -33,11 +31,10 @@ class HubImages(NumberedRows):
     name: str
     rows: NDArray[np.int64]
 
-    def read(self, index: int, least: int = 0) -> Image.Image:
+    def read(self, index: int, least: int = 0) -> Pixels:
         """Decode one row."""
         cell = self.table[int(self.rows[index])][self.column]
-        with opened(io.BytesIO(cell["bytes"]) if cell["bytes"] else Path(cell["path"]), least) as image:
-            return to_rgb(image)
+        return decoded(cell["bytes"] or Path(cell["path"]).read_bytes(), least)
 
     def select(self, indices: NDArray[np.int64]) -> "HubImages":
         """Keep the rows at `indices`."""

@@ -27,6 +27,7 @@ from biwaa.domains.images import (
     FileImages,
     Images,
     NumberedRows,
+    Pixels,
     are_pixels,
     squeezed,
     to_rgb,
@@ -49,7 +50,7 @@ class ObjectImages(NumberedRows):
     name: str
     rows: NDArray[np.int64]
 
-    def read(self, index: int, least: int = 0) -> Image.Image:
+    def read(self, index: int, least: int = 0) -> Pixels:
         """One item as a picture."""
         item = self.items[int(self.rows[index])]
         return to_rgb(_picture(item[0] if isinstance(item, (tuple, list)) else item))
@@ -71,7 +72,7 @@ class ObjectImages(NumberedRows):
         digest = hashlib.sha256()
         for index in range(len(self)):
             try:
-                pixels = np.asarray(self.read(index))
+                pixels = self.read(index)
             except Exception as error:  # reported as unreadable when it is decoded
                 digest.update(str(error).encode())
                 continue

@@ -50,7 +50,7 @@ def decode(images: Images, size: int) -> Iterator[Row]:
 
     def one(index: int) -> Row:
         try:
-            return resized(np.array(images.read(index, size)), size)
+            return resized(images.read(index, size), size)
         except Exception as error:  # decoders raise what they like; the image is unreadable all the same
             return f"{type(error).__name__}: {error}"
 

@@ -116,11 +116,11 @@ class TargetImages:
         """
         try:
             if Path(name).is_file():
-                return FileImages((Path(name),)).read(0)
+                return Image.fromarray(FileImages((Path(name),)).read(0))
             if self._rows is None or name not in self._rows[1]:
                 raise BiwaaError("no longer where it was")
             domain, rows = self._rows
-            return domain.images.read(rows[name])
+            return Image.fromarray(domain.images.read(rows[name]))
         except BiwaaError:
             raise
         except Exception as error:  # decoders raise what they like
