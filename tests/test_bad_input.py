@@ -1,18 +1,25 @@
-"""Wrong input through the installed command: one clear sentence, exit code 2, no traceback, nothing lost."""
+"""Wrong input: one clear sentence, exit code 2, no traceback, nothing lost.
 
+Most commands run within the tests' process: starting one takes seconds. The first tests start the installed command.
+"""
+
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_images
 
+from biwaa.cli import main
 from biwaa.tensors import load_tensors
 
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -21,15 +28,28 @@ TINY = ["--backbone", "cnn", "--weights", "none", "--image-size", "12", "--resiz
         "--discriminator", "8"]  # fmt: skip
 
 
-def biwaa(*words, cwd=None):
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        [COMMAND, *map(str, words)], capture_output=True, text=True, cwd=cwd, env=environment, check=False
-    )
+AS_SEEN = {"COLUMNS": "200", "NO_COLOR": "1"}
 
 
-def train(source, target, out, *more):
-    return biwaa("train", "--source", source, "--target", target, "--out", out, *TINY, *more)
+def installed(*words):
+    """The installed command, in a process of its own."""
+    environment = {**os.environ, **AS_SEEN}
+    return subprocess.run([COMMAND, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
+
+
+def biwaa(*words):
+    """What the installed command does, here."""
+    out, err = io.StringIO(), io.StringIO()
+    with patch.dict(os.environ, AS_SEEN), redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as ended:
+            code = ended.code
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def train(source, target, out, *more, by=biwaa):
+    return by("train", "--source", source, "--target", target, "--out", out, *TINY, *more)
 
 
 def refused(done, *words):
@@ -50,7 +70,7 @@ def pair(tmp_path):
 
 
 def test_no_such_folder(pair, tmp_path):
-    refused(train(tmp_path / "gone", pair[1], tmp_path / "run"), "no such folder", tmp_path / "gone")
+    refused(train(tmp_path / "gone", pair[1], tmp_path / "run", by=installed), "no such folder", tmp_path / "gone")
     assert not (tmp_path / "run").exists()
 
 
@@ -147,7 +167,7 @@ def test_images_that_are_none_of_ours_are_left_alone(pair, tmp_path):
     (pair[0] / "cat" / "._0.png").write_text("left by a zip")
     odd = os.fsencode(pair[1] / "cat") + b"/caf\xe9.png"
     shutil.copy(pair[1] / "cat" / "0.png", odd)
-    done = train(*pair, tmp_path / "run")
+    done = train(*pair, tmp_path / "run", by=installed)
     assert done.returncode == 0, done.stderr
     assert b"caf\xe9.png" in (tmp_path / "run" / "predictions.csv").read_bytes()
 

@@ -60,13 +60,15 @@ def test_local_state_dict(tmp_path, suffix):
 
 
 def test_local_state_dict_under_torchvisions_names(tmp_path):
-    state = torchvision.models.vgg11().state_dict()
-    torch.save(state, tmp_path / "vgg11.pth")
-    backbone = build_backbone("vgg11")
-    load_weights(backbone, str(tmp_path / "vgg11.pth"))
-    assert torch.equal(backbone.module.state_dict()["features.0.weight"], state["features.0.weight"])
-    own = backbone.module.state_dict()["pre_logits.fc1.weight"]
-    assert torch.equal(own.flatten(), state["classifier.0.weight"].flatten())
+    state = torchvision.models.regnet_y_400mf().state_dict()
+    torch.save(state, tmp_path / "regnet.pth")
+    backbone = build_backbone("regnety_004")
+    load_weights(backbone, str(tmp_path / "regnet.pth"))
+    own = backbone.module.state_dict()
+    assert not own.keys() & state.keys()
+    assert torch.equal(own["stem.conv.weight"], state["stem.0.weight"])
+    last = "trunk_output.block4.block4-5.f.c.0.weight"
+    assert torch.equal(own["s4.b6.conv3.conv.weight"], state[last])
 
 
 def test_local_state_dict_of_a_transformer_at_another_size(tmp_path):
