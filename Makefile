@@ -15,11 +15,11 @@ docs: $(INSTALLED)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # Without the tests that train for longer than a few seconds.
 fast: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 3 --dist worksteal -m "not slow"
 
 # The oldest Python with the oldest releases that pyproject.toml allows, and every Python with the newest tested ones.
 oldest:
