@@ -18,7 +18,7 @@ import biwaa
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain, as_images
-from biwaa.methods import METHODS
+from biwaa.methods import METHODS, method_named
 from biwaa.models.backbone import REGISTERED
 from biwaa.plugins import load_plugins
 from biwaa.recipe import NAMED
@@ -31,6 +31,7 @@ PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("python.md", "ex
 def registries():
     """What a test registers goes with it."""
     kept = [dict(registry) for registry in (METHODS, REGISTERED, BENCHMARKS)]
+    load_plugins.cache_clear()  # an earlier test may have asked for a name that there is not
     yield
     for registry, before in zip((METHODS, REGISTERED, BENCHMARKS), kept, strict=True):
         registry.clear()
@@ -244,7 +245,6 @@ def test_plugins_are_found_by_name(registries, tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\nbad = nowhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    from biwaa.methods import method_named
 
     with pytest.raises(biwaa.BiwaaError, match="the plugin bad = nowhere cannot be imported"):
         method_named("mine")
