@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.augment import Transform
+from biwaa.domains.augment import Transform, one_thread
 from biwaa.domains.images import FileImages, Images
 from biwaa.domains.inputs import PixelInputs, placed
 from biwaa.domains.pixels import decode_batches, keep_pixels
@@ -108,19 +108,17 @@ def cost(root: Path, spec: str = "pacs:photo", images: int = 360) -> dict[str, A
     inputs = stored(spec, root, 224, torch.device("cpu"))
     rows = np.random.default_rng(0).permutation(len(inputs))[:images]
     files = Anew(open_domain(spec, root).images, rows, 256, inputs.transform)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     taken: dict[str, list[float]] = {"store": [], "files": []}
-    for _ in range(5):
-        begin = time.process_time()
-        for start in range(0, images, BATCH):
-            inputs.batch(rows[start : start + BATCH])
-        middle = time.process_time()
-        for start in range(0, images // 5, BATCH):
-            default_collate([files[row] for row in range(start, start + BATCH)])
-        taken["store"].append((middle - begin) / images)
-        taken["files"].append((time.process_time() - middle) / (images // 5))
-    torch.set_num_threads(threads)
+    with one_thread():
+        for _ in range(5):
+            begin = time.process_time()
+            for start in range(0, images, BATCH):
+                inputs.batch(rows[start : start + BATCH])
+            middle = time.process_time()
+            for start in range(0, images // 5, BATCH):
+                default_collate([files[row] for row in range(start, start + BATCH)])
+            taken["store"].append((middle - begin) / images)
+            taken["files"].append((time.process_time() - middle) / (images // 5))
     each = {name: 1000 * float(np.median(values)) for name, values in taken.items()}
     return {"milliseconds_per_view": each, "files_over_store": each["files"] / each["store"]}
 

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biwaa.device import hardware, open_fabric
+from biwaa.domains.augment import one_thread
 from biwaa.domains.inputs import Data, FeatureInputs
 from biwaa.files import write_text
 from biwaa.functional import semantic_losses
@@ -166,14 +167,15 @@ def losses(device: torch.device, classes: int = 345, width: int = 256) -> dict[s
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         torch.autograd.backward(semantic_losses(source, target))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    seconds = in_turns({"losses": lambda: torch.autograd.backward(semantic_losses(source, target))}, 50, device)[
-        "losses"
-    ]
-    torch.set_num_threads(threads)
+    with one_thread():
+        taken = in_turns({"losses": lambda: torch.autograd.backward(semantic_losses(source, target))}, 50, device)
     size = classes * width + classes**2
-    return {"classes": classes, "width": width, "milliseconds": 1000 * seconds, "kept_over_KD_and_KK": sum(kept) / size}
+    return {
+        "classes": classes,
+        "width": width,
+        "milliseconds": 1000 * taken["losses"],
+        "kept_over_KD_and_KK": sum(kept) / size,
+    }
 
 
 def frozen(device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def within_memory(doing: str, advice: str) -> Iterator[None]:
 def keep_freed_memory() -> bool:
     """Have glibc keep what a step frees for the next one, where it would hand it back to the system.
 
-    The system has to clear every page that is asked for anew, which takes a network on the CPU more time than its
+    The system has to clear every page that is asked for anew, which can take a network on the CPU more time than its
     arithmetic does (docs/speed.md). Other systems and other allocators are left alone, and so is glibc's where the
     environment sets it up (`MALLOC_..`, or `GLIBC_TUNABLES` with malloc in it). For the whole process.
 

@@ -144,7 +144,8 @@ class ArrayImages(ArrayRows):
 
     def read(self, index: int, least: int = 0) -> Pixels:
         """One row as an image."""
-        return to_rgb(Image.fromarray(self.array[index]))
+        row = self.array[index]
+        return np.array(row) if row.ndim == 3 else np.repeat(row[..., None], 3, axis=2)
 
 
 @dataclass(frozen=True)
