@@ -51,7 +51,7 @@ def test_commands_of_the_readme(tmp_path):
     run_lines(lines, tmp_path)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
     assert (tmp_path / "explain.png").read_bytes().startswith(b"\x89PNG")
-    assert "nobody can say how many are right" in (tmp_path / "run" / "report.html").read_text()
+    assert "have no labels, so accuracy was not measured" in (tmp_path / "run" / "report.html").read_text()
     assert "no accuracy" not in (tmp_path / "run" / "result.json").read_text()
 
 
