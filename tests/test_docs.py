@@ -124,7 +124,7 @@ def test_every_public_name_is_in_the_reference(site, pages):
     assert {f"biwaa.{name}" for name in biwaa.__all__} <= ids
     assert {f"biwaa.functional.{name}" for name in biwaa.functional.__all__} <= ids
     assert {"biwaa.Run.predict", "biwaa.DomainAdapter.fit", "biwaa.methods.method.Method.losses"} <= ids
-    listed = importlib.import_module("biwaa.evaluation.validators").VALIDATORS
+    listed = importlib.import_module("biwaa.judging.validators").VALIDATORS
     chosen = text_of(site / "concepts" / "choosing.html")
     assert all(name in chosen for name in listed)
 

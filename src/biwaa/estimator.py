@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from biwaa.api import adapt
 from biwaa.errors import BiwaaError
-from biwaa.recipe import Recipe, load_recipe, recipe_from
+from biwaa.recipe import Recipe, load_recipe
 
 MOST_SEED = 2**31 - 1000
 
@@ -156,10 +156,10 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             given["seed"] = int(check_random_state(self.random_state).randint(MOST_SEED))
         try:
             base = load_recipe(self.recipe)
-            base = recipe_from(vars(base) | (self.settings or {}) | given | forced, "DomainAdapter")
-            held = np.minimum(np.round(base.source_held_out * counts), counts - 1).sum()
-            batch = max(2, min(base.batch_size, int(counts.sum() - held), targets))
-            share = base.source_held_out if held else 0.0
-            return recipe_from(vars(base) | {"batch_size": batch, "source_held_out": share}, "DomainAdapter")
+            base = base.replace("DomainAdapter", **(self.settings or {}) | given | forced)
+            held = np.minimum(np.round(base.data.source_held_out * counts), counts - 1).sum()
+            batch = max(2, min(base.data.batch_size, int(counts.sum() - held), targets))
+            share = base.data.source_held_out if held else 0.0
+            return base.replace("DomainAdapter", batch_size=batch, source_held_out=share)
         except BiwaaError as error:
             raise ValueError(str(error)) from error

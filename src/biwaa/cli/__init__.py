@@ -1,7 +1,7 @@
 """The command line: a command is a function, its signature the flags.
 
 - settings of training are the fields of `Recipe`; flags win over the recipe that --recipe names
-- what the user can mend ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
+- what the user can fix ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
 - torch is imported only once there is work for it
 """
 
@@ -17,22 +17,24 @@ from contextlib import contextmanager
 
 import tyro
 
-from biwaa import __version__
-from biwaa.cli.bench import Bench, bench
+from biwaa.cli.bench import BenchFlags, bench
 from biwaa.cli.evaluation import evaluate, export, predict, push
 from biwaa.cli.help import Command, command_help, overview
 from biwaa.cli.report import check, explain, report
-from biwaa.cli.training import Train, demo, train
+from biwaa.cli.training import TrainFlags, demo, train
 from biwaa.errors import BiwaaError, printable
 from biwaa.files import cache_dir
 from biwaa.progress import quiet
+from biwaa.version import __version__
 
 COMMANDS: dict[str, Command] = {
-    "demo": demo, "train": Train, "check": check, "evaluate": evaluate, "predict": predict, "bench": Bench,
+    "demo": demo, "train": TrainFlags, "check": check, "evaluate": evaluate, "predict": predict, "bench": BenchFlags,
     "report": report, "explain": explain, "export": export, "push": push,
 }  # fmt: skip
 """What declares the flags: a function that takes them, or a class of flags whose defaults depend on the recipe."""
 
+FLAT = (tyro.conf.OmitArgPrefixes,)
+"""Settings are flags by their own names, without their groups'."""
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
 
 
@@ -40,25 +42,25 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     """Read a command's flags and do it, or print its help.
 
     Raises:
-        BiwaaError: anything that the user can mend.
+        BiwaaError: anything that the user can fix.
         SystemExit: flags that it does not know.
     """
     command, start = COMMANDS[name], defaults(name, arguments)
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
-    elif isinstance(start, Train):
-        train(tyro.cli(Train, args=arguments, prog="biwaa train", default=start))
-    elif isinstance(start, Bench):
-        bench(tyro.cli(Bench, args=arguments, prog="biwaa bench", default=start))
+    elif isinstance(start, TrainFlags):
+        train(tyro.cli(TrainFlags, args=arguments, prog="biwaa train", default=start, config=FLAT))
+    elif isinstance(start, BenchFlags):
+        bench(tyro.cli(BenchFlags, args=arguments, prog="biwaa bench", default=start, config=FLAT))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")
 
 
-def defaults(name: str, arguments: Sequence[str] = ()) -> Train | Bench | None:
+def defaults(name: str, arguments: Sequence[str] = ()) -> TrainFlags | BenchFlags | None:
     """The defaults of a command whose flags have a recipe's, under the recipe that `arguments` name."""
     if name == "train":
-        return Train.starting_from(named_recipe(arguments, Train.recipe))
-    return Bench.starting_from(named_recipe(arguments, Bench.recipe)) if name == "bench" else None
+        return TrainFlags.starting_from(named_recipe(arguments, TrainFlags.recipe))
+    return BenchFlags.starting_from(named_recipe(arguments, BenchFlags.recipe)) if name == "bench" else None
 
 
 def named_recipe(arguments: Sequence[str], default: str) -> str:
@@ -108,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silent = "--quiet" in words
     words = [word for word in words if word != "--quiet"]
     name, rest = words[0] if words else "", words[1:]
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its fonts' list, too, stays in our cache
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is unreadable: said once
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its list of fonts, too, stays in our cache
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is reported as unreadable
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show

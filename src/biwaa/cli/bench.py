@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from biwaa.errors import BiwaaError
 from biwaa.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchFlags:
     """Run a benchmark's whole table: tasks x methods x seeds, resumable.
 
     Example: biwaa bench digits --tasks plain2photographs --recipe demo --out tables
@@ -25,7 +25,7 @@ class Bench:
 
     suite: Positional[Annotated[str, arg(metavar="SUITE")]]
     """BENCHMARK (all methods), BENCHMARK/STUDY, or a bench's folder with --show."""
-    settings: OmitArgPrefixes[Recipe]
+    settings: Recipe
     out: Path | None = None
     """Folder for the runs and the tables."""
     methods: tuple[str, ...] = ()
@@ -55,10 +55,10 @@ class Bench:
         return cls(tyro.MISSING, settings=load_recipe(recipe), recipe=recipe)
 
 
-def bench(given: Bench) -> None:
+def bench(flags: BenchFlags) -> None:
     """Do what the flags of `biwaa bench` say."""
     from biwaa.bench.command import bench_or_show
 
-    failures = bench_or_show(given)
+    failures = bench_or_show(flags)
     if failures:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")

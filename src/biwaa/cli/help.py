@@ -7,19 +7,18 @@
 
 import dataclasses
 import inspect
-import re
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import tyro
 
-from biwaa import __version__
-from biwaa.cli.words import Images
-from biwaa.recipe import NAMED, Recipe
+from biwaa.cli.metavars import Images
+from biwaa.recipe import NAMED
+from biwaa.version import __version__
 
 WIDTH, COLUMN = 80, 22
 
@@ -60,30 +59,31 @@ class Option:
         return " ".join(map(str, self.default)) if isinstance(self.default, tuple | dict) else str(self.default)
 
 
-def options(command: Command, start: Any = None) -> list[Option]:
+def options(command: Command, start: Any = None, heading: str = "") -> list[Option]:
     """Every flag of a command, in order; those of a recipe last.
 
     Args:
-        command: a function, or a dataclass of flags.
+        command: a function, or a dataclass of flags; groups of settings in it are dataclasses too.
         start: an instance of the dataclass that holds the defaults.
+        heading: of a group's settings.
     """
     meanings = {part.arg_name: part.description or "" for part in docstring_parser.parse_from_object(command).params}
     hints = get_type_hints(command, include_extras=True)
-    headings = _headings() if command is Recipe else {}
     found: list[Option] = []
     settings: list[Option] = []
     for name, parameter in inspect.signature(command).parameters.items():
         default = getattr(start, name) if start is not None else parameter.default
         default = tyro.MISSING if default is inspect.Parameter.empty else default
-        if isinstance(default, Recipe):
-            settings += options(Recipe, default)
+        if dataclasses.is_dataclass(default):
+            group = type(default)
+            settings += options(group, default, about(group)[0].removesuffix("."))
             continue
         meaning = " ".join(meanings[name].split()).removesuffix(".")
         meaning = meaning[:1].upper() + meaning[1:]
         if choices := _choices(hints[name]):
             meaning += f": {', '.join(choices)}"
         positional = _marks(Images)[-1] in _marks(hints[name])
-        found.append(Option(name, _metavar(hints[name]), meaning, default, positional, headings.get(name, "")))
+        found.append(Option(name, _metavar(hints[name]), meaning, default, positional, heading))
     return found + settings
 
 
@@ -188,17 +188,3 @@ def _choices(hint: Any) -> list[str]:
     if get_origin(hint) is Literal:
         return [str(value) for value in get_args(hint)]
     return [value for part in get_args(hint) for value in _choices(part)]
-
-
-def _headings() -> dict[str, str]:
-    """The comment above it in the source of `Recipe`, of every setting."""
-    return dict(_read_headings(inspect.getsource(Recipe)))
-
-
-def _read_headings(source: str) -> Iterator[tuple[str, str]]:
-    heading = ""
-    for line in source.splitlines():
-        if comment := re.fullmatch(r"    # (.+)", line):
-            heading = comment[1]
-        if field := re.match(r"    (\w+): ", line):
-            yield field[1], heading

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.words import Images, RunFolder
+from biwaa.cli.metavars import Images, RunFolder
 
 
 def check(
@@ -41,7 +41,7 @@ def report(
         out: the HTML file; unset: report.html in the folder.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
     """
-    from biwaa.report.command import write_report
+    from biwaa.report.write import write_report
 
     print(f"the report is {write_report(folder, out, data_root)}")
 

@@ -1,0 +1,1 @@
+"""What predictions are worth: metrics, label-free scores, calibration, estimates, warnings."""
