@@ -23,6 +23,7 @@ from biwaa.methods.biwaa import BiwaaSettings
 from biwaa.methods.dann import DannSettings
 from biwaa.methods.mcc import MccSettings
 from biwaa.methods.mcc_teacher import MccTeacherSettings
+from biwaa.named_recipes import NAMED
 from biwaa.settings import DataSettings, MachineSettings, NetworkSettings, OptimizerSettings, ScheduleSettings
 
 RESUMABLE = ("device", "log_every", "checkpoint_every")
@@ -34,7 +35,7 @@ class Recipe:
     """All settings of a run."""
 
     method: str = "biwaa"
-    """How the domains are adapted: biwaa, mcc_teacher, another method, or source_only."""
+    """How the domains are adapted; README lists the methods."""
     seed: int = 42
     """Round r draws from seed + 100 r."""
     data: DataSettings = field(default_factory=DataSettings)
@@ -83,66 +84,6 @@ def _group_of() -> dict[str, str]:
 
 GROUP_OF = _group_of()
 """Setting -> the group that it stands in."""
-
-_ROBUST: dict[str, Any] = {
-    "method": "mcc_teacher",
-    "learning_rate": 3e-4,
-    "batch_size": 72,
-    "rounds": 5,
-    "steps": 300,
-    "scouts": 4,
-    "teacher": True,
-    "round_update": 0.0,
-    "choice": "nuclear_norm",
-    "source_held_out": 0.1,
-    "input_dropout": 0.5,
-    "confusion_temperature": 4.0,
-    "checkpoint_every": 1000,
-}
-
-_SMALL: dict[str, Any] = {
-    "backbone": "cnn",
-    "weights": "none",
-    "crops": 1,
-    "learning_rate": 0.01,
-    "head_factor": 1.0,
-}
-"""A small network from random weights: all of it learns at one rate."""
-
-_DIGITS: dict[str, Any] = (
-    _ROBUST
-    | _SMALL
-    | {
-        "image_size": 28,
-        "resize": 32,
-        "augment": "crop",
-        "crop_area": 0.5,
-        "batch_norm": "target",
-        "input_dropout": 0.0,
-        "rounds": 3,
-        "steps": 1000,
-        "scouts": 2,
-    }
-)
-
-_DEMO: dict[str, Any] = _SMALL | {
-    "augment": "none",
-    "image_size": 24,
-    "resize": 24,
-    "bottleneck": 128,
-    "discriminator": 256,
-    "adversarial_horizon": 300.0,
-    "rounds": 2,
-    "steps": 300,
-}
-
-NAMED: dict[str, dict[str, Any]] = {
-    "robust": _ROBUST,
-    "paper": {},
-    "digits": _DIGITS,
-    "demo": _DEMO,
-}
-"""Recipes by name: what each changes of the defaults."""
 
 
 def load_recipe(name: str) -> Recipe:
@@ -197,10 +138,16 @@ def flattened(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key, value in settings.items():
         inside = value if key in groups and isinstance(value, Mapping) else {key: value}
         for name in inside:
-            if GROUP_OF.get(name, None) not in ((key,) if inside is value else GROUP_OF.values()):
+            if name not in GROUP_OF:
                 raise _unknown(str(name)[:100], where)
+            if inside is value and GROUP_OF[name] != key:
+                raise BiwaaError(f"{where}: {name} does not belong under {key} but {_place(name)}.")
         found |= inside
     return found
+
+
+def _place(name: str) -> str:
+    return f"under {GROUP_OF[name]}" if GROUP_OF[name] else "at the top"
 
 
 def _unknown(name: str, where: str) -> BiwaaError:

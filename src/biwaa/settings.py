@@ -20,7 +20,7 @@ class DataSettings:
     """What it sees."""
 
     image_size: int | None = None
-    """Pixels a side that the backbone sees; unset: the backbone's own (224 for most)."""
+    """Pixels a side that the backbone sees; unset: its own (224 for most)."""
     resize: int | None = None
     """Pixels a side that images are stored at before cropping; unset: image size x 8/7 (256 for 224)."""
     augment: Literal["crop_flip", "crop", "none"] = "crop_flip"
@@ -63,7 +63,7 @@ class NetworkSettings:
     weights: str = "auto"
     """Backbone's start: auto (the hub, then installed packages), none (random), or a state dict's file."""
     freeze_backbone: bool = False
-    """Compute the backbone's features once and train only what stands on them."""
+    """Compute features once and train only the head on them."""
     statistics: Literal["domain", "source", "coral"] = "domain"
     """Frozen features are standardised by each domain's own mean and deviation (coral: the source's are then given the
     target's covariance), or all by the source's."""
@@ -86,7 +86,7 @@ class ScheduleSettings:
     """Rounds and steps."""
 
     rounds: int = 10
-    """Trainings from scratch, each with the averaged predictions of those before it."""
+    """Trainings from scratch, later ones with what earlier ones predicted."""
     steps: int = 5004
     """Steps a round."""
     iterate: bool = True
@@ -102,7 +102,7 @@ class ScheduleSettings:
     round_update: float = 0.2
     """A round's predictions lose this share of their weight with each later round."""
     choice: str = "last"
-    """How the model is selected: the last round's, or the stage with the best label-free score of this name."""
+    """How the model is selected: last, or a label-free score by name."""
     baseline: bool = True
     """First train source-only with the same settings, to compare the adapted model with."""
 
@@ -119,7 +119,7 @@ class OptimizerSettings:
     """Optimiser."""
 
     learning_rate: float = 1e-3
-    """Initial rate of the backbone (the reference takes 3e-4 for Office-31 A>D and D>W)."""
+    """Initial rate of the backbone."""
     head_factor: float = 10.0
     """Bottleneck, classifier and discriminator learn this much faster."""
     momentum: float = 0.9

@@ -1,6 +1,6 @@
 """The command line: a command is a function, its signature the flags.
 
-- settings of training are the fields of `Recipe`; flags win over the recipe that --recipe names
+- settings of training are the fields of `Recipe`'s groups; flags win over the recipe that --recipe names
 - what the user can fix ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
 - torch is imported only once there is work for it
 """
@@ -12,8 +12,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import tyro
 
@@ -31,10 +32,10 @@ COMMANDS: dict[str, Command] = {
     "demo": demo, "train": TrainFlags, "check": check, "evaluate": evaluate, "predict": predict, "bench": BenchFlags,
     "report": report, "explain": explain, "export": export, "push": push,
 }  # fmt: skip
-"""What declares the flags: a function that takes them, or a class of flags whose defaults depend on the recipe."""
+"""What declares the flags: a function that takes them, or a class of flags that settings of a recipe join."""
+WITH_RECIPE: dict[str, Callable[..., None]] = {"train": train, "bench": bench}
+"""Commands that take a class of flags and a recipe."""
 
-FLAT = (tyro.conf.OmitArgPrefixes,)
-"""Settings are flags by their own names, without their groups'."""
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
 
 
@@ -45,22 +46,27 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         BiwaaError: anything that the user can fix.
         SystemExit: flags that it does not know.
     """
-    command, start = COMMANDS[name], defaults(name, arguments)
+    command = COMMANDS[name]
+    start = named_recipe(arguments, command.recipe) if name in WITH_RECIPE else None  # type: ignore[attr-defined]
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
-    elif isinstance(start, TrainFlags):
-        train(tyro.cli(TrainFlags, args=arguments, prog="biwaa train", default=start, config=FLAT))
-    elif isinstance(start, BenchFlags):
-        bench(tyro.cli(BenchFlags, args=arguments, prog="biwaa bench", default=start, config=FLAT))
+    elif start:
+        WITH_RECIPE[name](*_with_settings(name, command, start, arguments))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")
 
 
-def defaults(name: str, arguments: Sequence[str] = ()) -> TrainFlags | BenchFlags | None:
-    """The defaults of a command whose flags have a recipe's, under the recipe that `arguments` name."""
-    if name == "train":
-        return TrainFlags.starting_from(named_recipe(arguments, TrainFlags.recipe))
-    return BenchFlags.starting_from(named_recipe(arguments, BenchFlags.recipe)) if name == "bench" else None
+def _with_settings(name: str, command: Any, start: str, arguments: Sequence[str]) -> tuple[Any, Any]:
+    """A command's flags, and the recipe named `start` with the settings that are flags as well."""
+    from biwaa.recipe import Recipe, load_recipe  # brings torch
+
+    default = (command.starting_from(start), load_recipe(start))
+    # Settings are flags by their own names, without their groups'.
+    flat = (tyro.conf.OmitArgPrefixes,)
+    found: tuple[Any, Any] = tyro.cli(
+        tuple[command, Recipe], args=arguments, prog=f"biwaa {name}", default=default, config=flat
+    )
+    return found
 
 
 def named_recipe(arguments: Sequence[str], default: str) -> str:
@@ -74,7 +80,7 @@ def named_recipe(arguments: Sequence[str], default: str) -> str:
     return named  # the last one, as with any flag
 
 
-class _Ended(KeyboardInterrupt):
+class _Terminated(KeyboardInterrupt):
     """Another process asked this one to end (SIGTERM)."""
 
 
@@ -83,7 +89,7 @@ def _ending_cleanly() -> Iterator[None]:
     """SIGTERM unwinds as an interrupt does: drafts are removed, processes ended."""
 
     def end(*_: object) -> None:
-        raise _Ended
+        raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -121,22 +127,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
             run_command(name, rest)
     except BiwaaError as error:
-        return _say(f"error: {error}", 2)
+        return _fail(f"error: {error}", 2)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - whoever read the output has gone; nothing to flush
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the output's reader has gone; nothing to flush
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         full = AFTER_INTERRUPT.get(name, "") if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-        return _say(f"error: {where}{error.strerror or error}{full}.", 2)
-    except _Ended:
-        return _say(f"asked to end{AFTER_INTERRUPT.get(name, '')}", 143)
+        return _fail(f"error: {where}{error.strerror or error}{full}.", 2)
+    except _Terminated:
+        return _fail(f"terminated{AFTER_INTERRUPT.get(name, '')}", 143)
     except KeyboardInterrupt:
-        return _say(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
+        return _fail(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
     return 0
 
 
-def _say(text: str, code: int) -> int:
+def _fail(text: str, code: int) -> int:
     print(f"biwaa: {printable(text)}", file=sys.stderr)
     return code
 

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
 from tyro.conf import Positional, arg
 
 from biwaa.errors import BiwaaError
-from biwaa.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from biwaa.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,6 @@ class BenchFlags:
 
     suite: Positional[Annotated[str, arg(metavar="SUITE")]]
     """BENCHMARK (all methods), BENCHMARK/STUDY, or a bench's folder with --show."""
-    settings: Recipe
     out: Path | None = None
     """Folder for the runs and the tables."""
     methods: tuple[str, ...] = ()
@@ -52,13 +53,13 @@ class BenchFlags:
     @classmethod
     def starting_from(cls, recipe: str) -> Self:
         """The flags' defaults under a recipe."""
-        return cls(tyro.MISSING, settings=load_recipe(recipe), recipe=recipe)
+        return cls(tyro.MISSING, recipe=recipe)
 
 
-def bench(flags: BenchFlags) -> None:
+def bench(flags: BenchFlags, settings: "Recipe") -> None:
     """Do what the flags of `biwaa bench` say."""
     from biwaa.bench.command import bench_or_show
 
-    failures = bench_or_show(flags)
+    failures = bench_or_show(flags, settings)
     if failures:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")

@@ -17,7 +17,7 @@ import docstring_parser
 import tyro
 
 from biwaa.cli.metavars import Images
-from biwaa.recipe import NAMED
+from biwaa.named_recipes import NAMED
 from biwaa.version import __version__
 
 WIDTH, COLUMN = 80, 22
@@ -60,7 +60,7 @@ class Option:
 
 
 def options(command: Command, start: Any = None, heading: str = "") -> list[Option]:
-    """Every flag of a command, in order; those of a recipe last.
+    """Every flag of a command or setting of a recipe, in order; those of groups last.
 
     Args:
         command: a function, or a dataclass of flags; groups of settings in it are dataclasses too.
@@ -101,16 +101,26 @@ def usage(name: str, found: list[Option]) -> str:
     return " ".join(["biwaa", name, *needed, "[flags]"])
 
 
-def command_help(name: str, command: Command, start: Any = None, every: bool = False) -> str:
+def all_options(command: Command, recipe: str | None) -> list[Option]:
+    """A command's flags; with a recipe's name also all settings as that recipe has them."""
+    if recipe is None:
+        return options(command)
+    from biwaa.recipe import Recipe, load_recipe  # brings torch
+
+    start = command.starting_from(recipe)  # type: ignore[attr-defined]
+    return options(command, start) + options(Recipe, load_recipe(recipe), "Method and seed")
+
+
+def command_help(name: str, command: Command, recipe: str | None = None, every: bool = False) -> str:
     """The help of one command.
 
     Args:
         name: of the command.
         command: its function, or its dataclass of flags.
-        start: an instance of the dataclass that holds the defaults.
+        recipe: whose settings are flags as well.
         every: all of a recipe's settings instead of those of every day.
     """
-    found = options(command, start)
+    found = all_options(command, recipe)
     sentence, more, example = about(command)
     settings = [option for option in found if option.heading]
     everyday = getattr(command, "EVERYDAY", ())
@@ -118,7 +128,7 @@ def command_help(name: str, command: Command, start: Any = None, every: bool = F
     lines = [usage(name, found), "", *textwrap.wrap(f"{sentence} {more}", WIDTH), f"Example: {example}", ""]
     heading = ""
     for option in shown:
-        below = option.heading if every else option.heading and f"Settings, as in the recipe {start.recipe}"
+        below = option.heading if every else option.heading and f"Settings, as in the recipe {recipe}"
         if below != heading:
             heading = below
             lines += ["", f"{heading}:"]

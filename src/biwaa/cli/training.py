@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import tyro
 
 from biwaa.cli.metavars import RunFolder, Spec
-from biwaa.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from biwaa.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,9 @@ class TrainFlags:
     source: Spec
     """Labelled images, as a SPEC of `biwaa --help`."""
     target: Spec
-    """Images of the other place; labels are used for the report alone."""
+    """Images of the other place; labels only serve the report."""
     out: RunFolder
     """Run folder to make."""
-    settings: Recipe
     recipe: str = "robust"
     """Named recipe or YAML file; flags win over it."""
     resume: bool = False
@@ -39,7 +40,7 @@ class TrainFlags:
     skip_unreadable: bool = False
     """Leave out images that cannot be decoded."""
     held_out: Spec | None = None
-    """Labelled images of the target's place, not used in training and scored beside the others."""
+    """Labelled target images to score on, not used in training."""
     data_root: Path | None = None
     """Folder of benchmarks; unset: $BIWAA_DATA or ./data."""
     json: bool = False
@@ -50,18 +51,19 @@ class TrainFlags:
     @classmethod
     def starting_from(cls, recipe: str) -> Self:
         """The flags' defaults under a recipe."""
-        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=load_recipe(recipe), recipe=recipe)
+        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, recipe=recipe)
 
 
-def train(flags: TrainFlags) -> None:
+def train(flags: TrainFlags, settings: "Recipe") -> None:
     """Do what the flags of `biwaa train` say."""
     from biwaa.api import adapt
+    from biwaa.recipe import load_recipe
     from biwaa.report.summary import summarise
     from biwaa.report.write import report_on
     from biwaa.result import dump_result
 
     run = adapt(
-        flags.source, flags.target, out=flags.out, recipe=flags.settings, held_out=flags.held_out, track=flags.track,
+        flags.source, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out, track=flags.track,
         resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
         data_root=flags.data_root,
     )  # fmt: skip
@@ -84,6 +86,7 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
         seed: of data and training.
     """
     from biwaa.demo import run_demo
+    from biwaa.recipe import load_recipe
     from biwaa.report.summary import summarise
     from biwaa.report.write import report_on
 
