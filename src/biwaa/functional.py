@@ -1,12 +1,11 @@
-"""The mathematics of BIWAA as pure functions.
+"""The mathematics of BIWAA and of the methods beside it, as pure functions.
 
-- feature weights from the classifier's own gradient, in closed form for a linear classifier
-- class centroids by exponential moving average, one matrix product whatever the number of classes
-- semantic losses in O(K D) memory: no K x K matrix is ever made
-- the two schedules, and the average over rounds
-- what makes an average of rounds a teacher: neighbours, label distribution, reliability (ours, not the paper's)
+- BIWAA: feature weights from the classifier's own gradient, class centroids, semantic losses, two schedules, the
+  average over rounds
+- the teacher (ours, not the paper's): neighbours, label distribution, reliability
+- other methods' losses: class confusion, nuclear norm, discrepancies of features; temperature scaling
 
-B images, D features, K classes, R rounds, N target images. Sections are those of Westfechtel et al.,
+B images, D features, K classes, R rounds, N target images. Sections without a name are those of Westfechtel et al.,
 "Backprop Induced Feature Weighting for Adversarial Domain Adaptation with Iterative Label Distribution
 Alignment", WACV 2023; constants that the paper leaves open are the published implementation's defaults.
 """
@@ -17,17 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "adversarial_ramp",
-    "align_distribution",
-    "average_rounds",
-    "feature_weights",
-    "inverse_decay",
-    "reliability",
-    "semantic_losses",
-    "smooth_over_neighbours",
-    "update_centroids",
-]
+WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""Of the Gaussian kernels of `mean_discrepancy`, in mean squared distances."""
+LEAST = torch.finfo(torch.float32).tiny
+"""A softmax in float32 can round a probability to 0; below this it could not have told it from 0 either."""
+BLOCK = 2**24
+"""Similarities that `nearest_neighbours` holds at a time: 64 MB."""
 
 
 def feature_weights(features: Tensor, labels: Tensor, classifier: nn.Module, scale: float = 10.0) -> Tensor:
@@ -164,7 +158,7 @@ def average_rounds(probabilities: Tensor, update: float = 0.2) -> Tensor:
 def smooth_over_neighbours(
     probabilities: Tensor, neighbours: Tensor, pull: float = 0.95, iterations: int = 10
 ) -> Tensor:
-    """Draw each unsure prediction towards the mean of its neighbours'; sure ones stay and pull the others.
+    """Move each uncertain prediction towards the mean of its neighbours'; certain ones stay and pull the others.
 
     G <- (1 - a) P + a mean of G over the neighbours, a = pull (1 - r(P)^4) an image, r as of `reliability`: label
     spreading (Zhou et al., NeurIPS 2003) whose clamping grows with confidence.
@@ -172,8 +166,8 @@ def smooth_over_neighbours(
     Args:
         probabilities: (N, K).
         neighbours: (N, M) rows of each image's neighbours.
-        pull: weight of the neighbours where the prediction is worth nothing.
-        iterations: steps; information travels as many edges.
+        pull: weight of the neighbours where the prediction is no better than chance.
+        iterations: steps; information travels one edge a step.
 
     Returns:
         (N, K), rows sum to 1.
@@ -186,18 +180,18 @@ def smooth_over_neighbours(
 
 
 def align_distribution(probabilities: Tensor, damping: float = 0.75, iterations: int = 50) -> Tensor:
-    """Rescale the classes until their mean is the predicted distribution drawn towards an even one.
+    """Rescale the classes until their shares are the predicted ones moved towards an even distribution.
 
-    The wanted shares are mean(P)^damping, normalised; columns and rows are normalised in turn (Sinkhorn and Knopp,
+    The new shares are mean(P)^damping, normalised; columns and rows are normalised in turn (Sinkhorn and Knopp,
     Pacific Journal of Mathematics 1967).
 
     Args:
         probabilities: (N, K).
-        damping: 1 keeps the predicted distribution, 0 asks for an even one.
+        damping: 1 keeps the predicted distribution, 0 makes it even.
         iterations: of the two normalisations.
 
     Returns:
-        (N, K), rows sum to 1. A class that nobody predicts stays without images.
+        (N, K), rows sum to 1. A class that is never predicted stays without images.
     """
     tiny = torch.finfo(probabilities.dtype).tiny
     shares = probabilities.mean(dim=0) ** damping
@@ -242,10 +236,6 @@ def nuclear_norm(probabilities: Tensor) -> Tensor:
     """Sum of the singular values of (N, K) probabilities, over N (Cui et al., "BNM", CVPR 2020, equation 9)."""
     norm: Tensor = torch.linalg.matrix_norm(probabilities, ord="nuc")
     return norm / len(probabilities)
-
-
-WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Of the Gaussian kernels, in mean squared distances."""
 
 
 def mean_discrepancy(source: Tensor, target: Tensor) -> Tensor:
@@ -306,12 +296,8 @@ def teacher_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
     return (losses * reliability(teacher) ** 2).mean()
 
 
-LEAST = torch.finfo(torch.float32).tiny
-"""A softmax in float32 can round a probability to 0; below this it could not have told it from 0 either."""
-
-
 def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """softmax(log p / T): softer above 1, sharper below, the same predicted class.
+    """softmax(log p / T): softer for T above 1, sharper below, the same predicted class (Guo et al., ICML 2017).
 
     Args:
         probabilities: (N, K).
@@ -328,14 +314,10 @@ def log_probabilities(probabilities: Tensor) -> Tensor:
     return probabilities.detach().cpu().double().clamp(min=LEAST).log()
 
 
-BLOCK = 2**24
-"""Similarities held at a time: 64 MB."""
-
-
 def nearest_neighbours(features: Tensor, count: int) -> Tensor:
-    """(N, D) features to (N, M) rows of the images most alike, itself left out; M is `count`, or N - 1 if that is less.
+    """(N, D) features to (N, M) rows of the nearest images by cosine; M is `count`, or N - 1 if that is less.
 
-    In O(BLOCK + N (D + M)) memory.
+    An image is no neighbour of its own. In O(BLOCK + N (D + M)) memory.
     """
     size = len(features)
     directions = F.normalize(features.detach().float(), dim=1)
@@ -350,7 +332,7 @@ def nearest_neighbours(features: Tensor, count: int) -> Tensor:
 
 
 def neighbours_of_a_class(features: Tensor, count: int, classes: int) -> Tensor:
-    """`nearest_neighbours`, at most half of what a class of even size has, so that they can be of one class.
+    """`nearest_neighbours`, at most half as many as a class of even size has images, so that they can be of one class.
 
     Args:
         features: (N, D).
