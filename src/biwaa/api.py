@@ -91,7 +91,7 @@ def adapt(
         target: the same; labels, if there are any, are used for reporting alone.
         out: run folder to make; None for a temporary one that is deleted with the Run.
         recipe: a named recipe, a YAML file, or a `Recipe`.
-        held_out: labelled images of the target's place that are not used in training, scored beside the others.
+        held_out: labelled images of the target's place that are not used in training, only scored.
         resume: go on with the interrupted run in `out`.
         overwrite: replace the run in `out`.
         skip_unreadable: leave out images that cannot be decoded.

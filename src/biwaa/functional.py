@@ -1,4 +1,4 @@
-"""The mathematics of BIWAA and of the methods beside it, as pure functions.
+"""All mathematics as pure functions: BIWAA, the teacher, and other methods' losses.
 
 - BIWAA: feature weights from the classifier's own gradient, class centroids, semantic losses, two schedules, the
   average over rounds

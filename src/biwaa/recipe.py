@@ -83,7 +83,7 @@ def _group_of() -> dict[str, str]:
 
 
 GROUP_OF = _group_of()
-"""Setting -> the group that it stands in."""
+"""Setting -> its group."""
 
 
 def load_recipe(name: str) -> Recipe:
@@ -152,7 +152,7 @@ def _place(name: str) -> str:
 
 def _unknown(name: str, where: str) -> BiwaaError:
     if name == "compile":
-        return BiwaaError(f"{where} is of an earlier version of biwaa (it has the setting 'compile'): train anew.")
+        return BiwaaError(f"{where} is of an earlier version of biwaa (it has the setting 'compile'): train again.")
     near = difflib.get_close_matches(name, GROUP_OF, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {listed(list(GROUP_OF), len(GROUP_OF))}."
     return BiwaaError(f"{where}: unknown setting {name!r}; {hint}")

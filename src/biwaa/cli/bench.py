@@ -36,7 +36,7 @@ class BenchFlags:
     seeds: tuple[int, ...] = (42, 43, 44)
     """Of training."""
     show: bool = False
-    """Print the table as it stands, also while it is trained."""
+    """Print the table of what is finished so far."""
     recipe: str = "paper"
     """Named recipe or YAML file; flags win over it."""
     data_root: Path | None = None

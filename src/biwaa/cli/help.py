@@ -33,13 +33,13 @@ class Option:
     name: str
     """Of the field or argument."""
     metavar: str
-    """What stands for its value; nothing where it is on or off."""
+    """Placeholder for its value; empty for a flag that is on or off."""
     meaning: str
     default: Any
     """tyro.MISSING where it must be given."""
     positional: bool
     heading: str = ""
-    """That it stands under, of a recipe's settings."""
+    """Of the group that a recipe's setting belongs to."""
 
     @property
     def words(self) -> str:
@@ -96,7 +96,7 @@ def about(command: Command) -> tuple[str, str, str]:
 
 
 def usage(name: str, found: list[Option]) -> str:
-    """What has to be typed."""
+    """What has to be typed at least."""
     needed = [option.words for option in found if option.positional or option.default is tyro.MISSING]
     return " ".join(["biwaa", name, *needed, "[flags]"])
 
@@ -154,10 +154,10 @@ LIST.txt[@ROOT], FILE.npz:NAME, BENCHMARK:DOMAIN below --data-root
 (office31:amazon, digits:plain ..), or hf:DATASET[?column=value].
 Recipes: {", ".join(NAMED)}, or a YAML file.
 
-`biwaa COMMAND --help` tells the rest. --quiet before or after COMMAND's words
+`biwaa COMMAND --help` lists flags. --quiet before or after COMMAND's words
 leaves out all but errors and results. `biwaa --completion bash` (or zsh) prints
 what a shell needs to complete commands and flags; `biwaa --version`.
-Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 asked to end."""
+Exit codes: 0 done, 2 something to fix, 130 interrupted, 143 terminated."""
 
 
 def _columns(option: Option) -> list[str]:

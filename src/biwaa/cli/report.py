@@ -1,4 +1,4 @@
-"""Commands that look at images and at runs: check, report, explain."""
+"""Commands that read images and runs: check, report, explain."""
 
 from pathlib import Path
 from typing import Annotated
@@ -65,7 +65,7 @@ def explain(
         run: a run folder.
         paths: images, folders of images, list files or FILE.npz:NAME.
         out: the PNG file to write.
-        beside: another run, such as one by DANN, to stand beside.
+        beside: another run to compare with, such as one by DANN.
         rows: images to show; of more, so many are drawn.
         seed: of that draw.
         device: where to compute: auto, cpu, cuda or mps.

@@ -1,1 +1,1 @@
-"""What predictions are worth: metrics, label-free scores, calibration, estimates, warnings."""
+"""How good predictions are: metrics, label-free scores, calibration, estimates, warnings."""

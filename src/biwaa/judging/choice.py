@@ -38,5 +38,7 @@ def choose(pool: Mapping[str, Evidence], how: str) -> str:
     found = scores([pool[name] for name in names], only=how)[how]
     known = {name: score for name, score in zip(names, found, strict=True) if score is not None}
     if not known:
-        raise BiwaaError(f"--choice {how} needs evidence that this run lacks: set --source-held-out above 0.")
+        raise BiwaaError(
+            f"--choice {how} needs held-out source images, and this run has none: set --source-held-out above 0."
+        )
     return max(known, key=lambda name: known[name])

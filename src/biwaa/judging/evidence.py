@@ -73,7 +73,7 @@ class Evidence:
         """(M,) predicted classes and (M,) k-means clusters, or of a sample of `SAMPLE`; computed once for both readers.
 
         K clusters, from k-means++ and not from the predictions, with which they would agree too much. A candidate's
-        own features are clustered, at unit length: by direction, as a linear classifier nearly tells classes apart.
+        own features are clustered, at unit length: by direction, which is nearly what a linear classifier uses.
         Musgrave et al.'s code offers this and features as they are.
         """
         (features,) = given(self.features)

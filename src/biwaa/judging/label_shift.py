@@ -15,8 +15,8 @@ from torch import Tensor
 Shares = NDArray[np.float64]
 
 RIDGE = 1e-4
-"""Pull of `bbse` towards the source's shares: it decides along directions that the confusion matrix shrinks below
-its root, 0.01, which no few hundred images resolve, and nowhere else."""
+"""Strength of the pull of `bbse` towards the source's shares. It only matters along directions that the confusion
+matrix shrinks below its square root, 0.01: a few hundred images cannot resolve those."""
 
 SUM_TO_ONE = 1e3
 """Weight of the equation that shares sum to 1 among those of the confusion matrix, whose entries are at most 1."""
@@ -74,11 +74,11 @@ def bbse(confusion: Shares, predicted: Shares) -> Shares:
 
     Lipton et al., "Detecting and Correcting for Label Shift with Black Box Predictors", ICML 2018: A q = predicted with
     A[i, j] = P(predicted i | class j). Solved as least squares over distributions, where inverting A would give
-    negative shares, or none at all; what A cannot tell stays as in the source.
+    negative shares, or none at all; where A is no guide, the source's shares are kept.
 
     Args:
         confusion: (K, K) as of `joint_confusion`, hard or soft.
-        predicted: (K,) as of `predicted_shares` of the target, hard or soft alike.
+        predicted: (K,) as of `predicted_shares` of the target; both hard or both soft.
 
     Returns:
         (K,). A class without held-out source images counts as never mistaken for another.

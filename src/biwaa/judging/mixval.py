@@ -20,8 +20,8 @@ def mixval(pool: Sequence[Evidence]) -> list[float]:
     """Mean of a candidate's ranks by intra- and inter-cluster consistency: 1 is the worst, the pool's size the best.
 
     MixVal: Hu et al., "Mixed Samples as Probes for Unsupervised Model Selection in Domain Adaptation", NeurIPS 2023.
-    Reads probabilities, mixed and pairs. Ties share their mean rank. A candidate without pairs of a kind, as one that
-    says a single class, ranks last in that kind, where the authors' code divides by zero.
+    Reads probabilities, mixed and pairs. Ties share their mean rank. A candidate without pairs of a kind, such as one that
+    predicts a single class, ranks last in that kind, where the authors' code divides by zero.
     """
     consistency = np.array([interpolation_consistency(evidence) for evidence in pool])  # (C, 2)
     ranks = rankdata(np.nan_to_num(consistency, nan=-1.0), axis=0)
@@ -58,18 +58,20 @@ def mixing_pairs(probabilities: Tensor, count: int, seed: int) -> Tensor:
         (P, 2) rows, the dominant image first; P is `count`, or 0 for a target of one image.
     """
     generator = torch.Generator().manual_seed(seed)
-    said = probabilities.argmax(dim=1)
-    order = said.argsort(stable=True)  # images class after class, so that a step along it stays in a class or leaves it
-    size = said.bincount(minlength=probabilities.shape[1])
-    begin = (size.cumsum(0) - size)[said[order]]  # (N,) where the class of each place begins
-    size = size[said[order]]  # (N,) and how many it has
-    places = torch.arange(len(said))
-    within, across = places[size > 1], places[size < len(said)]
+    predicted = probabilities.argmax(dim=1)
+    order = predicted.argsort(
+        stable=True
+    )  # images class after class, so that a step along it stays in a class or leaves it
+    size = predicted.bincount(minlength=probabilities.shape[1])
+    begin = (size.cumsum(0) - size)[predicted[order]]  # (N,) where the class of each place begins
+    size = size[predicted[order]]  # (N,) and how many it has
+    places = torch.arange(len(predicted))
+    within, across = places[size > 1], places[size < len(predicted)]
     inside = count // 2 if len(within) and len(across) else count * bool(len(within))
     first, shift = _draw(within, size - 1, inside, generator)
     intra = torch.stack([first, begin[first] + (first - begin[first] + 1 + shift) % size[first]], dim=1)
-    first, shift = _draw(across, len(said) - size, (count - inside) * bool(len(across)), generator)
-    inter = torch.stack([first, (begin[first] + size[first] + shift) % len(said)], dim=1)
+    first, shift = _draw(across, len(predicted) - size, (count - inside) * bool(len(across)), generator)
+    inter = torch.stack([first, (begin[first] + size[first] + shift) % len(predicted)], dim=1)
     return order[torch.cat([intra, inter])]
 
 

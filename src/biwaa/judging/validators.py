@@ -1,7 +1,7 @@
-"""Scores by which a choice among candidate models can be made without a target label. HIGHER IS ALWAYS BETTER.
+"""Scores that select among candidate models without target labels. HIGHER IS ALWAYS BETTER.
 
-A candidate is source-only or a round. Some scores read a candidate by itself, some against the pool it stands in.
-None is reliable everywhere; what each is known to fall for is said beside it. Who chooses by a score says by which.
+A candidate is source-only or a round. Some scores read one candidate, some compare it with the whole pool.
+None is reliable everywhere: each docstring names the known failure. A result names the score that was used.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ def nuclear_norm(probabilities: Tensor) -> float:
 def negative_entropy(probabilities: Tensor) -> float:
     """-mean H(p) in nats: sure of each image (Morerio et al., "Minimal-Entropy Correlation Alignment", ICLR 2018).
 
-    Best for whoever says one class of every image and is sure of it.
+    Known failure: it is highest for a model that predicts one class for every image with certainty.
 
     Args:
         probabilities: (N, K).
@@ -85,7 +85,8 @@ def snd(probabilities: Tensor) -> float:
     """Soft neighbourhood density: mean entropy in nats of each image's similarities to the others, at most log(N - 1).
 
     Saito et al., "Tune it the Right Way", ICCV 2021: cosines of softmax outputs over `TEMPERATURE`, a softmax over all
-    other images, its entropy. Best for whoever says the same of every image. Quadratic: at most `SAMPLE` images.
+    other images, its entropy. Known failure: it is highest for a
+    model that predicts the same for every image. Quadratic: at most `SAMPLE` images.
 
     Args:
         probabilities: (N, K).
@@ -122,25 +123,25 @@ def dev(evidence: Evidence) -> float:
 
 
 def ensv(pool: Sequence[Evidence]) -> list[float]:
-    """Share of target images on which a candidate says what the mean prediction of the whole pool says, in [0, 1].
+    """Share of target images on which a candidate agrees with the mean prediction of the whole pool, in [0, 1].
 
     EnsV: Hu et al., "Towards Reliable Model Selection for Unsupervised Domain Adaptation: An Empirical Study and a
-    Certified Baseline", NeurIPS 2024 (Datasets and Benchmarks). Reads probabilities. As good as the mean is: where most
-    of the pool fails alike, so does the choice.
+    Certified Baseline", NeurIPS 2024 (Datasets and Benchmarks). Reads probabilities. Known failure: where most
+    of the pool makes the same mistakes, so does the choice.
     """
     mean = torch.stack([evidence.probabilities for evidence in pool]).mean(dim=0)
     return [metrics.agreement(evidence.probabilities, mean) for evidence in pool]
 
 
 def agreement(pool: Sequence[Evidence]) -> list[float]:
-    """Mean over the other candidates of the share of target images on which both say the same class, in [0, 1].
+    """Mean over the other candidates of the share of target images on which both agree, in [0, 1].
 
     Not from a paper: EnsV's question by votes instead of probabilities. Reads probabilities. 1 for a candidate alone.
     """
     if len(pool) == 1:
         return [1.0]
-    said = torch.stack([evidence.probabilities.argmax(dim=1) for evidence in pool])  # (C, N)
-    same = torch.stack([(said == one).double().mean(dim=1) for one in said])  # (C, C), ones on the diagonal
+    classes = torch.stack([evidence.probabilities.argmax(dim=1) for evidence in pool])  # (C, N)
+    same = torch.stack([(classes == one).double().mean(dim=1) for one in classes])  # (C, C), ones on the diagonal
     values: list[float] = ((same.sum(dim=1) - 1) / (len(pool) - 1)).tolist()
     return values
 
@@ -187,7 +188,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 def scores(pool: Sequence[Evidence], only: str | None = None) -> dict[str, list[float | None]]:
     """Every validator's score of every candidate, or one's; None where the evidence for it is missing or empty.
 
-    Who lacks the evidence for a validator is not in its pool.
+    A candidate without the evidence for a validator is left out of that validator's pool.
     """
     found: dict[str, list[float | None]] = {}
     for name, validator in VALIDATORS.items():

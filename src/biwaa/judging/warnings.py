@@ -1,7 +1,7 @@
 """What can go wrong without anybody seeing it, found in facts that need no target label.
 
 A check takes all facts and gives a warning, a code with its values, or None where all is well or its facts are missing.
-`report/sentences.py` puts warnings into words. Every threshold stands here with its reason.
+`report/sentences.py` puts warnings into words. Every threshold is here with its reason.
 """
 
 import math
@@ -38,7 +38,7 @@ than the label shifts of the usual benchmarks explain."""
 MOST, GAIN = 0.6, 0.3
 """A class that takes this share, and this much more than it is expected to, takes the others' images."""
 EXPECTED = 5.0
-"""Images a class must be expected to have before its absence says anything: e^-5 of such classes lack all by chance."""
+"""Images a class must be expected to have before its absence counts: by chance e^-5 of such classes have none."""
 KAPPA = 0.2
 """Least agreement beyond chance between rounds; Landis and Koch (Biometrics 1977) call what is below "slight"."""
 ALL_ALIKE = 0.95
@@ -46,7 +46,7 @@ ALL_ALIKE = 0.95
 SEPARABLE = 0.99
 """Balanced accuracy from which the discriminator's gradient, which falls with its error, has vanished."""
 NEAR_CHANCE = 0.05
-"""A discriminator within this of 1/2 tells nothing; some hundred images in a window scatter by as much."""
+"""A discriminator within this of 1/2 is guessing; some hundred images in a window scatter by as much."""
 DROP, DEVIATIONS = 0.05, 2.0
 """Loss of source accuracy that deserves a warning, if it is also more than so many standard errors."""
 SHIFT = 0.2
@@ -170,7 +170,7 @@ def rounds_at_chance(signs: Signs) -> RoundsAtChance | None:
 
 
 def discriminator_at_fault(signs: Signs) -> DiscriminatorSeparates | DiscriminatorIdle | None:
-    """It tells the domains apart to the end, or guesses from the first steps to the last."""
+    """It separates the domains to the end, or guesses from the first steps to the last."""
     first, last = signs.discriminator_first, signs.discriminator_last
     if last is not None and last >= SEPARABLE:
         return DiscriminatorSeparates(accuracy=last)

@@ -18,7 +18,7 @@ from biwaa.methods.method import Batch, Loss, Method, Task, classification
 from biwaa.models.network import Discriminator
 
 UNVISITED = -1.0
-"""What stands in the label memory of an image not seen yet; no probability is negative."""
+"""Entry of the label memory for an image not seen yet; no probability is negative."""
 
 
 @dataclass(frozen=True)

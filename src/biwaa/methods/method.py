@@ -34,7 +34,7 @@ class Loss(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a stage tells its method."""
+    """The task of a stage, as its method sees it."""
 
     width: int
     """D, of the bottleneck features."""

@@ -18,5 +18,5 @@ class Data:
     target: Inputs
     classes: int
     source_held_out: Inputs | None = None
-    """Images of the source that no step trains on: legs are judged and calibrated by them."""
+    """Source images that are not used in training: stages are judged and calibrated by them."""
     source_held_out_labels: NDArray[np.int64] | None = None

@@ -96,7 +96,7 @@ class RunFolder:
         return found
 
     def log(self, **entry: Any) -> None:
-        """Add a line to log.jsonl, and tell whoever listens.
+        """Add a line to log.jsonl, and call the listeners.
 
         Raises:
             BiwaaError: the run folder is gone.

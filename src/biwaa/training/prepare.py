@@ -1,4 +1,4 @@
-"""From two domains to what training feeds on: pixels decoded once, or features computed once.
+"""From two domains to the inputs of training: pixels decoded once, or features computed once.
 
 Every image is decoded before training starts, so an unreadable one can never cost a round.
 """
@@ -39,12 +39,12 @@ class Pair:
     target: Domain
     """Its labels, if any, are for evaluation alone."""
     held_out: Domain | None = None
-    """Labelled target images that are not used in training, to be scored beside the others."""
+    """Labelled target images that are not used in training, only scored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Everything that stands before the first step."""
+    """Everything that the first step needs."""
 
     domains: Pair
     """Without what was left out."""

@@ -1,4 +1,4 @@
-"""The whole run: from two domains to a folder with a model, its predictions and what they are worth.
+"""The whole run: from two domains to a folder with a model, its predictions and how far to trust them.
 
 - labels of the target, where there are any, are used after a stage is trained (`describe.py`) and never before
 - outputs are renewed after every round: whatever happens later, the last finished round's model is there
@@ -39,7 +39,7 @@ from biwaa.training.stage import Trained, load_network_state, train_stage
 
 @dataclass(frozen=True)
 class Options:
-    """What a run is asked for beside its domains and its recipe."""
+    """What a run needs to know besides its domains and its recipe."""
 
     resume: bool = False
     """Go on with an interrupted run of the same recipe and domains."""
@@ -195,7 +195,7 @@ def _write_outputs(
 
 
 def _write_labels(folder: RunFolder, target: Domain) -> None:
-    """The target's labels beside its predictions, for the report, once no stage is left to be trained."""
+    """Write the target's labels for the report, after all training."""
     path = folder.path / "labels.csv"
     if target.labels is None:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One stage: training from scratch, prediction, and all that judges it later, kept in one file.
+"""One stage: training from scratch, prediction, and the evidence that it is judged by later, kept in one file.
 
 A finished stage is never trained again.
 """
@@ -79,7 +79,7 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
     folder.keep(folder.stage(plan.name), network.state_dict() | known | extra, stage=plan.name, seconds=seconds)
     folder.drop(folder.unfinished, folder.candidate)
-    fabric.barrier()  # no process may look for what another has not yet written, or removed
+    fabric.barrier()  # no process may read what another has not yet written
     return Trained(
         name=plan.name,
         evidence=evidence,

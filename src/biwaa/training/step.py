@@ -22,7 +22,7 @@ from biwaa.settings import OptimizerSettings
 
 
 def build_optimizer(network: Network, method: Method, settings: OptimizerSettings) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; all that stands on the backbone learns `head_factor` times faster."""
+    """SGD with Nesterov momentum; everything on top of the backbone learns `head_factor` times faster."""
     backbone = list(network.backbone.parameters())
     heads = [*network.bottleneck.parameters(), *network.classifier.parameters(), *method.parameters()]
     groups = [

@@ -1,4 +1,4 @@
-"""Experiment trackers beside log.jsonl: TensorBoard, Weights & Biases, MLflow.
+"""Experiment trackers that follow log.jsonl: TensorBoard, Weights & Biases, MLflow.
 
 log.jsonl is the record; a tracker is one more listener to it. Settings go there at the start, losses as `STAGE/LOSS` at
 the stage's step, and at the end the label-free estimates, and accuracies where the target has labels.
