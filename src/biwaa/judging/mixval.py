@@ -20,8 +20,8 @@ def mixval(pool: Sequence[Evidence]) -> list[float]:
     """Mean of a candidate's ranks by intra- and inter-cluster consistency: 1 is the worst, the pool's size the best.
 
     MixVal: Hu et al., "Mixed Samples as Probes for Unsupervised Model Selection in Domain Adaptation", NeurIPS 2023.
-    Reads probabilities, mixed and pairs. Ties share their mean rank. A candidate without pairs of a kind, such as one that
-    predicts a single class, ranks last in that kind, where the authors' code divides by zero.
+    Reads probabilities, mixed and pairs. Ties share their mean rank. A candidate without pairs of a kind, such as one
+    that predicts a single class, ranks last in that kind, where the authors' code divides by zero.
     """
     consistency = np.array([interpolation_consistency(evidence) for evidence in pool])  # (C, 2)
     ranks = rankdata(np.nan_to_num(consistency, nan=-1.0), axis=0)
