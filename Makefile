@@ -4,6 +4,7 @@ VENV ?= .venv
 VERSIONS ?= constraints.txt
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PAGES := README.md CONTRIBUTING.md $(wildcard docs/*.md docs/concepts/*.md)
 
 .PHONY: demo docs test fast oldest pythons check static format format-check lint types install audit wheel
 
@@ -35,9 +36,11 @@ static: format-check lint types
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
+	$(BIN)/mdformat $(PAGES)
 
 format-check: $(INSTALLED)
 	$(BIN)/ruff format --check .
+	$(BIN)/mdformat --check $(PAGES)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

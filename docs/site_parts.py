@@ -23,12 +23,10 @@ ELSEWHERE = {
     ROOT / "CHANGELOG.md": DOCS / "changelog.md",
 }
 """The page that shows a file from above docs/."""
-SECTIONS = {"#what-was-measured": DOCS / "results.md"}
-"""The page that shows a section of the README."""
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Tell Sphinx of it."""
+    """Register all of it with Sphinx."""
     app.add_html_math_renderer("mathml", (_formula("inline"), None), (_formula("block"), None))
     app.connect("source-read", _page)
     app.connect("include-read", _included)
@@ -58,12 +56,12 @@ def _included(app: Sphinx, path: Path, name: str, source: list[str]) -> None:
 
 
 def relink(text: str, written: Path, shown: Path) -> str:
-    """Links that hold in the repository made to hold on the site.
+    """Change links that work in the repository so that they work on the site.
 
     Args:
         text: Markdown.
-        written: the file that it stands in.
-        shown: the page that it is shown on.
+        written: the file that holds it.
+        shown: the page that shows it.
     """
 
     def change(found: re.Match[str]) -> str:
@@ -71,8 +69,6 @@ def relink(text: str, written: Path, shown: Path) -> str:
         if not target or ":" in target:
             return found[0]
         path = (written.parent / target).resolve()
-        if path == ROOT / "README.md":
-            path = SECTIONS.get(fragment, DOCS / "index.md")
         path = ELSEWHERE.get(path, path)
         if path.is_dir():
             return label
@@ -82,7 +78,7 @@ def relink(text: str, written: Path, shown: Path) -> str:
 
 
 def _signature(app: Sphinx, what: str, name: str, *_: object) -> tuple[str, str] | None:
-    """The recipe's 57 settings are in the command reference: no need for them in one line."""
+    """The recipe's settings are in the command reference, so its signature does not repeat them."""
     return ("", "") if name == "biwaa.Recipe" else None
 
 
@@ -100,17 +96,16 @@ def command_reference() -> str:
             parts.append(f"And every [setting](#settings); they start from the recipe `{start.recipe}`.")
     parts.append("## Settings")
     parts.append("Flags of `biwaa train` and `biwaa bench`, keys of a recipe's YAML file, keywords of `biwaa.adapt`.")
-    recipes = {name: load_recipe(name) for name in NAMED if name != "paper"}
-    heading, rows = "", []
-    for option in [*options(Recipe), None]:
-        if rows and (option is None or option.heading != heading):
-            parts += [f"### {heading}", _table(("flag", "meaning", "paper", "other recipes"), rows)]
-            rows = []
-        if option is not None:
-            heading = option.heading
-            values = {name: getattr(recipe, option.name) for name, recipe in recipes.items()}
-            other = (f"{name} {_said(value)}" for name, value in values.items() if value != option.default)
-            rows.append((f"`{option.words}`", option.meaning, _said(option.default), ", ".join(other)))
+    settings = {name: options(Recipe, load_recipe(name)) for name in NAMED}
+    values = {name: {option.name: option.default for option in found} for name, found in settings.items()}
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for option in settings["paper"]:
+        here = {name: of[option.name] for name, of in values.items()}
+        other = (f"{name} {_shown(value)}" for name, value in here.items() if value != option.default)
+        row = (f"`{option.words}`", option.meaning, _shown(option.default), ", ".join(other))
+        groups.setdefault(option.heading or "Method and seed", []).append(row)
+    for heading, rows in groups.items():
+        parts += [f"### {heading}", _table(("flag", "meaning", "paper", "other recipes"), rows)]
     return "\n\n".join(parts)
 
 
@@ -119,7 +114,7 @@ def _row(option: Option) -> tuple[str, str, str]:
     return f"`{option.words}`", option.meaning, default
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     return {None: "unset", True: "on", False: "off"}[value] if value is None or isinstance(value, bool) else str(value)
 
 

