@@ -22,7 +22,7 @@ from speed import Steps, in_turns
 from biwaa.device import hardware, open_fabric
 from biwaa.files import write_text
 from biwaa.models.backbone import build_backbone
-from biwaa.training.result import versions
+from biwaa.training.describe import versions
 
 CASES = ("efficientnet_lite0, 32 images at 224 px, forward", "resnet18 64", "resnet50 224")
 """The latter: BIWAA steps of 72 images, 65 classes."""

@@ -22,7 +22,7 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
 from biwaa.recipe import Recipe
 from biwaa.tensors import save_tensors
-from biwaa.training.leg import _state
+from biwaa.training.stage import _state
 from biwaa.training.step import build_optimizer, training_step
 
 CASES = (("cnn", 24, 60), ("resnet18", 64, 6), ("resnet50", 224, 1))

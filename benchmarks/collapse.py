@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from biwaa.device import open_fabric
-from biwaa.domains.sampling import balanced_batches, uniform_batches
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.method import Loss
 from biwaa.recipe import load_recipe
 from biwaa.training.prepare import Prepared, prepare
+from biwaa.training.sampling import balanced_batches, uniform_batches
 from biwaa.training.step import build_optimizer, training_step
 
 PAPER: dict[str, Any] = {"backbone": "efficientnet-lite0", "freeze_backbone": True, "steps": 600}

@@ -24,11 +24,12 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from biwaa.device import hardware
-from biwaa.domains.images import FileImages, Pixels, decoded
-from biwaa.domains.pixels import resized
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
-from biwaa.training.result import versions
+from biwaa.images.decoding import Pixels, decoded
+from biwaa.images.images import FileImages
+from biwaa.images.store import resized
+from biwaa.training.describe import versions
 
 SETS = ("office10:dslr", "office10:webcam", "office10:amazon", "pacs:photo")
 

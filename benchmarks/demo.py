@@ -16,7 +16,7 @@ import tyro
 
 from biwaa.demo import run_demo
 from biwaa.device import hardware
-from biwaa.training.result import versions
+from biwaa.training.describe import versions
 
 RESULTS = Path(__file__).parent / "results" / "demo.json"
 

@@ -17,13 +17,13 @@ import torch
 import tyro
 
 from biwaa.device import hardware
-from biwaa.domains.augment import Transform
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.export import OPSET, TOLERANCE, export_run
+from biwaa.images.augment import Transform
+from biwaa.inference.export import OPSET, TOLERANCE, export_run
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
 from biwaa.models.saved import SavedModel, save_model
-from biwaa.training.result import versions
+from biwaa.training.describe import versions
 
 RESULTS = Path(__file__).parent / "results" / "export.json"
 FAMILIES: dict[str, tuple[int, Literal[1, 10]]] = {

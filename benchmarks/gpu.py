@@ -20,13 +20,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.augment import Transform, random_boxes, resample
 from biwaa.files import write_text
+from biwaa.images.augment import Transform, random_boxes, resample
 from biwaa.methods.biwaa import Biwaa
 from biwaa.models.network import Network
 from biwaa.recipe import Recipe
 from biwaa.training.compiled import compile_network
-from biwaa.training.result import versions
+from biwaa.training.describe import versions
 from biwaa.training.step import build_optimizer, training_step
 
 

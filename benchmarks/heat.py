@@ -19,10 +19,10 @@ import tyro
 from biwaa.device import hardware
 from biwaa.domains.bundled import draw_digits, make_data
 from biwaa.domains.spec import open_domain
-from biwaa.evaluation.heat import centre_views, heat_maps
+from biwaa.inference.heat import centre_views, heat_maps
 from biwaa.models.saved import load_model
 from biwaa.recipe import NAMED, recipe_from
-from biwaa.training.result import versions
+from biwaa.training.describe import versions
 from biwaa.training.run import adapt
 
 RESULTS = Path(__file__).parent / "results" / "heat.json"

@@ -31,16 +31,17 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.inputs import Data, FeatureInputs
 from biwaa.files import write_text
+from biwaa.images.batches import FeatureInputs
 from biwaa.methods import method_named
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Discriminator, Network
 from biwaa.progress import be_quiet
 from biwaa.recipe import Recipe
+from biwaa.training.data import Data
+from biwaa.training.describe import versions
 from biwaa.training.folder import RunFolder
-from biwaa.training.leg import train_leg
-from biwaa.training.result import versions
+from biwaa.training.stage import train_leg
 
 BATCH, STEPS, RATE, WIDTH, HIDDEN, CLASSES = 32, 300, 0.01, 64, 256, 10
 SGD: dict[str, Any] = {"lr": RATE, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}

@@ -28,15 +28,15 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.augment import Transform, one_thread
-from biwaa.domains.images import FileImages, Images
-from biwaa.domains.inputs import PixelInputs, placed
-from biwaa.domains.pixels import decode_batches, keep_pixels
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
+from biwaa.images.augment import Transform, one_thread
+from biwaa.images.batches import PixelInputs, placed
+from biwaa.images.images import FileImages, Images
+from biwaa.images.store import decode_batches, keep_pixels
 from biwaa.models.backbone import build_backbone
 from biwaa.models.features import keep_features
-from biwaa.training.result import versions
+from biwaa.training.describe import versions
 
 
 class Anew(Dataset[tuple[Tensor, int]]):

@@ -21,11 +21,11 @@ import tyro
 from PIL import Image
 
 from biwaa.device import hardware
-from biwaa.domains.augment import Transform
+from biwaa.images.augment import Transform
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
 from biwaa.models.saved import SavedModel, save_model
-from biwaa.training.result import versions
+from biwaa.training.describe import versions
 
 RESULTS = Path(__file__).parent / "results" / "predict_memory.json"
 MEASURED = """

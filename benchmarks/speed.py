@@ -27,18 +27,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.augment import one_thread
-from biwaa.domains.inputs import Data, FeatureInputs
 from biwaa.files import write_text
 from biwaa.functional import semantic_losses
+from biwaa.images.augment import one_thread
+from biwaa.images.batches import FeatureInputs
 from biwaa.methods.biwaa import Biwaa
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network, Output
 from biwaa.recipe import Recipe
 from biwaa.training.compiled import compile_network
+from biwaa.training.data import Data
+from biwaa.training.describe import versions
 from biwaa.training.folder import RunFolder
-from biwaa.training.leg import train_leg
-from biwaa.training.result import versions
+from biwaa.training.stage import train_leg
 from biwaa.training.step import build_optimizer, training_step
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))

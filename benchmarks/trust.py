@@ -19,27 +19,17 @@ from biwaa.bench.grid import Bench, load_bench
 from biwaa.bench.suites import SOURCE_ONLY
 from biwaa.domains.domain import check_pair
 from biwaa.domains.spec import open_domain
-from biwaa.evaluation.calibration import (
-    expected_calibration_error,
-    fit_temperature,
-    with_temperature,
-)
-from biwaa.evaluation.evidence import Evidence
-from biwaa.evaluation.importance import density_ratio
-from biwaa.evaluation.label_shift import (
-    bbse,
-    em_prior,
-    joint_confusion,
-    label_shares,
-    predicted_shares,
-    prior_corrected,
-)
-from biwaa.evaluation.metrics import accuracies
-from biwaa.evaluation.validators import VALIDATORS, scores
 from biwaa.files import write_text
+from biwaa.functional import with_temperature
+from biwaa.judging.calibration import expected_calibration_error, fit_temperature
+from biwaa.judging.estimate import estimates, temperature_of
+from biwaa.judging.evidence import Evidence
+from biwaa.judging.importance import density_ratio
+from biwaa.judging.label_shift import bbse, em_prior, joint_confusion, label_shares, predicted_shares, prior_corrected
+from biwaa.judging.metrics import accuracies
+from biwaa.judging.validators import VALIDATORS, scores
 from biwaa.training.folder import RunFolder
 from biwaa.training.rounds import load_evidence
-from biwaa.training.trust import estimates, temperature_of
 
 POOLED = ("mixval", "ensv", "agreement")
 """Scores that depend on the pool; the others stand in each run's result.json."""

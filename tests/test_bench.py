@@ -27,7 +27,7 @@ from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
 from biwaa.recipe import NAMED, load_recipe, recipe_from, task_settings
-from biwaa.report.command import write_report
+from biwaa.report.write import write_report
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 WORDS = ["digits", "--recipe", "demo", "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]

@@ -7,10 +7,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from biwaa.evaluation import neighbours
 from hypothesis import given, settings
 
-from biwaa.evaluation import neighbours
-from biwaa.evaluation.calibration import (
+from biwaa.functional import with_temperature
+from biwaa.judging.calibration import (
     TEMPERATURES,
     average_confidence,
     average_thresholded_confidence,
@@ -19,9 +20,8 @@ from biwaa.evaluation.calibration import (
     fit_temperature,
     mean_agreement,
     neighbour_agreement,
-    with_temperature,
 )
-from biwaa.evaluation.importance import density_ratio
+from biwaa.judging.importance import density_ratio
 
 quick = settings(max_examples=25, deadline=None)
 shapes = given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 2**31))

@@ -14,13 +14,13 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F2
 
-from biwaa.domains.augment import Transform, one_by_one, random_boxes, resample
 from biwaa.domains.domain import match_classes
-from biwaa.domains.images import decoded
-from biwaa.domains.inputs import ReadAhead
-from biwaa.domains.pixels import keep_pixels, pixel_batches
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.images.augment import Transform, one_by_one, random_boxes, resample
+from biwaa.images.batches import ReadAhead
+from biwaa.images.decoding import decoded
+from biwaa.images.store import keep_pixels, pixel_batches
 
 
 def test_class_folders_sort_by_the_alphabet_whatever_the_case(tmp_path):
@@ -130,7 +130,7 @@ def test_pixels_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeyp
         raise AssertionError("decoded again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("biwaa.domains.pixels.decode", no_decoding)
+        patch.setattr("biwaa.images.store.decode", no_decoding)
         assert (keep_pixels(domain, 16).rows == first.rows).all()
     Image.new("RGB", (9, 9), "white").save(tmp_path / "d" / "x" / "0.png")
     assert (keep_pixels(domain, 16).rows[0] == 255).all()
@@ -192,7 +192,7 @@ def test_batches_come_from_the_store_where_it_is_and_from_files_where_not(tmp_pa
     decoded = [pixels for pixels, _ in pixel_batches(domain.images, 16, 2)]
     keep_pixels(domain, 16)
     with monkeypatch.context() as patch:
-        patch.setattr("biwaa.domains.pixels.decode", None)
+        patch.setattr("biwaa.images.store.decode", None)
         stored = [pixels for pixels, _ in pixel_batches(domain.images, 16, 2)]
     assert [len(part) for part in stored] == [2, 2, 1]
     assert all(np.array_equal(one, other) for one, other in zip(decoded, stored, strict=True))
@@ -203,7 +203,7 @@ def test_batches_come_from_the_store_where_it_is_and_from_files_where_not(tmp_pa
 @pytest.mark.parametrize("how", ["crop_flip", "crop", "none"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_training_views_are_views_of_the_stored_rows_normalised(how, threads, monkeypatch):
-    monkeypatch.setattr("biwaa.domains.augment.WORTH", 1)
+    monkeypatch.setattr("biwaa.images.augment.WORTH", 1)
     transform = Transform(30, 20, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     store = np.random.default_rng(0).integers(0, 256, (9, 30, 30, 3), dtype=np.uint8)
     rows = np.array([7, 0, 7, 3, 8])

@@ -12,11 +12,11 @@ from test_run import TINY
 from torch import nn
 
 from biwaa.cli import main
-from biwaa.domains.augment import Transform
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.heat import centre_views, heat_maps
 from biwaa.functional import feature_weights
+from biwaa.images.augment import Transform
+from biwaa.inference.heat import centre_views, heat_maps
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
 from biwaa.training.run import adapt

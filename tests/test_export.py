@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from biwaa.cli import main
-from biwaa.domains.augment import Transform
-from biwaa.evaluation import export as module
-from biwaa.evaluation.calibration import with_temperature
-from biwaa.evaluation.export import Deployed, export_run
-from biwaa.evaluation.predict import average_views
+from biwaa.functional import with_temperature
+from biwaa.images.augment import Transform
+from biwaa.inference import export as module
+from biwaa.inference.export import Deployed, export_run
+from biwaa.inference.predict import average_views
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
 from biwaa.models.saved import SavedModel, load_model, save_model

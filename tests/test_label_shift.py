@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from biwaa.evaluation.label_shift import (
+from biwaa.judging.label_shift import (
     bbse,
     chance_agreement,
     effective_classes,
@@ -16,7 +16,7 @@ from biwaa.evaluation.label_shift import (
     prior_corrected,
     sampling_scatter,
 )
-from biwaa.evaluation.metrics import total_variation
+from biwaa.judging.metrics import total_variation
 
 quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31)

@@ -12,21 +12,20 @@ from hypothesis import given, settings
 from torch import nn
 
 from biwaa.domains.spec import open_domain
+from biwaa.functional import class_confusion, covariance_distance, mean_discrepancy, nuclear_norm
 from biwaa.methods import METHODS
-from biwaa.methods.bnm import nuclear_norm
 from biwaa.methods.cdan import RANDOM, Cdan, CdanE
-from biwaa.methods.dan import WIDTHS, mean_discrepancy
-from biwaa.methods.deep_coral import covariance_distance
+from biwaa.methods.dan import WIDTHS
 from biwaa.methods.fixmatch import consistency
 from biwaa.methods.linear_probe import LinearProbe
-from biwaa.methods.mcc import class_confusion
 from biwaa.methods.mdd import GAMMA, margin_disparity
 from biwaa.methods.method import Batch
 from biwaa.methods.mstn import Mstn
 from biwaa.methods.self_training import confident_cross_entropy
-from biwaa.models.backbone import build_backbone, load_weights
+from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Output
 from biwaa.models.saved import load_model
+from biwaa.models.weights import load_weights
 from biwaa.recipe import NAMED, Recipe, recipe_from
 from biwaa.training.run import adapt
 

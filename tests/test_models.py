@@ -8,8 +8,9 @@ import torchvision
 from safetensors.torch import save_file
 
 from biwaa.errors import BiwaaError
-from biwaa.models.backbone import build_backbone, canonical, load_weights
+from biwaa.models.backbone import build_backbone, canonical
 from biwaa.models.network import Network, Standardise
+from biwaa.models.weights import load_weights
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import torch
 
 import biwaa
 from biwaa.cli import main
-from biwaa.evaluation import predict_paths as module
-from biwaa.evaluation.predict_paths import predict_paths
-from biwaa.evaluation.tables import rows, writing
+from biwaa.inference import predict_paths as module
+from biwaa.inference.predict_paths import predict_paths
+from biwaa.inference.prediction_table import rows, writing
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 
@@ -111,7 +111,7 @@ def test_batches_are_written_as_they_come(tiny_run, place, monkeypatch):
 
 def test_parquet_is_written_in_groups(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("biwaa.evaluation.tables.ROW_GROUP", 5)
+    monkeypatch.setattr("biwaa.inference.prediction_table.ROW_GROUP", 5)
     odd = os.fsdecode(b"caf\xe9.png")
     with writing(tmp_path / "p.parquet", 1) as write:
         for _ in range(3):

@@ -20,8 +20,8 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain, as_images
 from biwaa.methods import METHODS, method_named
 from biwaa.models.backbone import REGISTERED
-from biwaa.plugins import load_plugins
 from biwaa.recipe import NAMED
+from biwaa.registry import load_plugins
 
 SHORT = {"rounds": 2, "scouts": 1, "steps": 5, "image_size": 64}
 PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("python.md", "extending.md")]
@@ -242,13 +242,13 @@ def test_plugins_are_found_by_name(registries, tmp_path, monkeypatch):
     info = tmp_path / "mine-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\nbad = nowhere\n")
+    (info / "entry_points.txt").write_text("[biwaa.registry]\nmine = mine\nbad = nowhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
 
     with pytest.raises(biwaa.BiwaaError, match="the plugin bad = nowhere cannot be imported"):
         method_named("mine")
-    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\n")
+    (info / "entry_points.txt").write_text("[biwaa.registry]\nmine = mine\n")
     assert method_named("mine") is METHODS["source_only"]
 
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from biwaa import files
 from biwaa.cli import main
-from biwaa.domains.images import FileImages
-from biwaa.domains.pixels import decode
+from biwaa.images.images import FileImages
+from biwaa.images.store import decode
 from biwaa.recipe import NAMED, recipe_from
 from biwaa.training import folder, leg, memory
 

@@ -20,9 +20,9 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.report import failures
-from biwaa.report.command import report_on, write_report
+from biwaa.report.cells import percent, shaded
 from biwaa.report.page import plain
-from biwaa.report.tables import percent, shaded
+from biwaa.report.write import report_on, write_report
 from biwaa.training.run import adapt
 
 EVIL = ["<script>window.evil=1<", '"><img src=x onerror=window.evil=2>', "a‮b $x^2$ & co"]
@@ -301,7 +301,7 @@ def test_a_report_never_costs_a_run(evil, tmp_path, monkeypatch, capsys):
     def broken(*_, **__):
         raise RuntimeError("no\nfont")
 
-    monkeypatch.setattr("biwaa.report.run.run_page", broken)
+    monkeypatch.setattr("biwaa.report.run_page.run_page", broken)
     words = ["--source", str(evil.parent / "so'urce"), "--target", str(evil.parent / 'tar"get')]
     words += ["--recipe", str(evil.parent / "r.yaml"), "--rounds", "1", "--out", str(tmp_path / "run")]
     assert main(["train", *words]) == 0

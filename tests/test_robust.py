@@ -16,15 +16,20 @@ from biwaa.cli import main
 from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.choice import choose
-from biwaa.evaluation.evidence import Evidence
-from biwaa.evaluation.neighbours import neighbours_of_a_class
-from biwaa.functional import align_distribution, reliability, smooth_over_neighbours
-from biwaa.methods.biwaa import Biwaa, taught_cross_entropy
+from biwaa.functional import (
+    align_distribution,
+    neighbours_of_a_class,
+    recoloured,
+    reliability,
+    smooth_over_neighbours,
+    taught_cross_entropy,
+)
+from biwaa.judging.choice import choose
+from biwaa.judging.evidence import Evidence
+from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.pace import most_confident
 from biwaa.recipe import NAMED, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
-from biwaa.training.prepare import recoloured
 from biwaa.training.run import adapt
 
 quick = settings(max_examples=30, deadline=None)

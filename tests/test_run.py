@@ -15,8 +15,8 @@ from biwaa.cli import main
 from biwaa.domains.domain import Domain, match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.metrics import accuracies
-from biwaa.evaluation.predict import predict
+from biwaa.inference.predict import predict
+from biwaa.judging.metrics import accuracies
 from biwaa.models.saved import load_model
 from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
@@ -117,7 +117,7 @@ def test_seeds_and_rounds_differ(pair, tmp_path):
 
 def test_pixels_read_ahead_change_no_byte(pair, tmp_path, monkeypatch):
     """What a GPU run does with a store too large for it, made to happen on the CPU; cut off and resumed, too."""
-    from biwaa.domains import inputs
+    from biwaa.images import batches as inputs
     from biwaa.training import leg
 
     recipe = dataclasses.replace(TINY, method="fixmatch", rounds=1)
@@ -277,7 +277,7 @@ def test_interrupt_ends_cleanly(pair, tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("biwaa.training.leg.training_step", interrupted)
+    monkeypatch.setattr("biwaa.training.stage.training_step", interrupted)
     words = ["train", "--source", pair[0].spec, "--target", pair[1].spec, "--out", str(tmp_path / "run")]
     file = tmp_path / "r.yaml"
     file.write_text(json.dumps(dataclasses.asdict(TINY)))

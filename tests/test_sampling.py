@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biwaa.domains.sampling import balanced_batches, uniform_batches
+from biwaa.training.sampling import balanced_batches, uniform_batches
 
 
 def labels_of(counts):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from biwaa.domains.shift import class_shares, subsample
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.metrics import total_variation
+from biwaa.judging.metrics import total_variation
 from biwaa.recipe import NAMED, recipe_from
 from biwaa.training.run import adapt
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from biwaa.evaluation import evidence as evidence_module
-from biwaa.evaluation import validators
-from biwaa.evaluation.evidence import Evidence
-from biwaa.evaluation.importance import FOLD, controlled_risk, density_ratio
-from biwaa.evaluation.mixval import MIX, interpolation_consistency, mixing_pairs, mixval
-from biwaa.evaluation.validators import (
+from biwaa.judging import evidence as evidence_module
+from biwaa.judging import validators
+from biwaa.judging.evidence import Evidence
+from biwaa.judging.importance import FOLD, controlled_risk, density_ratio
+from biwaa.judging.mixval import MIX, interpolation_consistency, mixing_pairs, mixval
+from biwaa.judging.validators import (
     NEEDS,
     TEMPERATURE,
     VALIDATORS,

@@ -16,10 +16,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
-from biwaa.evaluation.evidence import Evidence
-from biwaa.evaluation.importance import controlled_risk, density_ratio
-from biwaa.evaluation.mixval import MIX, interpolation_consistency, mixval
-from biwaa.evaluation.validators import (
+from biwaa.judging.evidence import Evidence
+from biwaa.judging.importance import controlled_risk, density_ratio
+from biwaa.judging.mixval import MIX, interpolation_consistency, mixval
+from biwaa.judging.validators import (
     dev,
     information_maximisation,
     negative_entropy,

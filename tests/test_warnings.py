@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from biwaa.evaluation.label_shift import chance_agreement
-from biwaa.evaluation.warnings import CHECKS, Signs, far_share, warnings
+from biwaa.judging.label_shift import chance_agreement
+from biwaa.judging.warnings import CHECKS, Signs, far_share, warnings
 from biwaa.methods import METHODS
 from biwaa.methods.dann import domain_accuracy
 from biwaa.recipe import Recipe

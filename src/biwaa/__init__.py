@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from biwaa.domains.catalogue import register_benchmark
     from biwaa.errors import BiwaaError
     from biwaa.estimator import DomainAdapter
-    from biwaa.evaluation.classifier import Classifier, load
+    from biwaa.inference.classifier import Classifier, load
     from biwaa.methods import register_method
     from biwaa.models.backbone import register_backbone
     from biwaa.recipe import Recipe
     from biwaa.share import from_pretrained, push_to_hub
 
-__version__ = "0.1.0"
+from biwaa.version import __version__ as __version__
 
 _WHERE = {
     "adapt": "api", "Run": "api", "load": "evaluation.classifier", "Classifier": "evaluation.classifier",

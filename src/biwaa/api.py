@@ -1,10 +1,9 @@
 """biwaa from Python: `run = biwaa.adapt(source, target)`, then `run.predict(images)`.
 
-The training is that of `biwaa train`; what comes beside it is that data may be Python objects, and that a run without a
-folder of its own lives in a temporary one.
+The training is that of `biwaa train`; data may also be Python objects, and a run without a folder of its own lives in a
+temporary one.
 """
 
-import dataclasses
 import shutil
 import tempfile
 import weakref
@@ -19,36 +18,40 @@ from numpy.typing import NDArray
 
 from biwaa.domains.objects import as_domain
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.classifier import Classifier, load
-from biwaa.evaluation.summary import read_result
+from biwaa.inference.classifier import Classifier, load
+from biwaa.predictions import Predictions
 from biwaa.progress import quiet
-from biwaa.recipe import Recipe, load_recipe, recipe_from
-from biwaa.training import run as training
+from biwaa.recipe import Recipe, load_recipe
+from biwaa.result import Result, read_result
+from biwaa.training.prepare import Pair
+from biwaa.training.run import Finished, Options, train_run
 from biwaa.training.tracking import track_run
 
 
 class Run:
     """A run folder: `biwaa.Run("run")`, or what `biwaa.adapt` gives back."""
 
-    def __init__(self, folder: str | PathLike[str]) -> None:
-        """Open a run folder.
+    def __init__(self, folder: str | PathLike[str], finished: Finished | None = None) -> None:
+        """Open a run folder; `finished` holds what is in memory of a run that has just ended.
 
         Raises:
             BiwaaError: it holds no run that has finished a round.
         """
         self.folder = Path(folder)
         """Where everything lies that the run left."""
-        self.leads = True
-        """Of several processes that trained together one speaks for all; False in the others."""
-        self.result = read_result(self.folder)
-        """What result.json says."""
+        self.leads = finished is None or finished.folder.writes
+        """Of several processes that trained together one reports for all; False in the others."""
+        self.result: Result = finished.result if finished and finished.result else read_result(self.folder)
+        """What result.json holds."""
+        self.predictions: Predictions | None = finished.predictions if finished else None
+        """Of the target, where the run has just ended; else they are in predictions.csv."""
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The model that the run hands out."""
+        """The selected model."""
         return load(self.folder)
 
     @property
@@ -85,10 +88,10 @@ def adapt(
 
     Args:
         source: a SPEC or path, a pair (images, labels), or a data set with labels: see `biwaa.domains.objects`.
-        target: the same; labels, if there are any, serve the report alone.
-        out: run folder to make; None for a temporary one that goes when the Run does.
+        target: the same; labels, if there are any, are used for reporting alone.
+        out: run folder to make; None for a temporary one that is deleted with the Run.
         recipe: a named recipe, a YAML file, or a `Recipe`.
-        held_out: labelled images of the target's place that training gets nothing of, scored beside the others.
+        held_out: labelled images of the target's place that are not used in training, only scored.
         resume: go on with the interrupted run in `out`.
         overwrite: replace the run in `out`.
         skip_unreadable: leave out images that cannot be decoded.
@@ -96,37 +99,35 @@ def adapt(
         on_log: called with each entry of log.jsonl as it is written.
         track: any of tensorboard, wandb and mlflow.
         verbose: show progress on standard error.
-        **settings: fields of `Recipe` that win over the recipe, such as backbone="resnet18" or rounds=3.
+        **settings: of the recipe, by their own names, such as backbone="resnet18" or rounds=3.
 
     Raises:
-        BiwaaError: anything the caller can mend; the message says what and where.
+        BiwaaError: anything the caller can fix; the message says what and where.
     """
-    base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    resolved = recipe_from(dataclasses.asdict(base) | settings, "adapt")
+    resolved = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace("adapt", **settings)
     root = Path(data_root) if data_root is not None else None
-    domains = {"source": source, "target": target} | ({} if held_out is None else {"held_out": held_out})
-    opened = {name: as_domain(given, name, root) for name, given in domains.items()}
+    pair = Pair(
+        as_domain(source, "source", root),
+        as_domain(target, "target", root),
+        None if held_out is None else as_domain(held_out, "held_out", root),
+    )
     if out is None and resume:
         raise BiwaaError("there is nothing to resume without a run folder: name one with out=.")
-    if out is None and resolved.devices * resolved.num_nodes > 1:
+    if out is None and resolved.machine.devices * resolved.machine.num_nodes > 1:
         raise BiwaaError("several processes need one run folder: name it with out=.")
     folder = Path(tempfile.mkdtemp(prefix="biwaa-")) / "run" if out is None else Path(out).expanduser()
     listeners = (on_log,) if callable(on_log) else tuple(on_log)
     try:
         with quiet(not verbose), track_run(track, folder, resolved) as tracker:
-            finished = training.adapt(
-                opened["source"], opened["target"], resolved, folder,
-                resume=resume, overwrite=overwrite, skip_unreadable=skip_unreadable, held_out=opened.get("held_out"),
-                listeners=(*listeners, *tracker.listeners),
-            )  # fmt: skip
-            if finished.folder.writes:
+            options = Options(resume, overwrite, skip_unreadable, (*listeners, *tracker.listeners))
+            finished = train_run(pair, resolved, folder, options)
+            if finished.result:
                 tracker.finish(finished.result)
     except BaseException:
         if out is None:
             shutil.rmtree(folder.parent, ignore_errors=True)
         raise
-    run = Run(folder)
-    run.leads = finished.folder.writes
+    run = Run(folder, finished)
     if out is None:
         weakref.finalize(run, shutil.rmtree, folder.parent, ignore_errors=True)
     return run

@@ -1,10 +1,8 @@
 """The device and the arithmetic that everything runs in: Lightning Fabric, opened in one place."""
 
 import ctypes
-import gc
 import os
 import platform
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,22 +37,12 @@ def hardware(device: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def ran_out(error: BaseException) -> str:
-    """What an error says of an allocation that failed; empty for any other error."""
-    said = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in said for sign in NO_MEMORY):
-        return said[:200] or type(error).__name__
+def allocation_failure(error: BaseException) -> str:
+    """What an error tells of an allocation that failed; empty for any other error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in NO_MEMORY):
+        return text[:200] or type(error).__name__
     return ""
-
-
-def free(error: BaseException) -> None:
-    """Let go of what the functions that `error` came through still hold, and of what PyTorch keeps for later."""
-    traceback.clear_frames(error.__traceback__)
-    # A backward that failed leaves its graph in the engine's queue, until the next one.
-    torch.autograd.backward(torch.ones(1, requires_grad=True).sum())
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -71,10 +59,10 @@ def within_memory(doing: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        said = ran_out(error)
-        if not said:
+        reason = allocation_failure(error)
+        if not reason:
             raise
-        raise BiwaaError(f"memory ran out {doing} ({said}): {advice}.") from None
+        raise BiwaaError(f"memory ran out {doing} ({reason}): {advice}.") from None
 
 
 def keep_freed_memory() -> bool:

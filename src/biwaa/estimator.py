@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from biwaa.api import adapt
 from biwaa.errors import BiwaaError
-from biwaa.recipe import Recipe, load_recipe, recipe_from
+from biwaa.recipe import Recipe, load_recipe
 
 MOST_SEED = 2**31 - 1000
 
@@ -21,8 +21,8 @@ MOST_SEED = 2**31 - 1000
 class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Learns from labelled source rows and unlabelled target rows of one X.
 
-    `sample_domain` tells them apart, as in the library skada: positive is source, negative is target. What `y` says of
-    target rows is never looked at. Both pass through a Pipeline alike, and tools that split rows (`cross_val_score`,
+    `sample_domain` tells them apart, as in the library skada: positive is source, negative is target. The values of `y`
+    at target rows are never read. Both pass through a Pipeline alike, and tools that split rows (`cross_val_score`,
     `GridSearchCV`) split `sample_domain` along when it is passed in their `params`. Without it every row is source, and
     the classifier is trained on labelled rows alone.
 
@@ -34,13 +34,13 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         recipe: a named recipe or a YAML file.
         method: of adaptation; None for the recipe's, here as below.
-        rounds: trainings from afresh.
+        rounds: trainings from scratch.
         steps: of each.
         learning_rate: initial.
         batch_size: rows of each domain in a step; cut to what there is.
         settings: any other fields of `biwaa.Recipe`.
         random_state: seed; None for the recipe's, so that a fit can be repeated unless it is told not to be.
-        out: run folder to make anew at each fit; None for one that does not stay.
+        out: run folder, made again at each fit; None for a temporary one.
         verbose: show progress on standard error.
 
     Attributes:
@@ -80,7 +80,7 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: (N, F) features or (N, H, W[, 3]) images in uint8.
-            y: (N,) classes; whatever stands at target rows is never looked at.
+            y: (N,) classes; values at target rows are never read.
             sample_domain: (N,) positive for source, negative for target; None: all are source.
 
         Raises:
@@ -156,10 +156,10 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             given["seed"] = int(check_random_state(self.random_state).randint(MOST_SEED))
         try:
             base = load_recipe(self.recipe)
-            base = recipe_from(vars(base) | (self.settings or {}) | given | forced, "DomainAdapter")
-            held = np.minimum(np.round(base.source_held_out * counts), counts - 1).sum()
-            batch = max(2, min(base.batch_size, int(counts.sum() - held), targets))
-            share = base.source_held_out if held else 0.0
-            return recipe_from(vars(base) | {"batch_size": batch, "source_held_out": share}, "DomainAdapter")
+            base = base.replace("DomainAdapter", **(self.settings or {}) | given | forced)
+            held = np.minimum(np.round(base.data.source_held_out * counts), counts - 1).sum()
+            batch = max(2, min(base.data.batch_size, int(counts.sum() - held), targets))
+            share = base.data.source_held_out if held else 0.0
+            return base.replace("DomainAdapter", batch_size=batch, source_held_out=share)
         except BiwaaError as error:
             raise ValueError(str(error)) from error

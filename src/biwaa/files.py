@@ -92,7 +92,7 @@ def forget_drafts(folder: Path, name: str = "") -> None:
 
 
 @contextmanager
-def owning(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to `folder`, which exists; a killed process owns nothing any more.
 
     Raises:

@@ -1,12 +1,11 @@
-"""The mathematics of BIWAA as pure functions.
+"""All mathematics as pure functions: BIWAA, the teacher, and other methods' losses.
 
-- feature weights from the classifier's own gradient, in closed form for a linear classifier
-- class centroids by exponential moving average, one matrix product whatever the number of classes
-- semantic losses in O(K D) memory: no K x K matrix is ever made
-- the two schedules, and the average over rounds
-- what makes an average of rounds a teacher: neighbours, label distribution, reliability (ours, not the paper's)
+- BIWAA: feature weights from the classifier's own gradient, class centroids, semantic losses, two schedules, the
+  average over rounds
+- the teacher (ours, not the paper's): neighbours, label distribution, reliability
+- other methods' losses: class confusion, nuclear norm, discrepancies of features; temperature scaling
 
-B images, D features, K classes, R rounds, N target images. Sections are those of Westfechtel et al.,
+B images, D features, K classes, R rounds, N target images. Sections without a name are those of Westfechtel et al.,
 "Backprop Induced Feature Weighting for Adversarial Domain Adaptation with Iterative Label Distribution
 Alignment", WACV 2023; constants that the paper leaves open are the published implementation's defaults.
 """
@@ -17,17 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "adversarial_ramp",
-    "align_distribution",
-    "average_rounds",
-    "feature_weights",
-    "inverse_decay",
-    "reliability",
-    "semantic_losses",
-    "smooth_over_neighbours",
-    "update_centroids",
-]
+WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
+"""Of the Gaussian kernels of `mean_discrepancy`, in mean squared distances."""
+LEAST = torch.finfo(torch.float32).tiny
+"""A softmax in float32 can round a probability to 0; below this it could not have told it from 0 either."""
+BLOCK = 2**24
+"""Similarities that `nearest_neighbours` holds at a time: 64 MB."""
 
 
 def feature_weights(features: Tensor, labels: Tensor, classifier: nn.Module, scale: float = 10.0) -> Tensor:
@@ -164,7 +158,7 @@ def average_rounds(probabilities: Tensor, update: float = 0.2) -> Tensor:
 def smooth_over_neighbours(
     probabilities: Tensor, neighbours: Tensor, pull: float = 0.95, iterations: int = 10
 ) -> Tensor:
-    """Draw each unsure prediction towards the mean of its neighbours'; sure ones stay and pull the others.
+    """Move each uncertain prediction towards the mean of its neighbours'; certain ones stay and pull the others.
 
     G <- (1 - a) P + a mean of G over the neighbours, a = pull (1 - r(P)^4) an image, r as of `reliability`: label
     spreading (Zhou et al., NeurIPS 2003) whose clamping grows with confidence.
@@ -172,8 +166,8 @@ def smooth_over_neighbours(
     Args:
         probabilities: (N, K).
         neighbours: (N, M) rows of each image's neighbours.
-        pull: weight of the neighbours where the prediction is worth nothing.
-        iterations: steps; information travels as many edges.
+        pull: weight of the neighbours where the prediction is no better than chance.
+        iterations: steps; information travels one edge a step.
 
     Returns:
         (N, K), rows sum to 1.
@@ -186,18 +180,18 @@ def smooth_over_neighbours(
 
 
 def align_distribution(probabilities: Tensor, damping: float = 0.75, iterations: int = 50) -> Tensor:
-    """Rescale the classes until their mean is the predicted distribution drawn towards an even one.
+    """Rescale the classes until their shares are the predicted ones moved towards an even distribution.
 
-    The wanted shares are mean(P)^damping, normalised; columns and rows are normalised in turn (Sinkhorn and Knopp,
+    The new shares are mean(P)^damping, normalised; columns and rows are normalised in turn (Sinkhorn and Knopp,
     Pacific Journal of Mathematics 1967).
 
     Args:
         probabilities: (N, K).
-        damping: 1 keeps the predicted distribution, 0 asks for an even one.
+        damping: 1 keeps the predicted distribution, 0 makes it even.
         iterations: of the two normalisations.
 
     Returns:
-        (N, K), rows sum to 1. A class that nobody predicts stays without images.
+        (N, K), rows sum to 1. A class that is never predicted stays without images.
     """
     tiny = torch.finfo(probabilities.dtype).tiny
     shares = probabilities.mean(dim=0) ** damping
@@ -213,3 +207,139 @@ def reliability(probabilities: Tensor) -> Tensor:
     """How far the largest probability lies above chance: (max p - 1/K) / (1 - 1/K), (N, K) -> (N,) in [0, 1]."""
     chance = 1 / probabilities.shape[1]
     return ((probabilities.amax(dim=1) - chance) / (1 - chance)).clamp(0, 1)
+
+
+def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
+    """How much the classes of a batch are confused with each other (Jin et al., "MCC", ECCV 2020, equations 3 to 7).
+
+    Args:
+        logits: (B, K) of the target.
+        temperature: T of equation 3, which rescales the logits; 2.5 is the paper's for all tasks.
+
+    Returns:
+        A scalar in [0, 1 - 1/K].
+    """
+    probabilities = (logits / temperature).softmax(dim=1)  # (B, K)
+    certainty = 1 + torch.exp(-entropy(probabilities).detach())
+    weights = len(logits) * certainty / certainty.sum()  # (B,), mean 1 (equation 5)
+    confusion = (probabilities * weights[:, None]).T @ probabilities  # (K, K), equation 4
+    confusion = confusion / confusion.sum(dim=1, keepdim=True)  # equation 6
+    return (confusion.sum() - confusion.trace()) / len(confusion)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """(.., K) -> (..) in nats."""
+    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=-1)
+
+
+def nuclear_norm(probabilities: Tensor) -> Tensor:
+    """Sum of the singular values of (N, K) probabilities, over N (Cui et al., "BNM", CVPR 2020, equation 9)."""
+    norm: Tensor = torch.linalg.matrix_norm(probabilities, ord="nuc")
+    return norm / len(probabilities)
+
+
+def mean_discrepancy(source: Tensor, target: Tensor) -> Tensor:
+    """Squared MMD of (B, D) features (Long et al., "DAN", ICML 2015, equations 1 to 4), mean over the kernels.
+
+    Pairs of a sample with itself are left out.
+
+    k(x, y) = exp(-||x - y||^2 / (2 w m)) with m the mean squared distance of all pairs, w in `WIDTHS`.
+    """
+    both = torch.cat([source, target])
+    distances = (both[:, None] - both[None]).square().sum(dim=2)  # (2B, 2B)
+    count = len(both)
+    scale = distances.detach().sum() / max(count * count - count, 1)
+    kernel = torch.stack([torch.exp(-distances / (2 * width * scale.clamp(min=1e-12))) for width in WIDTHS]).mean(0)
+    half = len(source)
+    within_source, within_target = _off_diagonal(kernel[:half, :half]), _off_diagonal(kernel[half:, half:])
+    return within_source + within_target - 2 * kernel[:half, half:].mean()
+
+
+def _off_diagonal(square: Tensor) -> Tensor:
+    count = len(square)
+    return (square.sum() - square.trace()) / max(count * count - count, 1)
+
+
+def covariance_distance(source: Tensor, target: Tensor) -> Tensor:
+    """||Cov(source) - Cov(target)||_F^2 / (4 D^2) of (B, D) features; covariances divide by B - 1.
+
+    Sun and Saenko, "Deep CORAL", ECCV workshops 2016, equations 1 to 3.
+    """
+    width = source.shape[1]
+    return (_covariance(source) - _covariance(target)).square().sum() / (4 * width**2)
+
+
+def _covariance(features: Tensor) -> Tensor:
+    centred = features - features.mean(dim=0)
+    return centred.T @ centred / max(len(features) - 1, 1)
+
+
+def coral(source: Tensor, target: Tensor) -> Tensor:
+    """CORAL: source (Cs + I)^-1/2 (Ct + I)^1/2 with C the covariances of centred (N, F) features.
+
+    Sun et al., "Return of Frustratingly Easy Domain Adaptation", AAAI 2016, algorithm 1.
+    """
+
+    def root(features: Tensor, power: float) -> Tensor:
+        wide = features.double()
+        covariance = wide.T @ wide / max(len(wide) - 1, 1)
+        covariance.diagonal().add_(1.0)
+        values, vectors = torch.linalg.eigh(covariance)
+        return torch.mm(vectors * values**power, vectors.T)
+
+    return torch.mm(source.double(), root(source, -0.5) @ root(target, 0.5)).to(source.dtype)
+
+
+def teacher_cross_entropy(logits: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of -r^2 log p(argmax teacher) with r the teacher's `reliability`; (B, K) logits and teacher -> scalar."""
+    losses = F.cross_entropy(logits, teacher.argmax(dim=1), reduction="none")
+    return (losses * reliability(teacher) ** 2).mean()
+
+
+def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """softmax(log p / T): softer for T above 1, sharper below, the same predicted class (Guo et al., ICML 2017).
+
+    Args:
+        probabilities: (N, K).
+        temperature: above 0.
+
+    Returns:
+        (N, K) in the dtype of `probabilities`, on the CPU.
+    """
+    return (log_probabilities(probabilities) / temperature).softmax(dim=1).to(probabilities.dtype)
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """Log p in float64 on the CPU; what float32 rounded to 0 counts as the smallest number that it can hold."""
+    return probabilities.detach().cpu().double().clamp(min=LEAST).log()
+
+
+def nearest_neighbours(features: Tensor, count: int) -> Tensor:
+    """(N, D) features to (N, M) rows of the nearest images by cosine; M is `count`, or N - 1 if that is less.
+
+    An image is no neighbour of its own. In O(BLOCK + N (D + M)) memory.
+    """
+    size = len(features)
+    directions = F.normalize(features.detach().float(), dim=1)
+    rows = max(BLOCK // size, 1)
+    found = []
+    for start in range(0, size, rows):
+        similarity = directions[start : start + rows] @ directions.T
+        here = torch.arange(len(similarity), device=similarity.device)
+        similarity[here, start + here] = -torch.inf
+        found.append(similarity.topk(min(count, size - 1), dim=1).indices)
+    return torch.cat(found)
+
+
+def neighbours_of_a_class(features: Tensor, count: int, classes: int) -> Tensor:
+    """`nearest_neighbours`, at most half as many as a class of even size has images, so that they can be of one class.
+
+    Args:
+        features: (N, D).
+        count: neighbours an image; three where a class is too small for half of it to be as many.
+        classes: K.
+
+    Returns:
+        (N, M).
+    """
+    return nearest_neighbours(features, max(3, min(count, len(features) // (2 * classes))))

@@ -41,24 +41,24 @@ def leads() -> bool:
     return not any(int(os.environ.get(name) or 0) for name in said)
 
 
-def share(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:
+def shard(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:
     """This rank's part of (B,) rows; the parts in the ranks' order are the whole."""
     size = len(rows) // fabric.world_size
     return rows[fabric.global_rank * size : (fabric.global_rank + 1) * size]
 
 
-def draw_apart(seed: int, fabric: Fabric) -> None:
+def seed_apart(seed: int, fabric: Fabric) -> None:
     """Seed the generator for what ranks should draw each by itself: augmentation and dropout of their own images."""
     torch.manual_seed(seed + fabric.global_rank * APART)
 
 
-def draw_together(seed: int, fabric: Fabric) -> None:
+def seed_alike(seed: int, fabric: Fabric) -> None:
     """Seed the generator for what all ranks must draw alike, since they compute it on the whole batch."""
     if fabric.world_size > 1:
         torch.manual_seed(seed + fabric.world_size * APART)
 
 
-def whole(part: Tensor, fabric: Fabric) -> Tensor:
+def all_gather(part: Tensor, fabric: Fabric) -> Tensor:
     """(B / ranks, ..) of each rank -> (B, ..) on all, with gradients."""
     if fabric.world_size == 1:
         return part
@@ -67,16 +67,16 @@ def whole(part: Tensor, fabric: Fabric) -> Tensor:
     return every.flatten(0, 1)
 
 
-def dealt(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:
-    """Every so many-th of (N,) rows, the last ones repeated where N cannot be divided; `collected` undoes it."""
+def strided_shard(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:
+    """Every so many-th of (N,) rows, the last ones repeated where N cannot be divided; `gather_rows` undoes it."""
     if fabric.world_size == 1:
         return rows
     padded = np.resize(rows, -(-len(rows) // fabric.world_size) * fabric.world_size)
     return padded[fabric.global_rank :: fabric.world_size]
 
 
-def collected(part: Tensor, count: int, fabric: Fabric) -> Tensor:
-    """What each rank has of `dealt` rows -> (count, ..) in the rows' order on all, on the CPU."""
+def gather_rows(part: Tensor, count: int, fabric: Fabric) -> Tensor:
+    """What each rank has of `strided_shard` rows -> (count, ..) in the rows' order on all, on the CPU."""
     if fabric.world_size == 1:
         return part
     every = fabric.all_gather(part.to(fabric.device))
@@ -99,9 +99,9 @@ def launch(fabric: Fabric) -> None:
     _OVER.clear()
     leader = int(os.environ.setdefault(LEADER, str(os.getpid())))
     if leader == os.getpid():
-        _mind(_Started(getattr(fabric.strategy.launcher, "procs", [])))
+        _watch(_Started(getattr(fabric.strategy.launcher, "procs", [])))
     elif os.name == "posix":  # elsewhere an orphan keeps its parent's number
-        _mind(lambda: os.getppid() != leader)
+        _watch(lambda: os.getppid() != leader)
     try:
         with together(fabric):
             fabric.launch()
@@ -124,7 +124,7 @@ def together(fabric: Fabric) -> Iterator[None]:
         raise BiwaaError(f"{GONE}.") from None
 
 
-def part() -> None:
+def finish() -> None:
     """The run is whole: from here on no process minds whether another ends."""
     _OVER.set()
 
@@ -144,7 +144,7 @@ class _Started:
         return any(process.poll() for process in self.mine)
 
 
-def _mind(ended: Callable[[], bool]) -> None:
+def _watch(ended: Callable[[], bool]) -> None:
     """End this process soon after another has ended, whatever it waits for."""
 
     def look() -> None:

@@ -14,12 +14,12 @@ import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from biwaa import __version__
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.classifier import Classifier, load
-from biwaa.evaluation.summary import read_result
+from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import dump_recipe, load_recipe
+from biwaa.result import read_result
+from biwaa.version import __version__
 
 CITATION = """@inproceedings{westfechtel2023biwaa,
   title = {Backprop Induced Feature Weighting for Adversarial Domain Adaptation
@@ -116,7 +116,7 @@ def push_to_hub(
         if place in result:
             result[place]["spec"] = public_spec(result[place]["spec"])
     result["model"]["weights"] = public_spec(result["model"]["weights"])
-    text = dump_recipe(recipe).replace(recipe.weights, public_spec(recipe.weights))
+    text = dump_recipe(recipe).replace(recipe.network.weights, public_spec(recipe.network.weights))
     api = HfApi(token=token, library_name="biwaa", library_version=__version__)
     with tempfile.TemporaryDirectory(prefix="biwaa-push-") as draft:
         folder = Path(draft)

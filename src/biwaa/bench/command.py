@@ -1,6 +1,5 @@
 """What `biwaa bench` does: plan the grid, train what is not trained yet, write the tables."""
 
-import dataclasses
 import functools
 import signal
 from pathlib import Path
@@ -12,11 +11,12 @@ from biwaa.bench import engine
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.render import write_tables
 from biwaa.bench.suites import resolve, variants
-from biwaa.domains.catalogue import Benchmark, benchmark_named, deviations, empty_classes, find
+from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, empty_classes, find
 from biwaa.domains.shift import class_shares
 from biwaa.domains.spec import default_data_root
 from biwaa.errors import BiwaaError, listed
-from biwaa.models.backbone import build_backbone, load_weights
+from biwaa.models.backbone import build_backbone
+from biwaa.models.weights import load_weights
 from biwaa.progress import say, track
 from biwaa.recipe import Recipe, load_recipe, recipe_from, task_settings
 
@@ -47,21 +47,23 @@ def plan(
     """
     name, _, study = suite.partition("/")
     study = study or "methods"
-    entry = benchmark_named(name)
+    entry = BENCHMARKS[name]
     chosen = variants(study, recipe, methods)
     pairs = [entry.task(task) for task in tasks or entry.tasks]
     if not seeds:
         raise BiwaaError("name at least one seed after --seeds.")
     for run in (resolve(variant, recipe, seeds[0]) for variant in chosen):
-        for rule in {run.source_shift, run.target_shift} - {"none"}:
+        for rule in {run.data.source_shift, run.data.target_shift} - {"none"}:
             class_shares(rule, len(entry.classes))
-    settings = dataclasses.asdict(recipe)
+    settings = recipe.flat()
     known = {entry.task_name(*entry.task(task)): changed for task, changed in special.items()}
     for task, changed in known.items():
         recipe_from({**settings, **changed}, f"the settings of the task {task}")
     named = tuple(dict.fromkeys(entry.task_name(*pair) for pair in pairs))
     notes = _check_data(entry, pairs, data_root)
-    load_weights(build_backbone(recipe.backbone, recipe.image_size), recipe.weights)  # said once, not by every run
+    load_weights(
+        build_backbone(recipe.network.backbone, recipe.data.image_size), recipe.network.weights
+    )  # reported once, not by every run
     return Bench(name, study, settings, known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
 
 
@@ -125,7 +127,7 @@ def _engine(given: Any) -> engine.Engine:
         return functools.partial({"ray": engine.ray, "slurm": engine.slurm}[given.cluster], options=options)
     processes = given.processes
     if processes is None:
-        processes = torch.cuda.device_count() or (engine.cores() if given.settings.freeze_backbone else 1)
+        processes = torch.cuda.device_count() or (engine.cores() if given.settings.network.freeze_backbone else 1)
     if processes < 1:
         raise BiwaaError(f"--processes must be at least 1, not {processes}.")
     return functools.partial(engine.local, processes=processes)

@@ -24,12 +24,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from biwaa.api import adapt
 from biwaa.bench.grid import Work
-from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.recipe import recipe_from
-from biwaa.training.run import adapt
 
 TRIES = 3
 """How often a run may lose its process."""
@@ -82,9 +81,10 @@ def _train_locked(work: Work) -> Outcome:
 def _train_logged(work: Work) -> Outcome:
     try:
         recipe = recipe_from(work.recipe, work.name)
-        source, target = open_domain(work.source, work.data_root), open_domain(work.target, work.data_root)
-        held_out = open_domain(work.held_out, work.data_root) if work.held_out else None
-        adapt(source, target, recipe, work.run, resume=True, held_out=held_out)
+        adapt(
+            work.source, work.target, held_out=work.held_out, out=work.run, recipe=recipe, resume=True,
+            data_root=work.data_root,
+        )  # fmt: skip
     except (BiwaaError, OSError) as error:
         return _failed(work, str(error))
     except Exception as error:  # one run's bug must not end the others

@@ -13,10 +13,11 @@ from typing import Any
 from filelock import FileLock
 
 from biwaa.bench.suites import Variant, resolve
-from biwaa.domains.catalogue import Benchmark, benchmark_named
+from biwaa.domains.catalogue import BENCHMARKS, Benchmark
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
-from biwaa.recipe import MACHINE, Recipe
+from biwaa.recipe import RESUMABLE, recipe_from
+from biwaa.result import Result, read_result
 
 DECIDED = ("seed", "method", "baseline")
 """Settings that the grid decides."""
@@ -60,13 +61,13 @@ class Work:
         except OSError:
             return None
 
-    def result(self) -> dict[str, Any] | None:
-        """What a finished run says; None of one that is not."""
+    def result(self) -> Result | None:
+        """The result of a finished run; None of one that is not."""
         try:
-            found = json.loads((self.run / "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_result(self.run)
+        except BiwaaError:
             return None
-        return found if isinstance(found, dict) and found.get("finished") else None
+        return found if found.finished else None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Bench:
     @property
     def entry(self) -> Benchmark:
         """The benchmark's entry in the catalogue."""
-        return benchmark_named(self.benchmark)
+        return BENCHMARKS[self.benchmark]
 
     def works(self, folder: Path, data_root: Path, keep_models: bool = False) -> list[Work]:
         """All runs: seed by seed, so that a first whole table is there early."""
@@ -96,11 +97,11 @@ class Bench:
         for seed in self.seeds:
             for task in self.tasks:
                 source, target = self.entry.task(task)
-                base = Recipe(**{**self.settings, **self.task_settings.get(task, {})})
+                base = recipe_from({**self.settings, **self.task_settings.get(task, {})}, "bench.json")
                 test = self.entry.task_domains(source, target)[2:]
                 held_out = f"{self.benchmark}:{test[0]}" if test else None
                 for variant in self.variants:
-                    recipe = dataclasses.asdict(resolve(variant, base, seed))
+                    recipe = resolve(variant, base, seed).flat()
                     found.append(
                         Work(
                             f"{task}.{variant.name}.{seed}", f"{self.benchmark}:{source}",
@@ -151,8 +152,8 @@ def _joined(there: Bench, new: Bench, folder: Path) -> Bench:
             f"{folder} holds the bench {there.benchmark}/{there.study}, not {new.benchmark}/{new.study}: "
             "name another folder."
         )
-    fixed = [name for name in new.settings if name not in (*MACHINE, *DECIDED)]
-    earlier = dataclasses.asdict(Recipe(**there.settings))  # settings younger than that bench have their defaults
+    fixed = [name for name in new.settings if name not in (*RESUMABLE, *DECIDED)]
+    earlier = recipe_from(there.settings, "bench.json").flat()  # settings younger than that bench have their defaults
     changed = [name for name in fixed if earlier[name] != new.settings[name]]
     if changed:
         was, now = earlier[changed[0]], new.settings[changed[0]]
@@ -165,7 +166,7 @@ def _joined(there: Bench, new: Bench, folder: Path) -> Bench:
     tasks = sorted({*there.tasks, *new.tasks}, key=lambda name: (order.get(name, len(order)), name))
     variants = {variant.name: variant for variant in (*there.variants, *new.variants)}
     seeds = tuple(dict.fromkeys((*there.seeds, *new.seeds)))
-    settings = earlier | {name: new.settings[name] for name in MACHINE}
+    settings = earlier | {name: new.settings[name] for name in RESUMABLE}
     notes = tuple(dict.fromkeys((*there.notes, *new.notes)))
     return Bench(
         there.benchmark,

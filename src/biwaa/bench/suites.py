@@ -5,14 +5,13 @@
 - each names the source-only run that stands beside it in the pool of candidates
 """
 
-import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from biwaa.errors import BiwaaError
-from biwaa.methods import METHODS, method_named
+from biwaa.methods import METHODS
 from biwaa.recipe import Recipe
 
 SOURCE_ONLY = "source_only"
@@ -47,7 +46,7 @@ def method(name: str, recipe: Recipe, rounds: int | None = None) -> Variant:
     title = TITLES.get(name, name)
     if rounds:
         return Variant(f"{name}@{rounds}", f"{title}, {rounds} rounds", {"method": name, "rounds": rounds})
-    many = recipe.rounds if name == "biwaa" else 1
+    many = recipe.schedule.rounds if name == "biwaa" else 1
     return Variant(name, f"{title}, {many} rounds" if many > 1 else title, {"method": name, "rounds": many})
 
 
@@ -58,9 +57,9 @@ def _methods(recipe: Recipe) -> list[Variant]:
 
 def _ruled_out(name: str, recipe: Recipe) -> str:
     """Why a method takes no part with such a recipe; empty where it does."""
-    if recipe.freeze_backbone and method_named(name).strong_view:
+    if recipe.network.freeze_backbone and METHODS[name].strong_view:
         return f"{name} needs images to augment: it does not go with --freeze-backbone."
-    if recipe.weights == "none" and method_named(name).frozen:
+    if recipe.network.weights == "none" and METHODS[name].frozen:
         return f"{name} stands on the backbone's features: it does not go with --weights none."
     return ""
 
@@ -108,16 +107,16 @@ def _distribution(recipe: Recipe) -> list[Variant]:
 def _rounds(recipe: Recipe) -> list[Variant]:
     return [
         _ONLY,
-        _many("rounds", f"BIWAA, {recipe.rounds} rounds"),
-        _many("weighting_rounds", f"weighting alone, {recipe.rounds} rounds", **WEIGHTING_ALONE),
+        _many("rounds", f"BIWAA, {recipe.schedule.rounds} rounds"),
+        _many("weighting_rounds", f"weighting alone, {recipe.schedule.rounds} rounds", **WEIGHTING_ALONE),
     ]
 
 
 def _compute(recipe: Recipe) -> list[Variant]:
-    many = recipe.rounds
+    many = recipe.schedule.rounds
     return [
         _ONLY,
-        _many("long", f"one round, {many} times as long", rounds=1, steps=recipe.steps * many),
+        _many("long", f"one round, {many} times as long", rounds=1, steps=recipe.schedule.steps * many),
         _many("independent", f"{many} independent rounds", iterate=False),
         _many("iterative", f"{many} iterative rounds"),
     ]
@@ -148,7 +147,7 @@ def _shift(recipe: Recipe) -> list[Variant]:
 
 def _robust(recipe: Recipe) -> list[Variant]:
     """What each ingredient of the recipe `robust` is worth: one left out, or one of the paper's put back."""
-    ramp = 4.0 * recipe.steps
+    ramp = 4.0 * recipe.schedule.steps
     return [
         _ONLY,
         _many("full", "as it is"),
@@ -156,7 +155,7 @@ def _robust(recipe: Recipe) -> list[Variant]:
         _many("no_damping", "label distribution as predicted", distribution_damping=1.0),
         _many("even", "label distribution even", distribution_damping=0.0),
         _many("iterative", "every round taught by those before", scouts=1),
-        _many("no_taught", "no taught round", scouts=recipe.rounds),
+        _many("no_taught", "no taught round", scouts=recipe.schedule.rounds),
         _many("no_confusion", "without class confusion", confusion=0.0),
         _many("no_dropout", "without input dropout", input_dropout=0.0),
         _many("weighting", "with the weighted discriminator", adversarial=1.0, adversarial_horizon=ramp),
@@ -212,4 +211,4 @@ def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant
 
 def resolve(variant: Variant, recipe: Recipe, seed: int) -> Recipe:
     """The recipe of one run; source-only is a run of its own, so none trains it twice."""
-    return dataclasses.replace(recipe, baseline=False, seed=seed, **variant.settings)
+    return recipe.replace(variant.name, baseline=False, seed=seed, **variant.settings)

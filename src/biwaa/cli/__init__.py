@@ -1,7 +1,7 @@
 """The command line: a command is a function, its signature the flags.
 
-- settings of training are the fields of `Recipe`; flags win over the recipe that --recipe names
-- what the user can mend ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
+- settings of training are the fields of `Recipe`'s groups; flags win over the recipe that --recipe names
+- what the user can fix ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
 - torch is imported only once there is work for it
 """
 
@@ -12,26 +12,29 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import tyro
 
-from biwaa import __version__
-from biwaa.cli.bench import Bench, bench
+from biwaa.cli.bench import BenchFlags, bench
 from biwaa.cli.evaluation import evaluate, export, predict, push
 from biwaa.cli.help import Command, command_help, overview
 from biwaa.cli.report import check, explain, report
-from biwaa.cli.training import Train, demo, train
+from biwaa.cli.training import TrainFlags, demo, train
 from biwaa.errors import BiwaaError, printable
 from biwaa.files import cache_dir
 from biwaa.progress import quiet
+from biwaa.version import __version__
 
 COMMANDS: dict[str, Command] = {
-    "demo": demo, "train": Train, "check": check, "evaluate": evaluate, "predict": predict, "bench": Bench,
+    "demo": demo, "train": TrainFlags, "check": check, "evaluate": evaluate, "predict": predict, "bench": BenchFlags,
     "report": report, "explain": explain, "export": export, "push": push,
 }  # fmt: skip
-"""What declares the flags: a function that takes them, or a class of flags whose defaults depend on the recipe."""
+"""What declares the flags: a function that takes them, or a class of flags that settings of a recipe join."""
+WITH_RECIPE: dict[str, Callable[..., None]] = {"train": train, "bench": bench}
+"""Commands that take a class of flags and a recipe."""
 
 AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
 
@@ -40,25 +43,30 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     """Read a command's flags and do it, or print its help.
 
     Raises:
-        BiwaaError: anything that the user can mend.
+        BiwaaError: anything that the user can fix.
         SystemExit: flags that it does not know.
     """
-    command, start = COMMANDS[name], defaults(name, arguments)
+    command = COMMANDS[name]
+    start = named_recipe(arguments, command.recipe) if name in WITH_RECIPE else None  # type: ignore[attr-defined]
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
-    elif isinstance(start, Train):
-        train(tyro.cli(Train, args=arguments, prog="biwaa train", default=start))
-    elif isinstance(start, Bench):
-        bench(tyro.cli(Bench, args=arguments, prog="biwaa bench", default=start))
+    elif start:
+        WITH_RECIPE[name](*_with_settings(name, command, start, arguments))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")
 
 
-def defaults(name: str, arguments: Sequence[str] = ()) -> Train | Bench | None:
-    """The defaults of a command whose flags have a recipe's, under the recipe that `arguments` name."""
-    if name == "train":
-        return Train.starting_from(named_recipe(arguments, Train.recipe))
-    return Bench.starting_from(named_recipe(arguments, Bench.recipe)) if name == "bench" else None
+def _with_settings(name: str, command: Any, start: str, arguments: Sequence[str]) -> tuple[Any, Any]:
+    """A command's flags, and the recipe named `start` with the settings that are flags as well."""
+    from biwaa.recipe import Recipe, load_recipe  # brings torch
+
+    default = (command.starting_from(start), load_recipe(start))
+    # Settings are flags by their own names, without their groups'.
+    flat = (tyro.conf.OmitArgPrefixes,)
+    found: tuple[Any, Any] = tyro.cli(
+        tuple[command, Recipe], args=arguments, prog=f"biwaa {name}", default=default, config=flat
+    )
+    return found
 
 
 def named_recipe(arguments: Sequence[str], default: str) -> str:
@@ -72,7 +80,7 @@ def named_recipe(arguments: Sequence[str], default: str) -> str:
     return named  # the last one, as with any flag
 
 
-class _Ended(KeyboardInterrupt):
+class _Terminated(KeyboardInterrupt):
     """Another process asked this one to end (SIGTERM)."""
 
 
@@ -81,7 +89,7 @@ def _ending_cleanly() -> Iterator[None]:
     """SIGTERM unwinds as an interrupt does: drafts are removed, processes ended."""
 
     def end(*_: object) -> None:
-        raise _Ended
+        raise _Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -108,8 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silent = "--quiet" in words
     words = [word for word in words if word != "--quiet"]
     name, rest = words[0] if words else "", words[1:]
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its fonts' list, too, stays in our cache
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is unreadable: said once
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its list of fonts, too, stays in our cache
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is reported as unreadable
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
@@ -119,22 +127,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
             run_command(name, rest)
     except BiwaaError as error:
-        return _say(f"error: {error}", 2)
+        return _fail(f"error: {error}", 2)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - whoever read the output has gone; nothing to flush
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the output's reader has gone; nothing to flush
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         full = AFTER_INTERRUPT.get(name, "") if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-        return _say(f"error: {where}{error.strerror or error}{full}.", 2)
-    except _Ended:
-        return _say(f"asked to end{AFTER_INTERRUPT.get(name, '')}", 143)
+        return _fail(f"error: {where}{error.strerror or error}{full}.", 2)
+    except _Terminated:
+        return _fail(f"terminated{AFTER_INTERRUPT.get(name, '')}", 143)
     except KeyboardInterrupt:
-        return _say(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
+        return _fail(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
     return 0
 
 
-def _say(text: str, code: int) -> int:
+def _fail(text: str, code: int) -> int:
     print(f"biwaa: {printable(text)}", file=sys.stderr)
     return code
 

@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import Positional, arg
 
 from biwaa.errors import BiwaaError
-from biwaa.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from biwaa.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchFlags:
     """Run a benchmark's whole table: tasks x methods x seeds, resumable.
 
     Example: biwaa bench digits --tasks plain2photographs --recipe demo --out tables
@@ -25,7 +27,6 @@ class Bench:
 
     suite: Positional[Annotated[str, arg(metavar="SUITE")]]
     """BENCHMARK (all methods), BENCHMARK/STUDY, or a bench's folder with --show."""
-    settings: OmitArgPrefixes[Recipe]
     out: Path | None = None
     """Folder for the runs and the tables."""
     methods: tuple[str, ...] = ()
@@ -35,7 +36,7 @@ class Bench:
     seeds: tuple[int, ...] = (42, 43, 44)
     """Of training."""
     show: bool = False
-    """Print the table as it stands, also while it is trained."""
+    """Print the table of what is finished so far."""
     recipe: str = "paper"
     """Named recipe or YAML file; flags win over it."""
     data_root: Path | None = None
@@ -52,13 +53,13 @@ class Bench:
     @classmethod
     def starting_from(cls, recipe: str) -> Self:
         """The flags' defaults under a recipe."""
-        return cls(tyro.MISSING, settings=load_recipe(recipe), recipe=recipe)
+        return cls(tyro.MISSING, recipe=recipe)
 
 
-def bench(given: Bench) -> None:
+def bench(flags: BenchFlags, settings: "Recipe") -> None:
     """Do what the flags of `biwaa bench` say."""
     from biwaa.bench.command import bench_or_show
 
-    failures = bench_or_show(given)
+    failures = bench_or_show(flags, settings)
     if failures:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.words import Images, RunFolder, Spec
+from biwaa.cli.metavars import Images, RunFolder, Spec
 
 
 def evaluate(
@@ -31,7 +31,7 @@ def evaluate(
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
     """
-    from biwaa.evaluation.evaluate import evaluate_run
+    from biwaa.inference.evaluate import evaluate_run
 
     figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root)
     text = json.dumps(figures, indent=2, ensure_ascii=False)
@@ -64,7 +64,7 @@ def predict(
         device: where to compute: auto, cpu, cuda or mps.
         batch_size: images at a time.
     """
-    from biwaa.evaluation.predict_paths import predict_paths
+    from biwaa.inference.predict_paths import predict_paths
 
     read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k)
     print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
@@ -88,7 +88,7 @@ def export(
         format: ONNX, or torch.export's.
         crops: views that are averaged, 1 for the centre alone; unset: the model's own.
     """
-    from biwaa.evaluation.export import export_run
+    from biwaa.inference.export import export_run
 
     difference = export_run(run, out, format, crops)
     print(f"{out}: its probabilities differ from PyTorch's by {difference:.1g} at most")

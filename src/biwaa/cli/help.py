@@ -7,19 +7,18 @@
 
 import dataclasses
 import inspect
-import re
 import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import tyro
 
-from biwaa import __version__
-from biwaa.cli.words import Images
-from biwaa.recipe import NAMED, Recipe
+from biwaa.cli.metavars import Images
+from biwaa.named_recipes import NAMED
+from biwaa.version import __version__
 
 WIDTH, COLUMN = 80, 22
 
@@ -34,13 +33,13 @@ class Option:
     name: str
     """Of the field or argument."""
     metavar: str
-    """What stands for its value; nothing where it is on or off."""
+    """Placeholder for its value; empty for a flag that is on or off."""
     meaning: str
     default: Any
     """tyro.MISSING where it must be given."""
     positional: bool
     heading: str = ""
-    """That it stands under, of a recipe's settings."""
+    """Of the group that a recipe's setting belongs to."""
 
     @property
     def words(self) -> str:
@@ -60,30 +59,31 @@ class Option:
         return " ".join(map(str, self.default)) if isinstance(self.default, tuple | dict) else str(self.default)
 
 
-def options(command: Command, start: Any = None) -> list[Option]:
-    """Every flag of a command, in order; those of a recipe last.
+def options(command: Command, start: Any = None, heading: str = "") -> list[Option]:
+    """Every flag of a command or setting of a recipe, in order; those of groups last.
 
     Args:
-        command: a function, or a dataclass of flags.
+        command: a function, or a dataclass of flags; groups of settings in it are dataclasses too.
         start: an instance of the dataclass that holds the defaults.
+        heading: of a group's settings.
     """
     meanings = {part.arg_name: part.description or "" for part in docstring_parser.parse_from_object(command).params}
     hints = get_type_hints(command, include_extras=True)
-    headings = _headings() if command is Recipe else {}
     found: list[Option] = []
     settings: list[Option] = []
     for name, parameter in inspect.signature(command).parameters.items():
         default = getattr(start, name) if start is not None else parameter.default
         default = tyro.MISSING if default is inspect.Parameter.empty else default
-        if isinstance(default, Recipe):
-            settings += options(Recipe, default)
+        if dataclasses.is_dataclass(default):
+            group = type(default)
+            settings += options(group, default, about(group)[0].removesuffix("."))
             continue
         meaning = " ".join(meanings[name].split()).removesuffix(".")
         meaning = meaning[:1].upper() + meaning[1:]
         if choices := _choices(hints[name]):
             meaning += f": {', '.join(choices)}"
         positional = _marks(Images)[-1] in _marks(hints[name])
-        found.append(Option(name, _metavar(hints[name]), meaning, default, positional, headings.get(name, "")))
+        found.append(Option(name, _metavar(hints[name]), meaning, default, positional, heading))
     return found + settings
 
 
@@ -96,21 +96,31 @@ def about(command: Command) -> tuple[str, str, str]:
 
 
 def usage(name: str, found: list[Option]) -> str:
-    """What has to be typed."""
+    """What has to be typed at least."""
     needed = [option.words for option in found if option.positional or option.default is tyro.MISSING]
     return " ".join(["biwaa", name, *needed, "[flags]"])
 
 
-def command_help(name: str, command: Command, start: Any = None, every: bool = False) -> str:
+def all_options(command: Command, recipe: str | None) -> list[Option]:
+    """A command's flags; with a recipe's name also all settings as that recipe has them."""
+    if recipe is None:
+        return options(command)
+    from biwaa.recipe import Recipe, load_recipe  # brings torch
+
+    start = command.starting_from(recipe)  # type: ignore[attr-defined]
+    return options(command, start) + options(Recipe, load_recipe(recipe), "Method and seed")
+
+
+def command_help(name: str, command: Command, recipe: str | None = None, every: bool = False) -> str:
     """The help of one command.
 
     Args:
         name: of the command.
         command: its function, or its dataclass of flags.
-        start: an instance of the dataclass that holds the defaults.
+        recipe: whose settings are flags as well.
         every: all of a recipe's settings instead of those of every day.
     """
-    found = options(command, start)
+    found = all_options(command, recipe)
     sentence, more, example = about(command)
     settings = [option for option in found if option.heading]
     everyday = getattr(command, "EVERYDAY", ())
@@ -118,7 +128,7 @@ def command_help(name: str, command: Command, start: Any = None, every: bool = F
     lines = [usage(name, found), "", *textwrap.wrap(f"{sentence} {more}", WIDTH), f"Example: {example}", ""]
     heading = ""
     for option in shown:
-        below = option.heading if every else option.heading and f"Settings, as in the recipe {start.recipe}"
+        below = option.heading if every else option.heading and f"Settings, as in the recipe {recipe}"
         if below != heading:
             heading = below
             lines += ["", f"{heading}:"]
@@ -144,10 +154,10 @@ LIST.txt[@ROOT], FILE.npz:NAME, BENCHMARK:DOMAIN below --data-root
 (office31:amazon, digits:plain ..), or hf:DATASET[?column=value].
 Recipes: {", ".join(NAMED)}, or a YAML file.
 
-`biwaa COMMAND --help` tells the rest. --quiet before or after COMMAND's words
+`biwaa COMMAND --help` lists flags. --quiet before or after COMMAND's words
 leaves out all but errors and results. `biwaa --completion bash` (or zsh) prints
 what a shell needs to complete commands and flags; `biwaa --version`.
-Exit codes: 0 done, 2 something to mend, 130 interrupted, 143 asked to end."""
+Exit codes: 0 done, 2 something to fix, 130 interrupted, 143 terminated."""
 
 
 def _columns(option: Option) -> list[str]:
@@ -188,17 +198,3 @@ def _choices(hint: Any) -> list[str]:
     if get_origin(hint) is Literal:
         return [str(value) for value in get_args(hint)]
     return [value for part in get_args(hint) for value in _choices(part)]
-
-
-def _headings() -> dict[str, str]:
-    """The comment above it in the source of `Recipe`, of every setting."""
-    return dict(_read_headings(inspect.getsource(Recipe)))
-
-
-def _read_headings(source: str) -> Iterator[tuple[str, str]]:
-    heading = ""
-    for line in source.splitlines():
-        if comment := re.fullmatch(r"    # (.+)", line):
-            heading = comment[1]
-        if field := re.match(r"    (\w+): ", line):
-            yield field[1], heading

@@ -1,11 +1,11 @@
-"""Commands that look at images and at runs: check, report, explain."""
+"""Commands that read images and runs: check, report, explain."""
 
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.words import Images, RunFolder
+from biwaa.cli.metavars import Images, RunFolder
 
 
 def check(
@@ -41,7 +41,7 @@ def report(
         out: the HTML file; unset: report.html in the folder.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
     """
-    from biwaa.report.command import write_report
+    from biwaa.report.write import write_report
 
     print(f"the report is {write_report(folder, out, data_root)}")
 
@@ -65,7 +65,7 @@ def explain(
         run: a run folder.
         paths: images, folders of images, list files or FILE.npz:NAME.
         out: the PNG file to write.
-        beside: another run, such as one by DANN, to stand beside.
+        beside: another run to compare with, such as one by DANN.
         rows: images to show; of more, so many are drawn.
         seed: of that draw.
         device: where to compute: auto, cpu, cuda or mps.

@@ -1,19 +1,19 @@
 """`biwaa train` and `biwaa demo`: their flags, and the doing of it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import tyro
-from tyro.conf import OmitArgPrefixes
 
-from biwaa.cli.words import RunFolder, Spec
-from biwaa.recipe import Recipe, load_recipe
+from biwaa.cli.metavars import RunFolder, Spec
+
+if TYPE_CHECKING:
+    from biwaa.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainFlags:
     """Adapt a classifier from labelled images to unlabelled ones.
 
     Example: biwaa train --source photos --target sketches --out run
@@ -28,10 +28,9 @@ class Train:
     source: Spec
     """Labelled images, as a SPEC of `biwaa --help`."""
     target: Spec
-    """Images of the other place; labels serve the report alone."""
+    """Images of the other place; labels only serve the report."""
     out: RunFolder
     """Run folder to make."""
-    settings: OmitArgPrefixes[Recipe]
     recipe: str = "robust"
     """Named recipe or YAML file; flags win over it."""
     resume: bool = False
@@ -41,7 +40,7 @@ class Train:
     skip_unreadable: bool = False
     """Leave out images that cannot be decoded."""
     held_out: Spec | None = None
-    """Labelled images of the target's place, kept from training and scored beside the others."""
+    """Labelled target images to score on, not used in training."""
     data_root: Path | None = None
     """Folder of benchmarks; unset: $BIWAA_DATA or ./data."""
     json: bool = False
@@ -52,28 +51,29 @@ class Train:
     @classmethod
     def starting_from(cls, recipe: str) -> Self:
         """The flags' defaults under a recipe."""
-        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, settings=load_recipe(recipe), recipe=recipe)
+        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, recipe=recipe)
 
 
-def train(given: Train) -> None:
+def train(flags: TrainFlags, settings: "Recipe") -> None:
     """Do what the flags of `biwaa train` say."""
-    from biwaa.domains.domain import check_pair
-    from biwaa.domains.spec import open_domain
-
-    source, target = open_domain(given.source, given.data_root), open_domain(given.target, given.data_root)
-    held_out = open_domain(given.held_out, given.data_root) if given.held_out else None
-    check_pair(source, target, given.settings.batch_size)
     from biwaa.api import adapt
-    from biwaa.evaluation.summary import summarise
-    from biwaa.report.command import report_on
+    from biwaa.recipe import load_recipe
+    from biwaa.report.summary import summarise
+    from biwaa.report.write import report_on
+    from biwaa.result import dump_result
 
     run = adapt(
-        source, target, out=given.out, recipe=given.settings, held_out=held_out, track=given.track,
-        resume=given.resume, overwrite=given.overwrite, skip_unreadable=given.skip_unreadable,
+        flags.source, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out, track=flags.track,
+        resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
+        data_root=flags.data_root,
     )  # fmt: skip
     if run.leads:
-        print(json.dumps(run.result, indent=2) if given.json else summarise(run.result))
-        report_on(given.out, given.data_root)
+        print(
+            dump_result(run.result)
+            if flags.json
+            else summarise(run.result, load_recipe(str(run.folder / "recipe.yaml")))
+        )
+        report_on(run.folder, flags.data_root, run.predictions)
 
 
 def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
@@ -86,9 +86,11 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
         seed: of data and training.
     """
     from biwaa.demo import run_demo
-    from biwaa.evaluation.summary import summarise
-    from biwaa.report.command import report_on
+    from biwaa.recipe import load_recipe
+    from biwaa.report.summary import summarise
+    from biwaa.report.write import report_on
 
-    print(summarise(run_demo(out, seed).result))
+    run = run_demo(out, seed)
+    print(summarise(run.result, load_recipe("demo")))
     print(f"samples with both predictions: {out / 'samples.png'}")
-    report_on(out / "run")
+    report_on(run.folder, predictions=run.predictions)

@@ -20,7 +20,7 @@ from biwaa.domains.digits import is_archive, open_archive
 from biwaa.domains.domain import Domain, match_classes
 from biwaa.domains.sources import array_names, open_arrays, open_folder, open_list
 from biwaa.errors import BiwaaError, listed
-from biwaa.plugins import load_plugins
+from biwaa.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,7 @@ def _entry(text: str) -> Benchmark:
     return msgspec.convert(yaml.safe_load(text), Benchmark)
 
 
-BENCHMARKS = _load()
-"""By name."""
-BUILT_IN = frozenset(BENCHMARKS)
+BENCHMARKS: Registry[Benchmark] = Registry("benchmark", _load())
 
 
 def register_benchmark(entry: Path | str) -> Benchmark:
@@ -143,24 +141,9 @@ def register_benchmark(entry: Path | str) -> Benchmark:
     except (OSError, yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
         where = "the entry" if isinstance(entry, str) and "\n" in entry else str(entry)
         raise BiwaaError(f"{where} is no benchmark of the catalogue: {' '.join(str(error).split())}.") from None
-    if found.name in BUILT_IN:
-        raise BiwaaError(f"the benchmark {found.name!r} exists already: register yours under another name.")
-    BENCHMARKS[found.name] = found
+    BENCHMARKS.add(found.name, found)
     _names.cache_clear()
     return found
-
-
-def benchmark_named(name: str) -> Benchmark:
-    """Look an entry up.
-
-    Raises:
-        BiwaaError: there is none of that name.
-    """
-    if name not in BENCHMARKS:
-        load_plugins()
-    if name not in BENCHMARKS:
-        raise BiwaaError(f"no benchmark {name!r}: the catalogue has {', '.join(BENCHMARKS)}.")
-    return BENCHMARKS[name]
 
 
 def open_catalogued(name: str, domain: str, root: Path) -> Domain:
@@ -169,7 +152,7 @@ def open_catalogued(name: str, domain: str, root: Path) -> Domain:
     Raises:
         BiwaaError: no such benchmark or domain, it is not below `root`, or classes of it are missing.
     """
-    entry = benchmark_named(name)
+    entry = BENCHMARKS[name]
     found = locate(entry, domain, root)
     if found.absent:
         raise BiwaaError(

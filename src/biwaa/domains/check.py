@@ -12,12 +12,12 @@ from biwaa.domains.catalogue import (
     how_it_should_look,
     locate,
 )
-from biwaa.domains.domain import Domain, check_pair
-from biwaa.domains.pixels import decode, readable
+from biwaa.domains.domain import Domain, check_pair, drop_unreadable
 from biwaa.domains.spec import default_data_root, open_domain
 from biwaa.errors import BiwaaError, listed, printable
-from biwaa.plugins import load_plugins
+from biwaa.images.store import decode
 from biwaa.progress import track
+from biwaa.registry import load_plugins
 
 
 def check_domains(
@@ -49,7 +49,7 @@ def check_domains(
     for domain in [] if as_json else domains:
         print("\n".join(printable(line) for line in _lines(domain)))
     for domain in domains:
-        readable(domain, _unreadable(domain), skip=False)
+        drop_unreadable(domain, _unreadable(domain), skip=False)
     if len(domains) == 2:
         check_pair(domains[0], domains[1], batch_size)
         if not as_json:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.domains.images import Images
 from biwaa.errors import BiwaaError, listed
+from biwaa.images.images import Images
+from biwaa.progress import say
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,63 @@ def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain,
         BiwaaError: no labels, one class, an empty class, classes that differ, fewer images than a batch,
             or twice the same images.
     """
+    check_source(source, batch_size)
+    _check_filled(target)
+    target = match_classes(target, source.classes or (), other=source.spec)
+    check_batch(target, batch_size)
+    if source.images.identity() == target.images.identity():
+        raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
+    return source, target
+
+
+def check_source(source: Domain, batch_size: int) -> None:
+    """Make sure that a classifier can be trained on `source`.
+
+    Raises:
+        BiwaaError: no labels, one class, an empty class, or fewer images than a batch.
+    """
     if source.classes is None or source.labels is None:
         raise BiwaaError(f"the source {source.spec} has no labels: give a folder of class folders or a labelled list.")
     if len(source.classes) < 2:
         raise BiwaaError(
             f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
         )
-    for domain in (source, target):
-        empty = [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
-        if empty:
-            raise BiwaaError(f"no image of class {listed(empty)} in {domain.spec}: add images or remove the class.")
-    target = match_classes(target, source.classes, other=source.spec)
-    for domain in (source, target):
-        if len(domain.images) < batch_size:
-            raise BiwaaError(
-                f"{domain.spec} has {len(domain.images)} images, fewer than a batch of {batch_size}: "
-                f"add images or set --batch-size {len(domain.images)} or lower."
-            )
-    if source.images.identity() == target.images.identity():
-        raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
-    return source, target
+    _check_filled(source)
+    check_batch(source, batch_size)
+
+
+def _check_filled(domain: Domain) -> None:
+    empty = [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
+    if empty:
+        raise BiwaaError(f"no image of class {listed(empty)} in {domain.spec}: add images or remove the class.")
+
+
+def check_batch(domain: Domain, batch_size: int) -> None:
+    """Make sure that there is a whole batch of images.
+
+    Raises:
+        BiwaaError: there is not.
+    """
+    if len(domain.images) < batch_size:
+        raise BiwaaError(
+            f"{domain.spec} has {len(domain.images)} images, fewer than a batch of {batch_size}: "
+            f"add images or set --batch-size {len(domain.images)} or lower."
+        )
+
+
+def drop_unreadable(domain: Domain, unreadable: dict[int, str], skip: bool) -> tuple[Domain, NDArray[np.int64]]:
+    """The domain without its unreadable images, and the rows that stay.
+
+    Raises:
+        BiwaaError: there are unreadable images and `skip` does not allow to leave them out.
+    """
+    rows = np.array([row for row in range(len(domain.images)) if row not in unreadable], dtype=np.int64)
+    if not unreadable:
+        return domain, rows
+    named = [f"{domain.images.names[row]} ({why})" for row, why in list(unreadable.items())[:3]]
+    many = f"{len(unreadable)} unreadable image{'s' if len(unreadable) > 1 else ''} in {domain.spec}: "
+    if not skip:
+        more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        raise BiwaaError(f"{many}{'; '.join(named)}{more}. Fix or remove them, or pass --skip-unreadable.")
+    say(f"left out {many}{'; '.join(named)}")
+    return domain.select(rows), rows

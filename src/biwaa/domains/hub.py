@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import NumberedRows, Pixels, decoded
 from biwaa.errors import BiwaaError, listed
+from biwaa.images.decoding import Pixels, decoded
+from biwaa.images.images import NumberedRows
 
 RESERVED = ("split", "config", "image", "label")
 

@@ -21,19 +21,10 @@ from torch import Tensor
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import table_domain
-from biwaa.domains.images import (
-    ArrayImages,
-    FeatureRows,
-    FileImages,
-    Images,
-    NumberedRows,
-    Pixels,
-    are_pixels,
-    squeezed,
-    to_rgb,
-)
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.images.decoding import Pixels, to_rgb
+from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, NumberedRows, are_pixels, squeezed
 
 ACCEPTED = (
     "a SPEC or path, a pair (images, labels), an array of images (N, H, W[, 3]) in uint8 or of features (N, F), a "

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import SUFFIXES, ArrayImages, FileImages, are_pixels, squeezed
 from biwaa.errors import BiwaaError, listed
+from biwaa.images.decoding import SUFFIXES
+from biwaa.images.images import ArrayImages, FileImages, are_pixels, squeezed
 
 ClassOf = Callable[[str], str | None]
 

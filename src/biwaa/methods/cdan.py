@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from biwaa.functional import adversarial_ramp
-from biwaa.methods.mcc import entropy
-from biwaa.methods.method import Batch, Loss, Method, classification
+from biwaa.functional import adversarial_ramp, entropy
+from biwaa.methods.dann import DannSettings
+from biwaa.methods.method import Batch, Loss, Method, Task, classification
 from biwaa.models.network import Discriminator, Output, reverse_gradient
-from biwaa.recipe import Recipe
 
 WIDEST = 4096
 """Products wider than this are randomised (section 3.2)."""
@@ -25,22 +24,25 @@ RANDOM = 1024
 class Cdan(Method):
     """Adversarial alignment of the joint of features and predictions."""
 
+    groups: ClassVar[tuple[str, ...]] = ("dann",)
     entropy_conditioning: ClassVar[bool] = False
     random_features: Tensor
     random_predictions: Tensor
 
-    def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
+    def __init__(self, task: Task, settings: DannSettings) -> None:
         """Add a discriminator and, where the product is too wide, two fixed random projections; see `Method`."""
-        super().__init__(recipe, classes, targets, previous)
-        wide = recipe.bottleneck * classes > WIDEST
-        self.register_buffer("random_features", torch.randn(recipe.bottleneck, RANDOM if wide else 0))
+        super().__init__(task)
+        self.settings = settings
+        classes = task.classes
+        wide = task.width * classes > WIDEST
+        self.register_buffer("random_features", torch.randn(task.width, RANDOM if wide else 0))
         self.register_buffer("random_predictions", torch.randn(classes, RANDOM if wide else 0))
-        width = RANDOM if wide else recipe.bottleneck * classes
-        self.discriminator = Discriminator(width, recipe.discriminator, recipe.dropout)
+        width = RANDOM if wide else task.width * classes
+        self.discriminator = Discriminator(width, settings.discriminator, settings.dropout)
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """Classification and domain."""
-        coefficient = adversarial_ramp(step + 1, self.recipe.adversarial_horizon)
+        coefficient = adversarial_ramp(step + 1, self.settings.adversarial_horizon)
         joint = torch.cat([self.joint(batch.source), self.joint(batch.target)])
         logits = self.discriminator(reverse_gradient(joint, coefficient))
         sources = len(batch.source.logits)

@@ -9,7 +9,7 @@ from biwaa.methods.source_only import SourceOnly
 
 
 class LinearProbe(SourceOnly):
-    """What the backbone's features are worth as they are."""
+    """How good the backbone's features are as they are."""
 
     frozen: ClassVar[bool] = True
     bottleneck: ClassVar[bool] = False

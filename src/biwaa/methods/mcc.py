@@ -3,39 +3,39 @@
 Jin et al., "Minimum Class Confusion for Versatile Domain Adaptation", ECCV 2020, equations 3 to 7.
 """
 
-import torch
-from torch import Tensor, nn
+from dataclasses import dataclass
+from typing import ClassVar
 
-from biwaa.methods.method import Batch, Loss, Method, classification
+from torch import nn
+
+from biwaa.checks import at_least
+from biwaa.functional import class_confusion
+from biwaa.methods.method import Batch, Loss, Method, Task, classification
+
+
+@dataclass(frozen=True)
+class MccSettings:
+    """MCC, alone and with a teacher."""
+
+    confusion_temperature: float = 2.5
+    """Rescales the logits before their confusion is measured."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        at_least(self, 0, "confusion_temperature", above=True)
 
 
 class Mcc(Method):
     """Source classification and the confusion of the target's classes; no discriminator."""
 
+    groups: ClassVar[tuple[str, ...]] = ("mcc",)
+
+    def __init__(self, task: Task, settings: MccSettings) -> None:
+        """Keep the settings; see `Method`."""
+        super().__init__(task)
+        self.settings = settings
+
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """Classification and confusion."""
-        confusion = class_confusion(batch.target.logits, self.recipe.confusion_temperature)
+        confusion = class_confusion(batch.target.logits, self.settings.confusion_temperature)
         return {"classification": classification(batch), "confusion": Loss(confusion)}
-
-
-def class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
-    """How much the classes of a batch are confused with each other (equation 7).
-
-    Args:
-        logits: (B, K) of the target.
-        temperature: T of equation 3, which rescales the logits; 2.5 is the paper's for all tasks.
-
-    Returns:
-        A scalar in [0, 1 - 1/K].
-    """
-    probabilities = (logits / temperature).softmax(dim=1)  # (B, K)
-    certainty = 1 + torch.exp(-entropy(probabilities).detach())
-    weights = len(logits) * certainty / certainty.sum()  # (B,), mean 1 (equation 5)
-    confusion = (probabilities * weights[:, None]).T @ probabilities  # (K, K), equation 4
-    confusion = confusion / confusion.sum(dim=1, keepdim=True)  # equation 6
-    return (confusion.sum() - confusion.trace()) / len(confusion)
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """(.., K) -> (..) in nats."""
-    return -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=-1)

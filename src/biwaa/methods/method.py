@@ -2,6 +2,7 @@
 
 - its parameters (a discriminator, say) are trained along with the heads; its buffers (memories) are checkpointed
 - of the target it is given features, logits and row numbers: there is no label to see
+- its settings are a small group in its own file; `groups` names those that its constructor takes
 """
 
 from typing import ClassVar, NamedTuple
@@ -10,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biwaa.models.network import Output
-from biwaa.recipe import Recipe
 
 
 class Batch(NamedTuple):
@@ -33,9 +33,26 @@ class Loss(NamedTuple):
     weight: float = 1.0
 
 
+class Task(NamedTuple):
+    """The task of a stage, as its method sees it."""
+
+    width: int
+    """D, of the bottleneck features."""
+    classes: int
+    """K."""
+    targets: int
+    """N, how many target images there are."""
+    steps: int
+    """Of the stage."""
+    previous: Tensor | None = None
+    """(N, K) averaged predictions of earlier rounds; None in the first."""
+
+
 class Method(nn.Module):
     """Base of all methods."""
 
+    groups: ClassVar[tuple[str, ...]] = ()
+    """Groups of the recipe's settings that the constructor takes after the task, in this order."""
     sees_target: ClassVar[bool] = True
     """False: the target is not even passed through the network."""
     strong_view: ClassVar[bool] = False
@@ -45,19 +62,12 @@ class Method(nn.Module):
     bottleneck: ClassVar[bool] = True
     """False: the classifier stands on the backbone's features themselves."""
     statistics: ClassVar[str | None] = None
-    """How frozen features are standardised, where the method says so in the recipe's place."""
+    """How frozen features are standardised, where the method decides and not the recipe."""
 
-    def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
-        """Start a round.
-
-        Args:
-            recipe: all settings.
-            classes: K.
-            targets: N, how many target images there are.
-            previous: (N, K) averaged predictions of earlier rounds; None in the first.
-        """
+    def __init__(self, task: Task) -> None:
+        """Start a stage."""
         super().__init__()
-        self.recipe = recipe
+        self.task = task
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """The named terms of the loss at `step`, counted from 0."""

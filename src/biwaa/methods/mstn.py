@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from biwaa.functional import adversarial_ramp, update_centroids
-from biwaa.methods.dann import Dann
-from biwaa.methods.method import Batch, Loss
-from biwaa.recipe import Recipe
+from biwaa.methods.dann import Dann, DannSettings
+from biwaa.methods.method import Batch, Loss, Task
+
+RATE = 0.3
+"""Share of a batch's mean in its class centroid, the paper's value."""
 
 
 class Mstn(Dann):
@@ -19,22 +21,21 @@ class Mstn(Dann):
     source_centroids: Tensor
     target_centroids: Tensor
 
-    def __init__(self, recipe: Recipe, classes: int, targets: int, previous: Tensor | None) -> None:
+    def __init__(self, task: Task, settings: DannSettings) -> None:
         """Start with zero centroids; see `Method`."""
-        super().__init__(recipe, classes, targets, previous)
-        self.register_buffer("source_centroids", torch.zeros(classes, recipe.bottleneck))
-        self.register_buffer("target_centroids", torch.zeros(classes, recipe.bottleneck))
+        super().__init__(task, settings)
+        self.register_buffer("source_centroids", torch.zeros(task.classes, task.width))
+        self.register_buffer("target_centroids", torch.zeros(task.classes, task.width))
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """Classification, domain and semantic."""
         losses = super().losses(classifier, batch, step)
-        rate = self.recipe.centroid_rate
         pseudo_labels = batch.target.logits.argmax(dim=1)
-        source = update_centroids(self.source_centroids, batch.source.features, batch.source_labels, rate)
-        target = update_centroids(self.target_centroids, batch.target.features, pseudo_labels, rate)
+        source = update_centroids(self.source_centroids, batch.source.features, batch.source_labels, RATE)
+        target = update_centroids(self.target_centroids, batch.target.features, pseudo_labels, RATE)
         self.source_centroids.copy_(source.detach())
         self.target_centroids.copy_(target.detach())
-        ramp = adversarial_ramp(step, self.recipe.adversarial_horizon)
+        ramp = adversarial_ramp(step, self.settings.adversarial_horizon)
         # The mean over the classes, not equation 3's sum, which on real features runs off to infinity.
         losses["semantic"] = Loss((source - target).square().sum(dim=1).mean(), ramp)
         return losses

@@ -14,12 +14,16 @@ THRESHOLD = 0.95
 """Least confidence of a pseudo-label (FixMatch, section 4)."""
 
 
+RAMP = 500.0
+"""Steps over which the pseudo-labels' loss ramps up; the papers raise it with the epochs."""
+
+
 class SelfTraining(Method):
     """Source classification and, ramping up, the target's own confident labels."""
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """Classification and pseudo-label."""
-        ramp = adversarial_ramp(step, self.recipe.bootstrap_horizon)
+        ramp = adversarial_ramp(step, RAMP)
         return {
             "classification": classification(batch),
             "pseudo_label": Loss(confident_cross_entropy(batch.target.logits), ramp),

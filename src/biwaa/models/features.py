@@ -11,10 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from biwaa.domains.augment import Transform, as_tensor
-from biwaa.domains.domain import Domain
-from biwaa.domains.images import FeatureRows
-from biwaa.domains.pixels import DECODING, Kept, kept, pixel_batches
+from biwaa.images.augment import Transform, as_tensor
+from biwaa.images.images import FeatureRows, Images
+from biwaa.images.store import DECODING, Kept, kept, pixel_batches
 from biwaa.models.backbone import Backbone
 from biwaa.progress import track
 
@@ -28,25 +27,28 @@ def weights_digest(backbone: Backbone) -> str:
     return digest.hexdigest()
 
 
-def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabric: Fabric, batch: int = 32) -> Kept:
-    """(N, F) float32 features of all images of a domain, in evaluation mode.
+def keep_features(
+    images: Images, name: str, backbone: Backbone, transform: Transform, fabric: Fabric, batch: int = 32
+) -> Kept:
+    """(N, F) float32 features of all images, in evaluation mode.
 
     Args:
-        domain: whose images; nothing is skipped, unreadable ones are zero and named in the result.
+        images: nothing is skipped, unreadable ones are zero and named in the result.
+        name: for the progress display.
         backbone: with its weights.
         transform: of the images, one crop.
         fabric: device and precision.
         batch: images at a time.
     """
-    if isinstance(domain.images, FeatureRows):  # computed elsewhere
-        return Kept(domain.images.array, {})
+    if isinstance(images, FeatureRows):  # computed elsewhere
+        return Kept(images.array, {})
     module = backbone.module.to(fabric.device).to(memory_format=torch.channels_last).eval()
 
     def fill(rows: NDArray[Any]) -> dict[int, str]:
         unreadable: dict[int, str] = {}
         done = 0
-        with track(f"features of {domain.spec}", len(rows), "images") as advance, torch.inference_mode():
-            for pixels, bad in pixel_batches(domain.images, transform.resize, batch):
+        with track(f"features of {name}", len(rows), "images") as advance, torch.inference_mode():
+            for pixels, bad in pixel_batches(images, transform.resize, batch):
                 stored = as_tensor(pixels, fabric.device)
                 with fabric.autocast():
                     features = module(transform.normalise(transform.centre(stored)))
@@ -57,5 +59,5 @@ def keep_features(domain: Domain, backbone: Backbone, transform: Transform, fabr
         return unreadable
 
     facts = (backbone.name, weights_digest(backbone), transform, fabric.device.type, str(fabric._precision.precision))
-    key = f"features {DECODING} {facts} {domain.images.fingerprint()}"
-    return kept(key, (len(domain.images), backbone.features), np.dtype(np.float32).name, fill)
+    key = f"features {DECODING} {facts} {images.fingerprint()}"
+    return kept(key, (len(images), backbone.features), np.dtype(np.float32).name, fill)

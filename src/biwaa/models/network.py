@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """What a network says of a batch."""
+    """What a network gives for a batch."""
 
     features: Tensor
     """(B, D) bottleneck features f."""

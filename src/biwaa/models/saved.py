@@ -8,8 +8,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from biwaa.domains.augment import Transform
 from biwaa.errors import BiwaaError
+from biwaa.images.augment import Transform
 from biwaa.models.backbone import FEATURES, build_backbone, features_backbone
 from biwaa.models.network import Network, Standardise
 from biwaa.tensors import load_tensors, save_tensors

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from biwaa.evaluation.evidence import Evidence
+from biwaa.judging.evidence import Evidence
 
 SAMPLE = 400
 """Images of each domain: t-SNE of two states takes about five seconds on one core."""

@@ -3,10 +3,10 @@
 from typing import Any
 
 from biwaa.report import pictures
+from biwaa.report.cells import Cell, PageTable, number, percent, shaded
 from biwaa.report.pictures import ACCENT, INK, MUTED, SOURCE, Picture
 from biwaa.report.read import Reading
 from biwaa.report.section import Group, Section, Swatch, points
-from biwaa.report.tables import Cell, PageTable, number, percent, shaded
 from biwaa.training.rounds import BASELINE
 
 ROWS = 20
@@ -51,12 +51,12 @@ def _scores(run: Reading) -> list[Picture]:
     """The label-free score that chose, or would by default."""
     scores = run.result["label_free"].get("validators", {})
     known: dict[str, Any] = next(iter(scores.values()), {})
-    choice = run.recipe.choice if run.recipe.choice in known else "nuclear_norm"
+    choice = run.recipe.schedule.choice if run.recipe.schedule.choice in known else "nuclear_norm"
     values = [scores.get(leg, {}).get(choice) for leg in run.rounds]
     if all(value is None for value in values):
         return []
     name = SHORT.get(choice, choice.replace("_", " "))
-    title = f"What chose: {name}" if run.recipe.choice == choice else f"A score without labels: {name}"
+    title = f"What chose: {name}" if run.recipe.schedule.choice == choice else f"A score without labels: {name}"
     said = ", ".join(f"{leg} {value:.4g}" for leg, value in zip(run.rounds, values, strict=True) if value is not None)
     lines = [(name, values, ACCENT, "-")]
     return [pictures.by_leg(run.rounds, lines, run.chosen, name, title, f"{title}, higher is better: {said}.")]

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from biwaa import __version__
 from biwaa.report.section import Section
+from biwaa.version import __version__
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories of letters that draw nothing or turn others around; a name must not be able to hide what it is."""

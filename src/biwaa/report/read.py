@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.images import FileImages
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.evaluation.evidence import Evidence
+from biwaa.images.images import FileImages
+from biwaa.judging.evidence import Evidence
 from biwaa.recipe import Recipe, load_recipe
 from biwaa.training.folder import RunFolder
 from biwaa.training.rounds import BASELINE, load_evidence

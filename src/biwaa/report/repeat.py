@@ -3,9 +3,9 @@
 import shlex
 
 from biwaa.recipe import dump_recipe
+from biwaa.report.cells import Cell, PageTable
 from biwaa.report.read import Reading
 from biwaa.report.section import Section
-from biwaa.report.tables import Cell, PageTable
 
 
 def repeat(run: Reading) -> Section:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from biwaa.report.cells import PageTable
 from biwaa.report.pictures import VARIABLES, Picture
-from biwaa.report.tables import PageTable
 from biwaa.report.thumbnails import Thumbnail
 
 

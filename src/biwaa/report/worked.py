@@ -1,10 +1,10 @@
 """Did it work: figures, the estimate without labels and its error, warnings."""
 
-from biwaa.evaluation.summary import ESTIMATE_ERROR, ESTIMATE_WORST
 from biwaa.recipe import NAMED
+from biwaa.report.cells import Cell, PageTable, percent
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section, points
-from biwaa.report.tables import Cell, PageTable, percent
+from biwaa.report.summary import ESTIMATE_ERROR, ESTIMATE_WORST
 from biwaa.training.rounds import BASELINE
 
 READINGS = {
@@ -25,7 +25,10 @@ def worked(run: Reading) -> Section:
     """The figures that count, source-only beside them."""
     page = Section("worked", "Did it work?", warnings=list(run.result["warnings"]))
     if not run.result.get("finished"):
-        page.warnings = [f"The run is not finished, after {run.rounds[-1]}: --resume goes on.", *run.result["warnings"]]
+        page.warnings = [
+            f"The run is not finished, after {run.rounds[-1]}: --resume goes on.",
+            *run.result["warnings"],
+        ]
     if "accuracy" in run.result:
         _with_labels(page, run)
     else:

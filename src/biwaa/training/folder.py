@@ -2,10 +2,9 @@
 
 - recipe.yaml, model.safetensors, predictions.csv, labels.csv, result.json, log.jsonl, checkpoints/, report.html
 - every file is written whole or not at all; log.jsonl alone grows line by line
-- a leg is one training from afresh: source-only, round 0, round 1, ..; a finished one is never trained again
+- a stage is one training from scratch: source-only, round 0, round 1, ..; a finished one is never trained again
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -18,14 +17,14 @@ from typing import Any
 from torch import Tensor
 
 from biwaa.errors import BiwaaError
-from biwaa.files import forget_drafts, owning, write_text
-from biwaa.recipe import MACHINE, Recipe, dump_recipe, load_recipe
+from biwaa.files import forget_drafts, lock_folder, write_text
+from biwaa.recipe import RESUMABLE, Recipe, dump_recipe, load_recipe
 from biwaa.tensors import save_tensors
 
 STARTED = ("recipe.yaml", "run.json")
 """Without the other, what a crash at the very start leaves: no run yet."""
 Listener = Callable[[dict[str, Any]], None]
-"""Called with each entry of log.jsonl: leg, step, losses by name, steps_per_second."""
+"""Called with each entry of log.jsonl: stage, step, losses by name, steps_per_second."""
 CONTENTS = (
     "recipe.yaml", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl", "run.json",
     "report.html",
@@ -49,13 +48,13 @@ class RunFolder:
         """The chosen model."""
         return self.path / "model.safetensors"
 
-    def leg(self, name: str) -> Path:
-        """A finished leg: its trained parameters and its predictions of the target."""
+    def stage(self, name: str) -> Path:
+        """A finished stage: its trained parameters and its predictions of the target."""
         return self.path / "checkpoints" / f"{name.replace(' ', '_')}.safetensors"
 
     @property
     def unfinished(self) -> Path:
-        """The newest state of the leg in training."""
+        """The newest state of the stage in training."""
         return self.path / "checkpoints" / "unfinished.safetensors"
 
     @property
@@ -97,7 +96,7 @@ class RunFolder:
         return found
 
     def log(self, **entry: Any) -> None:
-        """Add a line to log.jsonl, and tell whoever listens.
+        """Add a line to log.jsonl, and call the listeners.
 
         Raises:
             BiwaaError: the run folder is gone.
@@ -122,14 +121,14 @@ class RunFolder:
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         return [entry for line in text.split("\n") if (entry := _log_entry(line))]
 
-    def rewind_log(self, leg: str, step: int) -> None:
-        """Drop what was logged of `leg` after `step`, since it will be trained again."""
+    def rewind_log(self, stage: str, step: int) -> None:
+        """Drop what was logged of `stage` after `step`, since it will be trained again."""
         if self.writes and (self.path / "log.jsonl").exists():
-            kept = [entry for entry in self.read_log() if entry["leg"] != leg or entry["step"] <= step]
+            kept = [entry for entry in self.read_log() if entry["stage"] != stage or entry["step"] <= step]
             write_text(self.path / "log.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in kept))
 
 
-def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
+def check_folder(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
     """Make sure that `path` can be the folder of this run; nothing of it is written yet.
 
     Args:
@@ -163,19 +162,19 @@ def look(path: Path, recipe: Recipe, task: Mapping[str, Any], resume: bool, over
 
 
 @contextmanager
-def claim(folder: RunFolder, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> Iterator[None]:
+def locked(folder: RunFolder, recipe: Recipe, task: Mapping[str, Any], resume: bool, overwrite: bool) -> Iterator[None]:
     """Make `folder` that of this run; no other process can train in it within the block.
 
     Raises:
-        BiwaaError: another process does, or what `look` says, which is asked again.
+        BiwaaError: another process does, or what `check_folder` raises, which is called again.
     """
     if not folder.writes:
         yield
         return
     path = folder.path
     path.mkdir(parents=True, exist_ok=True)
-    with owning(path):
-        look(path, recipe, task, resume, overwrite)  # another process may have been here since
+    with lock_folder(path):
+        check_folder(path, recipe, task, resume, overwrite)  # another process may have been here since
         for name in CONTENTS:
             forget_drafts(path, name)
         forget_drafts(folder.unfinished.parent)
@@ -191,7 +190,7 @@ def _log_entry(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(entry, dict) and isinstance(entry.get("leg"), str) and type(entry.get("step")) is int
+    whole = isinstance(entry, dict) and isinstance(entry.get("stage"), str) and type(entry.get("step")) is int
     return entry if whole else None
 
 
@@ -231,16 +230,17 @@ def _put_back(path: Path) -> None:
 
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     earlier = load_recipe(str(path / "recipe.yaml"))
-    changed = [name for name in dataclasses.asdict(recipe) if getattr(recipe, name) != getattr(earlier, name)]
-    changed = [name for name in changed if name not in (*MACHINE, "devices", "num_nodes")]
-    if changed:
-        name = changed[0]
-        was, now = getattr(earlier, name), getattr(recipe, name)
-        raise BiwaaError(f"{path} was trained with {name} = {was}, not {now}: resume with its recipe.yaml, unchanged.")
+    before, now = earlier.flat(), recipe.flat()
+    for name in before.keys() - {*RESUMABLE, "devices", "num_nodes"}:
+        if before[name] != now[name]:
+            raise BiwaaError(
+                f"{path} was trained with {name} = {before[name]}, not {now[name]}: "
+                "resume with its recipe.yaml, unchanged."
+            )
     try:
-        before = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        different = [key for key in ("classes", "source_images", "target_images") if before[key] != task[key]]
-        different += ["held_out_images"] * (before.get("held_out_images") != task.get("held_out_images"))
+        then = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        different = [key for key in ("classes", "source_images", "target_images") if then[key] != task[key]]
+        different += ["held_out_images"] * (then.get("held_out_images") != task.get("held_out_images"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:

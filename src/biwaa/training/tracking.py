@@ -1,18 +1,19 @@
-"""Experiment trackers beside log.jsonl: TensorBoard, Weights & Biases, MLflow.
+"""Experiment trackers that follow log.jsonl: TensorBoard, Weights & Biases, MLflow.
 
-log.jsonl is the record; a tracker is one more listener to it. Settings go there at the start, losses as `LEG/LOSS` at
-the leg's step, and at the end the label-free estimates, and accuracies where the target has labels.
+log.jsonl is the record; a tracker is one more listener to it. Settings go there at the start, losses as `STAGE/LOSS` at
+the stage's step, and at the end the label-free estimates, and accuracies where the target has labels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from biwaa.errors import BiwaaError
 from biwaa.ranks import leads
 from biwaa.recipe import Recipe
+from biwaa.result import Result
 from biwaa.training.folder import Listener
 
 Log = Callable[[dict[str, float], int], None]
@@ -31,16 +32,18 @@ class Tracker:
         return (self._entry,) if self.logs else ()
 
     def _entry(self, entry: dict[str, Any]) -> None:
-        leg, step = str(entry["leg"]), int(entry["step"])
-        self._write({f"{leg}/{key}": float(value) for key, value in entry.items() if key not in ("leg", "step")}, step)
+        stage, step = str(entry["stage"]), int(entry["step"])
+        figures = {f"{stage}/{key}": float(value) for key, value in entry.items() if key not in ("stage", "step")}
+        self._write(figures, step)
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write what result.json says of the model that is handed out."""
-        figures = {f"estimated_accuracy/{name}": value for name, value in result["estimated_accuracy"].items()}
-        figures["seconds"] = result["cost"]["seconds"]
-        adapted = result.get("accuracy", {}).get("adapted", {})
-        figures |= {f"accuracy/{name}": value for name, value in adapted.items() if isinstance(value, float)}
-        self._write(figures, result["cost"]["steps"])
+    def finish(self, result: Result) -> None:
+        """Write the figures of the selected model."""
+        figures = {f"estimated_accuracy/{name}": value for name, value in result.estimated_accuracy.items()}
+        figures["seconds"] = result.cost.seconds
+        if result.accuracy:
+            adapted = result.accuracy.adapted
+            figures |= {"accuracy/over_images": adapted.over_images, "accuracy/over_classes": adapted.over_classes}
+        self._write(figures, result.cost.steps)
 
     def _write(self, figures: dict[str, float], step: int) -> None:
         for log in self.logs:
@@ -66,7 +69,7 @@ def track_run(names: Sequence[str], out: Path, recipe: Recipe) -> Iterator[Track
         logs: list[Log] = []
         for name in dict.fromkeys(names) if leads() else ():
             try:
-                logs.append(stack.enter_context(TRACKERS[name](out, asdict(recipe))))
+                logs.append(stack.enter_context(TRACKERS[name](out, recipe.flat())))
             except ModuleNotFoundError as error:
                 extra = "biwaa[track]" if name == "tensorboard" else name
                 raise BiwaaError(f"--track {name} needs {error.name}: pip install '{extra}'.") from None
@@ -97,8 +100,8 @@ def _wandb(out: Path, settings: dict[str, Any]) -> Iterator[Log]:
     with wandb.init(dir=str(folder), name=out.name, config=settings) as run:
 
         def log(figures: dict[str, float], step: int) -> None:
-            # Legs start at step 0 again, and W&B's own step may not go back: each leg brings its own.
-            run.log(figures | {"leg_step": step})
+            # Stages start at step 0 again, and W&B's own step may not go back: each stage brings its own.
+            run.log(figures | {"stage_step": step})
 
         yield log
 

@@ -1,1 +1,0 @@
-"""Predictions and what they are worth."""

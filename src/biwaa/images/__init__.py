@@ -1,0 +1,1 @@
+"""Decoded pixels: from files and arrays to batches on the device."""

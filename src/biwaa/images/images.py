@@ -1,0 +1,173 @@
+"""A domain's images without any label: files or an array.
+
+- this is all that training ever gets of a target
+- decoding ends in 8-bit RGB whatever the file: palette, grey, 16-bit, CMYK, transparency, EXIF rotation
+- plain JPEGs are decoded by simplejpeg, to the same pixels as Pillow's and faster; everything else by Pillow
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biwaa.images.decoding import Pixels, decoded
+
+
+@runtime_checkable
+class Images(Protocol):
+    """An ordered set of images."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each image is called in predictions.csv."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def read(self, index: int, least: int = 0) -> Pixels:
+        """The image; raises anything at all where it cannot be read.
+
+        Args:
+            index: of the image.
+            least: pixels a side that are enough; a larger image may come out smaller, but never below. 0: all of them.
+        """
+
+    def select(self, indices: NDArray[np.int64]) -> "Images":
+        """The images at `indices`, in that order."""
+
+    def identity(self) -> frozenset[str]:
+        """Which images these are, whatever their order and by whatever way they were named."""
+
+    def fingerprint(self) -> str:
+        """Changes whenever the images change: of files their paths, sizes and times; of arrays their bytes."""
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """Images that lie in files."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The paths."""
+        return [str(path) for path in self.paths]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.paths)
+
+    def read(self, index: int, least: int = 0) -> Pixels:
+        """Decode one file."""
+        return decoded(self.paths[index].read_bytes(), least)
+
+    def select(self, indices: NDArray[np.int64]) -> "FileImages":
+        """Keep the files at `indices`."""
+        return FileImages(tuple(self.paths[index] for index in indices))
+
+    def identity(self) -> frozenset[str]:
+        """Paths with every link in their folders followed."""
+        folders = {folder: folder.resolve() for folder in {path.parent for path in self.paths}}
+        return frozenset(str(folders[path.parent] / path.name) for path in self.paths)
+
+    def fingerprint(self) -> str:
+        """Hash of every file's path, size and time of change."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            status = path.stat()
+            entry = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(entry.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Rows of an array in memory, known by their numbers."""
+
+    array: NDArray[Any]
+    name: str
+    indices: NDArray[np.int64] | None = None
+    """Each row's number in the file, once rows have been left out."""
+    kind: ClassVar[str] = ""
+    """In the fingerprint, before the shape."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """NAME[0], NAME[1], .. with the row's number in the file."""
+        rows = range(len(self.array)) if self.indices is None else self.indices
+        return [f"{self.name}[{row}]" for row in rows]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.array)
+
+    def select(self, indices: NDArray[np.int64]) -> Self:
+        """Keep the rows at `indices`."""
+        rows = indices if self.indices is None else self.indices[indices]
+        return replace(self, array=self.array[indices], indices=rows)
+
+    def identity(self) -> frozenset[str]:
+        """The bytes' hash."""
+        return frozenset({self.fingerprint()})
+
+    def fingerprint(self) -> str:
+        """Hash of kind, shape and bytes."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(f"{self.kind}{self.array.shape}".encode())
+        digest.update(np.ascontiguousarray(self.array).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class ArrayImages(ArrayRows):
+    """Images that lie in an array: (N, H, W) grey or (N, H, W, 3) RGB, uint8."""
+
+    def read(self, index: int, least: int = 0) -> Pixels:
+        """One row as an image."""
+        row = self.array[index]
+        return np.array(row) if row.ndim == 3 else np.repeat(row[..., None], 3, axis=2)
+
+
+@dataclass(frozen=True)
+class FeatureRows(ArrayRows):
+    """(N, F) finite float32 features that were computed elsewhere, in the place of images: nothing can be decoded."""
+
+    kind: ClassVar[str] = "features "
+
+    def read(self, index: int, least: int = 0) -> Pixels:
+        """There is no image behind features."""
+        raise TypeError("features are no image")
+
+
+class NumberedRows:
+    """Images known by their rows in something larger."""
+
+    name: str
+    rows: NDArray[np.int64]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """NAME[0], NAME[1], .. with the row's number in the whole."""
+        return [f"{self.name}[{row}]" for row in self.rows]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.rows)
+
+
+def squeezed(array: NDArray[Any]) -> NDArray[Any]:
+    """(N, H, W, 1) as (N, H, W); any other array as it is."""
+    return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
+
+
+def are_pixels(array: NDArray[Any]) -> bool:
+    """Whether an array is one that `ArrayImages` takes."""
+    return array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3))

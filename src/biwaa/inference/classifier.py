@@ -1,0 +1,115 @@
+"""A model by itself, ready to predict: what `biwaa.load` gives. No part of training is imported for it."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.device import open_fabric, within_memory
+from biwaa.domains.objects import as_images
+from biwaa.errors import BiwaaError
+from biwaa.functional import with_temperature
+from biwaa.images.augment import as_tensor
+from biwaa.images.decoding import SUFFIXES
+from biwaa.images.images import FeatureRows, Images
+from biwaa.images.store import decode_batches
+from biwaa.inference.predict import average_views
+from biwaa.models.backbone import FEATURES
+from biwaa.models.saved import SavedModel, load_model
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A run's model: images in, names of classes or calibrated probabilities out."""
+
+    model: SavedModel
+    device: str = "auto"
+    batch_size: int = 32
+    classes: NDArray[np.str_] = field(init=False)
+    """(K,) names, in the order of the columns of `predict_proba`."""
+
+    def __post_init__(self) -> None:
+        """Take the names from the model."""
+        object.__setattr__(self, "classes", np.asarray(self.model.classes))
+
+    def predict_proba(self, images: Any) -> NDArray[np.float32]:
+        """(N, K) probabilities, averaged over the model's crops and calibrated by its temperature.
+
+        Args:
+            images: a SPEC or path, one picture or a list of them, paths, an array (N, H, W[, 3]) in uint8, a tensor
+                (N, [3,] H, W), a data set; or (N, F) features for a model that was trained on such.
+
+        Raises:
+            BiwaaError: these are no images, or one of them cannot be read.
+        """
+        if isinstance(images, (str, PathLike)) and Path(images).suffix.lower() in SUFFIXES:
+            images = [images]
+        found = as_images(images, "images")
+        parts: list[Tensor] = []
+        for probabilities, bad in stream_predictions(self.model, found, self.device, self.batch_size):
+            for row, why in bad.items():
+                raise BiwaaError(f"{found.names[row]} cannot be read ({why}).")
+            parts.append(probabilities)
+        every: NDArray[np.float32] = torch.cat(parts).numpy()
+        return every
+
+    def predict(self, images: Any) -> NDArray[np.str_]:
+        """(N,) names of classes; as for `predict_proba`."""
+        best = self.predict_proba(images).argmax(axis=1)
+        return np.asarray(self.classes[best])
+
+
+def load(path: str | PathLike[str], device: str = "auto", batch_size: int = 32) -> Classifier:
+    """The model of a run folder, or a model.safetensors by itself.
+
+    Args:
+        path: of either.
+        device: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+
+    Raises:
+        BiwaaError: there is no model that biwaa wrote.
+    """
+    return Classifier(load_model(Path(path).expanduser()), device, batch_size)
+
+
+def stream_predictions(
+    model: SavedModel, images: Images, device: str, batch_size: int
+) -> Iterator[tuple[Tensor, dict[int, str]]]:
+    """Probabilities (B, K) batch by batch, with the batch's unreadable rows (numbered over the whole).
+
+    Raises:
+        BiwaaError: images for a model of features, features for a model of images, or features of another width.
+    """
+    fabric = open_fabric(device)
+    _check_kind(model, images)
+    if isinstance(images, FeatureRows):
+        # In double precision: a row's prediction does not hang on which other rows stand beside it.
+        network = copy.deepcopy(model.network).double().to(fabric.device)
+        with torch.inference_mode():
+            for start in range(0, len(images), 4096):
+                rows = torch.from_numpy(images.array[start : start + 4096]).to(fabric.device).double()
+                yield with_temperature(average_views(network, rows[None]).probabilities, model.temperature), {}
+        return
+    network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
+    smaller = f"set --batch-size to {batch_size // 2} or lower" if batch_size > 1 else "close other programs"
+    with torch.inference_mode(), within_memory(f"with batches of {batch_size} images", smaller):
+        for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
+            views = model.transform.views(as_tensor(pixels, fabric.device))
+            predicted = average_views(network, model.transform.normalise(views))
+            yield with_temperature(predicted.probabilities, model.temperature), bad
+
+
+def _check_kind(model: SavedModel, images: Images) -> None:
+    wants = len(model.network.state_dict()["standardise.mean"]) if model.backbone == FEATURES else None
+    given = images.array.shape[1] if isinstance(images, FeatureRows) else None
+    if wants != given:
+        said = ["images" if width is None else f"features, {width} a row" for width in (wants, given)]
+        raise BiwaaError(f"the model was trained on {said[0]}; it was given {said[1]}.")

@@ -1,0 +1,170 @@
+"""A model for other programs: ONNX, or torch.export's pt2; one file, any batch size.
+
+- in: `pixels`, uint8 (B, 3, S, S) RGB, images resized to S x S, aspect not kept, bilinear with antialiasing
+- out: `probabilities`, float32 (B, K), calibrated; crops, normalisation and temperature are inside the graph: they are
+  what `biwaa predict` writes
+- all of it is said in the file's metadata; the file is run and compared with PyTorch before it takes its place
+"""
+
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from biwaa.errors import BiwaaError
+from biwaa.files import replacing
+from biwaa.functional import with_temperature
+from biwaa.images.augment import Transform
+from biwaa.inference.predict import average_views
+from biwaa.models.backbone import FEATURES
+from biwaa.models.saved import SavedModel, load_model
+from biwaa.version import __version__
+
+OPSET = 18
+"""Of ONNX: what torch's exporter writes natively, and what runtimes since the end of 2022 read."""
+
+TOLERANCE = 1e-4
+"""Most that an exported probability may differ from PyTorch's."""
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Deployed(nn.Module):
+    """All that stands between resized pixels and probabilities, as one module."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: SavedModel) -> None:
+        """Take the model's parts."""
+        super().__init__()
+        self.network = model.network
+        self.transform = model.transform
+        self.temperature = model.temperature
+        self.register_buffer("mean", torch.tensor(model.transform.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(model.transform.std).view(3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, resize, resize) -> (B, K)."""
+        images = (pixels.float() / 255 - self.mean) / self.std
+        views = [self.network(view).logits.softmax(dim=1) for view in _views(images, self.transform)]
+        mean = views[0] if len(views) == 1 else torch.stack(views).mean(dim=0)
+        return (mean.clamp(min=torch.finfo(torch.float32).tiny).log() / self.temperature).softmax(dim=1)
+
+
+def _views(images: Tensor, transform: Transform) -> list[Tensor]:
+    """The centre, or corners and centre of the images and their mirror images, as `Transform.views` cuts them."""
+    size, room = transform.image_size, transform.resize - transform.image_size
+    middle = round(room / 2)
+    places = [(middle, middle)]
+    if transform.crops == 10:
+        places = [(0, 0), (0, room), (room, 0), (room, room), (middle, middle)]
+    sides = [images] if transform.crops == 1 else [images, images.flip(3)]
+    return [side[:, :, top : top + size, left : left + size] for side in sides for top, left in places]
+
+
+def export_run(run: Path, out: Path, kind: Literal["onnx", "pt2"], crops: Literal[1, 10] | None = None) -> float:
+    """Write a run's model for other programs.
+
+    Args:
+        run: a run folder or a model.safetensors.
+        out: the file.
+        kind: onnx or pt2.
+        crops: views that are averaged, 1 for the centre alone; None for the model's own, which a tenth of the time of
+            ten crops may be worth more than.
+
+    Returns:
+        The largest difference between its probabilities and PyTorch's on random images.
+
+    Raises:
+        BiwaaError: no model, one of features, a missing library, or a file that does not agree with PyTorch.
+    """
+    model = load_model(run)
+    if model.backbone == FEATURES:
+        raise BiwaaError(f"{run} was trained on features: there is no network from images to export.")
+    if crops:
+        model = dataclasses.replace(model, transform=dataclasses.replace(model.transform, crops=crops))
+    module = Deployed(model).eval()
+    side = model.transform.resize
+    example = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with replacing(out) as draft, torch.inference_mode(False), torch.no_grad():
+        written = WRITERS[kind](module, example, metadata(model), draft)
+        probe = torch.cat([example, example.flip(3), example[:1] // 2])
+        difference = max(float((written(part) - _expected(model, part)).abs().max()) for part in (probe, probe[:1]))
+        if not difference <= TOLERANCE:
+            raise BiwaaError(
+                f"the exported {model.backbone} differs from PyTorch by {difference:.2g} in a probability, more than "
+                f"{TOLERANCE:g}: it was not written; try the other format."
+            )
+    return difference
+
+
+def _expected(model: SavedModel, pixels: Tensor) -> Tensor:
+    """What `biwaa predict` says of the same pixels."""
+    views = model.transform.normalise(model.transform.views(pixels))
+    return with_temperature(average_views(model.network, views).probabilities, model.temperature)
+
+
+def metadata(model: SavedModel) -> dict[str, str]:
+    """What whoever feeds the file has to know, as text by name."""
+    transform = model.transform
+    facts: dict[str, Any] = {
+        "input": f"pixels: uint8 (batch, 3, {transform.resize}, {transform.resize}), RGB, 0 to 255",
+        "output": "probabilities: float32 (batch, classes), temperature applied",
+        "classes": list(model.classes),
+        "resize": transform.resize,
+        "resize_filter": "bilinear, antialiased, aspect not kept",
+        "crop": transform.image_size,
+        "crops": transform.crops,
+        "mean": list(transform.mean),
+        "std": list(transform.std),
+        "inside_the_graph": "crops, division by 255, mean, std, softmax, mean over crops, temperature",
+        "temperature": model.temperature,
+        "backbone": model.backbone,
+        "opset": OPSET,
+        "biwaa": __version__,
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+
+
+def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def _write_pt2(module: nn.Module, example: Tensor, facts: dict[str, str], path: Path) -> Run:
+    program = _exported(module, example)
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"biwaa.json": json.dumps(facts)})
+    with path.open("rb") as file:
+        run: Run = torch.export.load(file).module()
+    return run
+
+
+def _write_onnx(module: nn.Module, example: Tensor, facts: dict[str, str], path: Path) -> Run:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch.onnx needs it)
+    except ImportError as error:
+        raise BiwaaError(f"ONNX needs the library {error.name}: pip install 'biwaa[export]'.") from None
+    with redirect_stdout(io.StringIO()):  # torch's exporter narrates
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, opset_version=OPSET, input_names=["pixels"],
+            output_names=["probabilities"], dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+        )  # fmt: skip
+    assert program is not None  # dynamo=True gives one back
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, facts)
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString())
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda pixels: torch.from_numpy(session.run(None, {"pixels": pixels.numpy()})[0])
+
+
+WRITERS: dict[str, Callable[[nn.Module, Tensor, dict[str, str], Path], Run]] = {"onnx": _write_onnx, "pt2": _write_pt2}

@@ -1,0 +1,66 @@
+"""Accuracy over images and over classes: two different figures, always named."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.functional import entropy, nearest_neighbours
+from biwaa.result import Accuracy
+
+
+def accuracy_over_images(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """Share of images whose predicted class is right, in [0, 1]."""
+    return float((predicted == labels).mean())
+
+
+def accuracy_by_class(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """(K,) share of each class's images that are right; NaN for a class without images."""
+    right = np.bincount(labels[predicted == labels], minlength=classes)
+    counts = np.bincount(labels, minlength=classes)
+    return np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
+
+
+def accuracy_over_classes(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
+    """Mean over the classes that have images of their shares, in [0, 1]."""
+    return float(np.nanmean(accuracy_by_class(predicted, labels, classes)))
+
+
+def accuracies(probabilities: Tensor, labels: NDArray[np.int64]) -> Accuracy:
+    """Both means of (N, K) probabilities against (N,) labels."""
+    predicted = probabilities.argmax(dim=1).numpy()
+    return Accuracy(
+        over_images=round(accuracy_over_images(predicted, labels), 6),
+        over_classes=round(accuracy_over_classes(predicted, labels, probabilities.shape[1]), 6),
+    )
+
+
+def agreement(a: Tensor, b: Tensor) -> float:
+    """Share of images on which two (N, K) predictions agree, in [0, 1]."""
+    return float((a.argmax(dim=1) == b.argmax(dim=1)).double().mean())
+
+
+def mean_confidence(probabilities: Tensor) -> float:
+    """Mean probability of the predicted class of (N, K) predictions."""
+    return float(probabilities.amax(dim=1).mean())
+
+
+def mean_entropy(probabilities: Tensor) -> float:
+    """Mean entropy of (N, K) predictions, in nats."""
+    return float(entropy(probabilities).mean())
+
+
+def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = 5) -> float:
+    """Share of each image's k nearest neighbours (by cosine, itself left out) with its predicted class, averaged.
+
+    Args:
+        features: (M, D).
+        predictions: (M,) predicted classes.
+        k: neighbours; all others where there are fewer.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    if len(features) < 2:
+        raise ValueError("neighbours take at least two images")
+    same: Tensor = predictions[nearest_neighbours(features, k)] == predictions[:, None]
+    return float(same.double().mean())

@@ -1,0 +1,250 @@
+"""What can go wrong without anybody seeing it, found in facts that need no target label.
+
+A check takes all facts and gives a warning, a code with its values, or None where all is well or its facts are missing.
+`report/sentences.py` puts warnings into words. Every threshold is here with its reason.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.judging.label_shift import Shares, effective_classes, sampling_scatter, total_variation
+from biwaa.result import (
+    SOURCE_ONLY,
+    AnyWarning,
+    Collapsed,
+    DiscriminatorIdle,
+    DiscriminatorSeparates,
+    EstimateLow,
+    EstimatesDisagree,
+    FarFromSource,
+    FewHeldOut,
+    LabelShift,
+    RoundsAtChance,
+    SourceForgotten,
+    SourceOnlySelected,
+    WithoutPseudoLabel,
+)
+
+COLLAPSE = 0.5
+"""Least ratio of the effective number of predicted classes to what it is compared with: half the classes gone is more
+than the label shifts of the usual benchmarks explain."""
+MOST, GAIN = 0.6, 0.3
+"""A class that takes this share, and this much more than it is expected to, takes the others' images."""
+EXPECTED = 5.0
+"""Images a class must be expected to have before its absence counts: by chance e^-5 of such classes have none."""
+KAPPA = 0.2
+"""Least agreement beyond chance between rounds; Landis and Koch (Biometrics 1977) call what is below "slight"."""
+ALL_ALIKE = 0.95
+"""Chance agreement above which two rounds agree because they predict one class; another check warns of that."""
+SEPARABLE = 0.99
+"""Balanced accuracy from which the discriminator's gradient, which falls with its error, has vanished."""
+NEAR_CHANCE = 0.05
+"""A discriminator within this of 1/2 is guessing; some hundred images in a window scatter by as much."""
+DROP, DEVIATIONS = 0.05, 2.0
+"""Loss of source accuracy that deserves a warning, if it is also more than so many standard errors."""
+SHIFT = 0.2
+"""Total variation, beyond what sampling scatters, from which a fifth of the images would have to change class."""
+FAR = 0.5
+"""Share of target images outside of all source classes; of the source's own images it is 1 %, by construction."""
+LOW = 0.6
+"""Estimated accuracy that deserves a warning: estimates are rather too high, and pseudo-labels that are wrong half of
+the time do harm."""
+APART = 0.2
+"""Distance between estimates of accuracy: a hundred images leave each within 0.1, assumptions do the rest."""
+FEW, FEW_A_CLASS = 100, 5
+"""Held-out source images: with 100, an accuracy of 50 % has a standard error of 5 points; a class's column of the
+confusion matrix needs some images too."""
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Facts about a run; None where unknown, and shares are (K,) and sum to 1."""
+
+    classes: tuple[str, ...]
+    targets: int
+    """Target images."""
+    selected: str
+    """The stage whose model was selected; facts are about it unless they say otherwise."""
+    predicted_shares: Shares | None = None
+    """Of the classes that it predicts on the target."""
+    baseline_shares: Shares | None = None
+    """The same of source-only."""
+    source_shares: Shares | None = None
+    """Of the source's labels."""
+    estimated_shares: Shares | None = None
+    """Estimated label distribution of the target (`label_shift`)."""
+    round_agreement: float | None = None
+    """Share of target images on which the last two rounds agree."""
+    round_chance: float | None = None
+    """What it would be if they had nothing in common (`label_shift.chance_agreement`)."""
+    discriminator_first: float | None = None
+    """Mean of the discriminator's accuracy over the first tenth of the steps, in which it learns."""
+    discriminator_last: float | None = None
+    """The same over the last tenth."""
+    source_accuracy: float | None = None
+    """Accuracy on held-out source images."""
+    baseline_source_accuracy: float | None = None
+    """Source-only's on the same."""
+    held_out_source: int | None = None
+    """How many held-out source images there are."""
+    pseudo_labels: NDArray[np.int64] | None = None
+    """(K,) target images of each pseudo-label that the stage learned from; None where it had none."""
+    far_share: float | None = None
+    """As of the function of this name."""
+    estimates: Mapping[str, float] | None = None
+    """Label-free estimates of target accuracy by name (`estimate`), in [0, 1]."""
+
+
+def find_warnings(signs: Signs) -> list[AnyWarning]:
+    """All that is wrong, gravest first."""
+    return [found for check in CHECKS if (found := check(signs))]
+
+
+def far_share(source: Tensor, labels: NDArray[np.int64], held_out: Tensor, target: Tensor) -> float:
+    """Share of target images farther from the nearest class centroid than 99 % of held-out source images are.
+
+    Args:
+        source: (N, D) features that the centroids are the means of.
+        labels: (N,) their classes.
+        held_out: (S, D) features of source images that are not among them.
+        target: (M, D) features.
+
+    Returns:
+        In [0, 1]; about 0.01 for more images of the source.
+    """
+    of_class = torch.from_numpy(labels).to(source.device)
+    centroids = torch.stack([source[of_class == k].double().mean(dim=0) for k in np.unique(labels).tolist()])
+
+    def nearest(features: Tensor) -> Tensor:
+        return torch.cdist(features.double(), centroids).amin(dim=1)
+
+    limit = np.quantile(nearest(held_out).cpu().numpy(), 0.99)
+    return float((nearest(target) > limit).double().mean())
+
+
+def collapsed(signs: Signs) -> Collapsed | None:
+    """Few classes in effect, one class nearly everywhere, or classes that are never predicted."""
+    shares = signs.predicted_shares
+    if shares is None:
+        return None
+    found: dict[str, Any] = {}
+    for whose, usual in (("source_only", signs.baseline_shares), ("source", signs.source_shares)):
+        if usual is None or found:
+            continue
+        # Few images are of few classes: N can be expected to show no more than N / 2 in effect.
+        here, there = effective_classes(shares), min(effective_classes(usual), signs.targets / 2)
+        if here < COLLAPSE * there:
+            found |= {"effective_classes": here, "usual_classes": there, "compared_with": whose}
+        largest = int(shares.argmax())
+        if shares[largest] >= MOST and shares[largest] - usual[largest] >= GAIN:
+            found |= {"largest_class": signs.classes[largest], "largest_share": float(shares[largest])}
+    if never := _missing(signs, shares):
+        found["never_predicted"] = tuple(signs.classes[k] for k in never)
+    return Collapsed(**found) if found else None
+
+
+def source_forgotten(signs: Signs) -> SourceForgotten | None:
+    """The adapted model fails on the source, where source-only does not."""
+    here, before, count = signs.source_accuracy, signs.baseline_source_accuracy, signs.held_out_source
+    if here is None or before is None or signs.selected == SOURCE_ONLY:
+        return None
+    error = math.sqrt((here * (1 - here) + before * (1 - before)) / count) if count else 0.0
+    if before - here <= max(DROP, DEVIATIONS * error):
+        return None
+    return SourceForgotten(accuracy=here, source_only=before)
+
+
+def rounds_at_chance(signs: Signs) -> RoundsAtChance | None:
+    """Successive rounds agree on hardly more images than by chance."""
+    agree, chance = signs.round_agreement, signs.round_chance
+    if agree is None or chance is None or chance > ALL_ALIKE or (agree - chance) / (1 - chance) >= KAPPA:
+        return None
+    return RoundsAtChance(agreement=agree, chance=chance)
+
+
+def discriminator_at_fault(signs: Signs) -> DiscriminatorSeparates | DiscriminatorIdle | None:
+    """It separates the domains to the end, or guesses from the first steps to the last."""
+    first, last = signs.discriminator_first, signs.discriminator_last
+    if last is not None and last >= SEPARABLE:
+        return DiscriminatorSeparates(accuracy=last)
+    if first is None or last is None or max(abs(first - 0.5), abs(last - 0.5)) > NEAR_CHANCE:
+        return None
+    return DiscriminatorIdle(first=first, last=last)
+
+
+def estimate_low_or_contradictory(signs: Signs) -> EstimatesDisagree | EstimateLow | None:
+    """Few images are estimated to be right, or the estimates are too far apart to say."""
+    if not signs.estimates:
+        return None
+    ranked = sorted(signs.estimates, key=signs.estimates.__getitem__)
+    values = [signs.estimates[name] for name in ranked]
+    if values[-1] - values[0] > APART:
+        return EstimatesDisagree(lowest=ranked[0], low=values[0], highest=ranked[-1], high=values[-1])
+    middle = float(np.median(values))
+    return EstimateLow(estimate=middle) if middle < LOW else None
+
+
+def far_from_source(signs: Signs) -> FarFromSource | None:
+    """Much of the target looks like no class of the source."""
+    far = signs.far_share
+    return None if far is None or far <= FAR else FarFromSource(share=far)
+
+
+def shares_moved(signs: Signs) -> LabelShift | None:
+    """The target's label distribution is another than the source's."""
+    there, here = signs.source_shares, signs.estimated_shares
+    if there is None or here is None:
+        return None
+    distance = total_variation(here, there)
+    return LabelShift(distance=distance) if distance > SHIFT + sampling_scatter(there, signs.targets) else None
+
+
+def without_pseudo_label(signs: Signs) -> WithoutPseudoLabel | None:
+    """Classes that adaptation cannot have learned anything of, though they are predicted."""
+    if signs.pseudo_labels is None:
+        return None
+    never = set() if signs.predicted_shares is None else set(_missing(signs, signs.predicted_shares))
+    lacking = tuple(signs.classes[k] for k in _missing(signs, signs.pseudo_labels) if k not in never)
+    return WithoutPseudoLabel(classes=lacking) if lacking else None
+
+
+def nothing_gained(signs: Signs) -> SourceOnlySelected | None:
+    """Source-only is what was selected, though rounds were trained."""
+    return SourceOnlySelected() if signs.selected == SOURCE_ONLY else None
+
+
+def few_held_out(signs: Signs) -> FewHeldOut | None:
+    """Too few labelled images to judge by."""
+    count = signs.held_out_source
+    wanted = max(FEW, FEW_A_CLASS * len(signs.classes))
+    return FewHeldOut(images=count, wanted=wanted) if count is not None and count < wanted else None
+
+
+CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
+    collapsed,
+    source_forgotten,
+    rounds_at_chance,
+    discriminator_at_fault,
+    estimate_low_or_contradictory,
+    far_from_source,
+    shares_moved,
+    without_pseudo_label,
+    nothing_gained,
+    few_held_out,
+)
+"""Gravest first."""
+
+
+def _missing(signs: Signs, amounts: NDArray[np.float64] | NDArray[np.int64]) -> list[int]:
+    """Classes of amount zero that should have images: by the source's shares, or all where these are not known."""
+    empty = np.flatnonzero(amounts == 0)
+    if signs.source_shares is None:
+        return [int(k) for k in empty]
+    return [int(k) for k in empty if signs.source_shares[k] * signs.targets >= EXPECTED]

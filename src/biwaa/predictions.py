@@ -1,0 +1,53 @@
+"""predictions.csv of a run: path, label, confidence, a row an image; written and read here alone."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.files import csv_line
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model predicts of N images."""
+
+    names: Sequence[str]
+    labels: NDArray[np.int64]
+    """(N,) predicted classes."""
+    confidence: NDArray[np.float64]
+    """(N,) probability of the predicted class."""
+
+    @classmethod
+    def of(cls, names: Sequence[str], probabilities: Tensor) -> Self:
+        """The likeliest class of each row of (N, K) probabilities."""
+        confidence, labels = probabilities.max(dim=1)
+        return cls(list(names), labels.numpy(), confidence.double().numpy())
+
+    def csv(self, classes: Sequence[str]) -> str:
+        """The file's text; confidences have four digits."""
+        rows = zip(self.names, self.labels.tolist(), self.confidence.tolist(), strict=True)
+        lines = [csv_line(name, classes[label], f"{confidence:.4f}") for name, label, confidence in rows]
+        return csv_line("path", "label", "confidence") + "".join(lines)
+
+    @classmethod
+    def read(cls, path: Path, classes: Sequence[str]) -> Self:
+        """What `csv` wrote.
+
+        Raises:
+            OSError, KeyError, ValueError: no such file, or it holds something else.
+        """
+        rows, number = read_rows(path), {name: index for index, name in enumerate(classes)}
+        labels = np.array([number[row["label"]] for row in rows], dtype=np.int64)
+        return cls([row["path"] for row in rows], labels, np.array([float(row["confidence"]) for row in rows]))
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of a run folder, by column."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))

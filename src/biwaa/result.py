@@ -1,0 +1,320 @@
+"""What a run knows: the typed content of result.json, and the one place that writes and reads it.
+
+- facts are numbers, names and codes; words are made where they are shown (`report/`)
+- shares and accuracies lie in [0, 1]; nothing here needs torch
+- a file of another format is refused in one sentence
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from biwaa.errors import BiwaaError
+from biwaa.files import write_text
+
+FORMAT = 2
+"""Of result.json; 1 held sentences."""
+SOURCE_ONLY = "source-only"
+"""The stage that is trained on the source alone."""
+LAST = "last"
+"""The choice that takes the last round."""
+TARGET_LABELS = "target_labels"
+"""What an oracle chooses by."""
+
+
+class Accuracy(Struct, frozen=True, kw_only=True):
+    """Two different means, always named."""
+
+    over_images: float
+    over_classes: float
+
+
+class Selected(Accuracy, frozen=True, kw_only=True):
+    """The accuracy of one stage, and how that stage was selected."""
+
+    stage: str
+    chosen_by: str
+    """last, a label-free score's name, or target_labels."""
+
+
+class TargetAccuracy(Struct, frozen=True, kw_only=True):
+    """On all target images, the same that were trained on without labels; by stage see `Stage.accuracy`."""
+
+    adapted: Selected
+    average_of_rounds: Accuracy
+    oracle_best_round: Selected
+    """Selected by target labels: not available in practice."""
+
+
+class DomainFacts(Struct, frozen=True, kw_only=True):
+    """A domain of the run."""
+
+    spec: str
+    images: int
+    shift: str = "none"
+    """The label shift made on purpose."""
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """The model that was selected."""
+
+    stage: str
+    """Of which it is the last step."""
+    chosen_by: str
+    """last, or a label-free score's name."""
+    backbone: str
+    weights: str
+    """Where the backbone's weights came from."""
+    frozen: bool
+    batch_norm: Literal["frozen", "shared", "target"]
+    """Whose batches made BatchNorm's running averages; frozen: the backbone's own were kept."""
+
+
+class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One training from scratch: source-only or a round."""
+
+    name: str
+    seconds: float
+    """Training and prediction, all sittings."""
+    predicted_shares: dict[str, float]
+    """Class -> share of the target images that are predicted so."""
+    distance_to_source: float
+    """Total variation between the predicted shares and the source's."""
+    distance_to_true: float | None = None
+    """The same to the target's own shares, where it has labels."""
+    validators: dict[str, float | None] = {}
+    """Label-free scores by name, once all stages are trained; higher is better."""
+    accuracy: Accuracy | None = None
+    """On the target images, where these have labels."""
+    held_out: Accuracy | None = None
+    """On the held-out target images."""
+
+
+class LabelFree(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What can be said of the selected model's predictions without labels."""
+
+    mean_confidence: float
+    mean_entropy: float
+    """In nats."""
+    agreement_with_source_only: float | None = None
+    agreement_with_round_before: float | None = None
+    """Of the last two rounds."""
+
+
+class CalibrationError(Struct, frozen=True, kw_only=True):
+    """Expected calibration error in [0, 1], before and after the temperature."""
+
+    before: float
+    after: float
+
+
+class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far confidences can be believed."""
+
+    temperature: float
+    held_out_source: CalibrationError | None = None
+    target: CalibrationError | None = None
+
+
+class LabelShares(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Class -> share of a domain's labels."""
+
+    source: dict[str, float]
+    true_target: dict[str, float] | None = None
+    source_to_true: float | None = None
+    """Total variation between the two."""
+
+
+class Cost(Struct, frozen=True, kw_only=True):
+    """What all stages took."""
+
+    steps: int
+    images: int
+    """Through the network in training."""
+    seconds: float
+    this_sitting: float
+    steps_a_stage: int
+    images_a_step: int
+
+
+class RunWarning(Struct, frozen=True, kw_only=True, tag_field="code", omit_defaults=True):
+    """Something that looks wrong without a target label; `report/sentences.py` says it in words."""
+
+
+class Collapsed(RunWarning, frozen=True, tag="collapsed"):
+    """Few classes in effect, one class nearly everywhere, or classes that are never predicted."""
+
+    effective_classes: float | None = None
+    """exp(entropy) of the predicted shares, where that is too low."""
+    usual_classes: float | None = None
+    """The same of what it is compared with."""
+    compared_with: Literal["source_only", "source"] | None = None
+    largest_class: str | None = None
+    largest_share: float | None = None
+    never_predicted: tuple[str, ...] = ()
+
+
+class SourceForgotten(RunWarning, frozen=True, tag="source_forgotten"):
+    """The adapted model fails on the source, where source-only does not."""
+
+    accuracy: float
+    source_only: float
+
+
+class RoundsAtChance(RunWarning, frozen=True, tag="rounds_at_chance"):
+    """The last two rounds agree on hardly more images than by chance."""
+
+    agreement: float
+    chance: float
+
+
+class DiscriminatorSeparates(RunWarning, frozen=True, tag="discriminator_separates"):
+    """The discriminator tells the domains apart to the end: they were not aligned."""
+
+    accuracy: float
+
+
+class DiscriminatorIdle(RunWarning, frozen=True, tag="discriminator_idle"):
+    """The discriminator never told the domains apart: its gradient taught nothing."""
+
+    first: float
+    last: float
+
+
+class EstimatesDisagree(RunWarning, frozen=True, tag="estimates_disagree"):
+    """Estimates of the accuracy contradict each other."""
+
+    lowest: str
+    low: float
+    highest: str
+    high: float
+
+
+class EstimateLow(RunWarning, frozen=True, tag="estimate_low"):
+    """Few target images are estimated to be right."""
+
+    estimate: float
+
+
+class FarFromSource(RunWarning, frozen=True, tag="far_from_source"):
+    """Much of the target looks like no class of the source."""
+
+    share: float
+
+
+class LabelShift(RunWarning, frozen=True, tag="label_shift"):
+    """The target's label distribution is estimated to differ from the source's."""
+
+    distance: float
+
+
+class WithoutPseudoLabel(RunWarning, frozen=True, tag="without_pseudo_label"):
+    """Predicted classes that no pseudo-label was of."""
+
+    classes: tuple[str, ...]
+
+
+class SourceOnlySelected(RunWarning, frozen=True, tag="source_only_selected"):
+    """No round was judged better than source-only."""
+
+
+class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
+    """Too few held-out source images to calibrate and to estimate by."""
+
+    images: int
+    wanted: int
+
+
+AnyWarning = (
+    Collapsed | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle | EstimatesDisagree
+    | EstimateLow | FarFromSource | LabelShift | WithoutPseudoLabel | SourceOnlySelected | FewHeldOut
+)  # fmt: skip
+
+
+class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that result.json holds."""
+
+    format: int
+    finished: bool
+    """False: after an earlier round than the last."""
+    method: str
+    seed: int
+    classes: tuple[str, ...]
+    source: DomainFacts
+    target: DomainFacts
+    model: Model
+    stages: tuple[Stage, ...]
+    """In the order of training, source-only first where it was trained."""
+    label_free: LabelFree
+    estimated_accuracy: dict[str, float]
+    """Label-free estimates by name; `estimate` is the one that is shown."""
+    calibration: Calibration
+    label_shares: LabelShares
+    warnings: tuple[AnyWarning, ...]
+    """Gravest first."""
+    cost: Cost
+    fingerprints: dict[str, str]
+    """SHA-256 of recipe, classes and images."""
+    versions: dict[str, str]
+    hardware: dict[str, str | int]
+    accuracy: TargetAccuracy | None = None
+    """Where the target has labels."""
+    held_out: DomainFacts | None = None
+    """Labelled target images that were not used in training; accuracies stand in `stages`."""
+
+    def stage(self, name: str) -> Stage | None:
+        """A stage by its name; None where there is none."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def selected(self) -> Stage:
+        """The stage whose model was selected."""
+        return next(stage for stage in self.stages if stage.name == self.model.stage)
+
+    @property
+    def baseline(self) -> Stage | None:
+        """Source-only, where it was trained."""
+        return self.stage(SOURCE_ONLY)
+
+    @property
+    def rounds(self) -> tuple[Stage, ...]:
+        """All stages but source-only."""
+        return tuple(stage for stage in self.stages if stage.name != SOURCE_ONLY)
+
+
+class _Head(Struct):
+    format: int = 1
+
+
+def dump_result(result: Result) -> str:
+    """The text of result.json."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n"
+
+
+def write_result(run: Path, result: Result) -> None:
+    """Write result.json whole or not at all."""
+    write_text(run / "result.json", dump_result(result))
+
+
+def read_result(run: Path) -> Result:
+    """What result.json in a run folder holds.
+
+    Raises:
+        BiwaaError: there is none, it is damaged, or another version of biwaa wrote it.
+    """
+    try:
+        text = (run / "result.json").read_bytes()
+        found = msgspec.json.decode(text, type=_Head).format
+        if found == FORMAT:
+            return msgspec.json.decode(text, type=Result)
+    except OSError:
+        raise BiwaaError(f"{run} holds no run that has finished a round.") from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BiwaaError(f"{run / 'result.json'} is damaged ({reason}).") from None
+    raise BiwaaError(
+        f"{run} was written by another version of biwaa (format {found} of result.json, this one reads {FORMAT}): "
+        "train again, or read it with that version; its model can still be used."
+    )

@@ -1,0 +1,265 @@
+"""What result.json says of a run: label-free scores, and accuracy only where labels exist.
+
+The target's labels are opened here, after the stages are trained, and nowhere before.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import lightning_fabric
+import numpy as np
+import PIL
+import safetensors
+import timm
+import torch
+import torchvision
+from numpy.typing import NDArray
+
+from biwaa.device import hardware
+from biwaa.judging import label_shift
+from biwaa.judging.calibration import calibration
+from biwaa.judging.estimate import INDEPENDENT, estimates
+from biwaa.judging.evidence import sample_rows
+from biwaa.judging.label_shift import label_shares, predicted_shares, total_variation
+from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
+from biwaa.judging.validators import scores, source_accuracy
+from biwaa.judging.warnings import Signs, far_share, find_warnings
+from biwaa.methods import METHODS
+from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
+from biwaa.recipe import Recipe, recipe_digest
+from biwaa.result import (
+    FORMAT,
+    SOURCE_ONLY,
+    TARGET_LABELS,
+    Cost,
+    DomainFacts,
+    LabelFree,
+    LabelShares,
+    Model,
+    Result,
+    Selected,
+    Stage,
+    TargetAccuracy,
+)
+from biwaa.training.folder import RunFolder
+from biwaa.training.prepare import Prepared
+from biwaa.training.rounds import average
+from biwaa.training.stage import Trained
+from biwaa.version import __version__
+
+
+def describe(
+    prepared: Prepared,
+    recipe: Recipe,
+    stages: Sequence[Trained],
+    selected: Trained,
+    *,
+    temperature: float,
+    folder: RunFolder,
+    sitting: float,
+    device: str,
+) -> Result:
+    """All that is known of the stages trained so far.
+
+    Args:
+        prepared: what was trained on.
+        recipe: all settings.
+        stages: in the order of their training, a round last.
+        selected: the one whose model was selected.
+        temperature: of that model.
+        folder: of the run, for its log.
+        sitting: seconds of this sitting.
+        device: that it was trained on.
+    """
+    domains, data, network = prepared.domains, recipe.data, recipe.network
+    classes, rounds = domains.source.classes or (), [stage for stage in stages if stage.name != SOURCE_ONLY]
+    baseline = next((stage.evidence for stage in stages if stage.name == SOURCE_ONLY), None)
+    finished = len(rounds) == recipe.schedule.rounds
+    others = [stage.evidence for stage in rounds if stage is not selected]
+    estimated = estimates(selected.evidence, others, temperature, baseline)
+    target, held_out = domains.target, domains.held_out
+    images = {name: value for name, value in folder.task().items() if name.endswith("_images")}
+    return Result(
+        format=FORMAT,
+        finished=finished,
+        method=recipe.method,
+        seed=recipe.seed,
+        classes=classes,
+        source=DomainFacts(spec=domains.source.spec, images=len(domains.source.images), shift=data.source_shift),
+        target=DomainFacts(spec=target.spec, images=len(target.images), shift=data.target_shift),
+        held_out=DomainFacts(spec=held_out.spec, images=len(held_out.images)) if held_out else None,
+        model=Model(
+            stage=selected.name,
+            chosen_by=recipe.schedule.choice,
+            backbone=prepared.backbone.name,
+            weights=prepared.weights,
+            frozen=network.freeze_backbone,
+            batch_norm="frozen" if network.freeze_backbone else network.batch_norm,
+        ),
+        stages=_stages(prepared, stages, finished),
+        label_free=_label_free(selected, rounds, baseline),
+        estimated_accuracy={name: round(value, 6) for name, value in estimated.items()},
+        calibration=calibration(selected.evidence, temperature, target.labels),
+        label_shares=_label_shares(prepared),
+        warnings=tuple(find_warnings(_signs(prepared, stages, selected, estimated, folder))),
+        accuracy=None if target.labels is None else _accuracy(rounds, selected, target.labels, recipe),
+        cost=_cost(stages, recipe, sitting),
+        fingerprints={"recipe": recipe_digest(recipe), "classes": _digest(list(classes))} | images,
+        versions=versions(),
+        hardware=hardware(device),
+    )
+
+
+def _named(shares: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
+    return {name: round(float(share), 6) for name, share in zip(classes, shares, strict=True)}
+
+
+def _stages(prepared: Prepared, stages: Sequence[Trained], finished: bool) -> tuple[Stage, ...]:
+    """Every stage's facts; label-free scores compare the whole pool, so they wait for the last stage."""
+    domains = prepared.domains
+    classes, labels = domains.source.classes or (), domains.target.labels
+    assert domains.source.labels is not None  # a source has labels
+    source = label_shares(domains.source.labels, len(classes))
+    true = None if labels is None else label_shares(labels, len(classes))
+    validators = scores([stage.evidence for stage in stages]) if finished else {}
+    held_out_labels = domains.held_out.labels if domains.held_out else None
+    found = []
+    for row, stage in enumerate(stages):
+        shares = predicted_shares(stage.probabilities)
+        scored = held_out_labels is not None and stage.held_out is not None
+        found.append(
+            Stage(
+                name=stage.name,
+                seconds=stage.seconds,
+                predicted_shares=_named(shares, classes),
+                distance_to_source=total_variation(shares, source),
+                distance_to_true=None if true is None else total_variation(shares, true),
+                validators={
+                    name: None if (value := of[row]) is None else round(value, 6) for name, of in validators.items()
+                },
+                accuracy=None if labels is None else accuracies(stage.probabilities, labels),
+                held_out=accuracies(stage.held_out, held_out_labels) if scored else None,  # type: ignore[arg-type]
+            )
+        )
+    return tuple(found)
+
+
+def _label_free(selected: Trained, rounds: Sequence[Trained], baseline: Any) -> LabelFree:
+    def rounded(value: float) -> float:
+        return round(value, 6)
+
+    of = selected.probabilities
+    return LabelFree(
+        mean_confidence=rounded(mean_confidence(of)),
+        mean_entropy=rounded(mean_entropy(of)),
+        agreement_with_source_only=rounded(agreement(of, baseline.probabilities)) if baseline else None,
+        agreement_with_round_before=(
+            rounded(agreement(rounds[-1].probabilities, rounds[-2].probabilities)) if len(rounds) > 1 else None
+        ),
+    )
+
+
+def _label_shares(prepared: Prepared) -> LabelShares:
+    source, target = prepared.domains.source, prepared.domains.target
+    classes = source.classes or ()
+    assert source.labels is not None  # a source has labels
+    shares = label_shares(source.labels, len(classes))
+    if target.labels is None:
+        return LabelShares(source=_named(shares, classes))
+    true = label_shares(target.labels, len(classes))
+    return LabelShares(
+        source=_named(shares, classes), true_target=_named(true, classes), source_to_true=total_variation(shares, true)
+    )
+
+
+def _accuracy(
+    rounds: Sequence[Trained], selected: Trained, labels: NDArray[np.int64], recipe: Recipe
+) -> TargetAccuracy:
+    def chosen(stage: Trained, by: str) -> Selected:
+        found = accuracies(stage.probabilities, labels)
+        return Selected(over_images=found.over_images, over_classes=found.over_classes, stage=stage.name, chosen_by=by)
+
+    best = max(rounds, key=lambda stage: accuracies(stage.probabilities, labels).over_images)
+    return TargetAccuracy(
+        adapted=chosen(selected, recipe.schedule.choice),
+        average_of_rounds=accuracies(average([stage.probabilities for stage in rounds], recipe), labels),
+        oracle_best_round=chosen(best, TARGET_LABELS),
+    )
+
+
+def _cost(stages: Sequence[Trained], recipe: Recipe, sitting: float) -> Cost:
+    def images_a_step(method: str) -> int:
+        of = METHODS[method]
+        return recipe.data.batch_size * (1 + of.sees_target + of.strong_view)
+
+    methods = [SOURCE_ONLY_METHOD if stage.name == SOURCE_ONLY else recipe.method for stage in stages]
+    steps = recipe.schedule.steps
+    return Cost(
+        steps=steps * len(stages),
+        images=steps * sum(images_a_step(method) for method in methods),
+        seconds=round(sum(stage.seconds for stage in stages), 2),
+        this_sitting=round(sitting, 2),
+        steps_a_stage=steps,
+        images_a_step=images_a_step(recipe.method),
+    )
+
+
+def _signs(
+    prepared: Prepared, stages: Sequence[Trained], selected: Trained, estimated: dict[str, float], folder: RunFolder
+) -> Signs:
+    """The facts that warnings are made of, all without target labels."""
+    mine, labels = selected.evidence, prepared.data.source_labels
+    classes = prepared.domains.source.classes or ()
+    baseline = next((stage.evidence for stage in stages if stage.name == SOURCE_ONLY), None)
+    rounds = [stage for stage in stages if stage.name != SOURCE_ONLY]
+    facts: dict[str, Any] = {
+        "predicted_shares": predicted_shares(mine.probabilities),
+        "source_shares": label_shares(labels, len(classes)),
+        "estimates": {name: estimated[name] for name in INDEPENDENT if name in estimated},
+    }
+    if selected.pseudo_labels is not None:
+        facts["pseudo_labels"] = selected.pseudo_labels.numpy()
+    if baseline:
+        facts["baseline_shares"] = predicted_shares(baseline.probabilities)
+    if len(rounds) > 1:
+        last, before = rounds[-1].probabilities, rounds[-2].probabilities
+        facts["round_agreement"] = agreement(last, before)
+        facts["round_chance"] = label_shift.chance_agreement(predicted_shares(last), predicted_shares(before))
+    facts |= _discriminator(folder, selected.name)
+    if mine.held_out:
+        confusion = label_shift.joint_confusion(*mine.held_out, soft=True)
+        facts["held_out_source"] = len(mine.held_out[1])
+        facts["source_accuracy"] = source_accuracy(mine)
+        facts["estimated_shares"] = label_shift.bbse(confusion, predicted_shares(mine.probabilities, soft=True))
+        if baseline and baseline.held_out:
+            facts["baseline_source_accuracy"] = source_accuracy(baseline)
+        if mine.trained_features is not None and mine.source_features is not None and mine.features is not None:
+            rows = sample_rows(len(labels), len(mine.trained_features)).numpy()
+            facts["far_share"] = far_share(mine.trained_features, labels[rows], mine.source_features, mine.features)
+    return Signs(classes, len(mine.probabilities), selected.name, **facts)
+
+
+def _discriminator(folder: RunFolder, stage: str) -> dict[str, float]:
+    """Mean accuracy of the stage's discriminator over the first and the last tenth of its logged steps."""
+    values = (entry.get("domain_accuracy") for entry in folder.read_log() if entry["stage"] == stage)
+    found = [value for value in values if isinstance(value, float)]
+    if not found:
+        return {}
+    tenth = max(1, len(found) // 10)
+    first, last = (float(np.mean(part)) for part in (found[:tenth], found[-tenth:]))
+    return {"discriminator_first": first, "discriminator_last": last}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a figure depends on."""
+    modules = (torch, torchvision, timm, lightning_fabric, safetensors, np, PIL)
+    return {"biwaa": __version__, "python": platform.python_version()} | {
+        module.__name__: str(module.__version__) for module in modules
+    }

@@ -1,0 +1,82 @@
+"""Gathers what is kept of a finished stage so that it can be judged without target labels, now or later.
+
+Features of a sample of the target, predictions of mixed pairs of its images, and the held-out part of the source.
+"""
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.images.batches import Inputs
+from biwaa.inference.predict import Predicted, predict
+from biwaa.judging.evidence import SAMPLE, SEED, Evidence, sample_rows
+from biwaa.judging.mixval import MIX, mixing_pairs
+from biwaa.models.network import Network
+from biwaa.training.data import Data
+
+TRAINED = 1000
+"""Images of the trained source that stand for all of it."""
+PAIRS = 1000
+"""Mixed pairs: their accuracy has a standard error of at most 1.6 points."""
+
+
+def gather(network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str) -> Evidence:
+    """Evidence on a trained network.
+
+    Args:
+        network: on the device.
+        data: what it was trained on, and the source's held-out part.
+        target: what it predicts of the target.
+        batch_size: images at a time.
+        fabric: precision.
+        what: for the progress display.
+    """
+    rows = sample_rows(len(data.target), SAMPLE)
+    pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
+    mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
+    source_rows = sample_rows(len(data.source), TRAINED).numpy()
+    trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
+    held: Predicted | None = None
+    if data.source_held_out:
+        held = predict(network, data.source_held_out, batch_size, fabric, f"{what} the held-out source")
+    return Evidence(
+        probabilities=target.probabilities,
+        features=target.features[rows],
+        rows=rows,
+        source_probabilities=held.probabilities if held else None,
+        source_features=held.features if held else None,
+        source_labels=None if data.source_held_out_labels is None else torch.from_numpy(data.source_held_out_labels),
+        trained_features=trained.features,
+        trained_labels=torch.from_numpy(data.source_labels[source_rows]),
+        mixed=mixed.probabilities,
+        pairs=pairs,
+    )
+
+
+class _Mixed:
+    """Mixed pairs of images: MIX times the first and the rest of the second, one view each."""
+
+    def __init__(self, inputs: Inputs, pairs: NDArray[np.int64]) -> None:
+        self.inputs, self.pairs = inputs, pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def select(self, rows: NDArray[np.int64]) -> "_Mixed":
+        return _Mixed(self.inputs, self.pairs[rows])
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        raise NotImplementedError
+
+    strong = batch
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Nothing: no step is trained on them."""
+
+    def view(self, rows: NDArray[np.int64]) -> Tensor:
+        first, second = self.pairs[rows].T
+        return MIX * self.inputs.view(first) + (1 - MIX) * self.inputs.view(second)
+
+    views = view

@@ -1,0 +1,128 @@
+"""One stage: training from scratch, prediction, and the evidence that it is judged by later, kept in one file.
+
+A finished stage is never trained again.
+"""
+
+import time
+from dataclasses import dataclass, fields
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from biwaa.errors import BiwaaError
+from biwaa.functional import neighbours_of_a_class
+from biwaa.inference.predict import predict
+from biwaa.judging.evidence import Evidence, evidence_of
+from biwaa.methods import METHODS
+from biwaa.methods.method import Method, Task
+from biwaa.progress import say
+from biwaa.tensors import load_tensors
+from biwaa.training.data import Data
+from biwaa.training.fit import StagePlan, fit
+from biwaa.training.folder import RunFolder
+from biwaa.training.gather import gather
+from biwaa.training.prepare import Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A finished stage; its network's parameters stay in its file."""
+
+    name: str
+    evidence: Evidence
+    """What it can be judged by without target labels, its predictions first."""
+    neighbours: Tensor | None = None
+    """(N, M) each target image's nearest neighbours in the backbone's features, where a teacher asks for them."""
+    pseudo_labels: Tensor | None = None
+    """(K,) target images of each class by the predictions that this stage learned from; None where it had none."""
+    held_out: Tensor | None = None
+    """(M, K) what it predicts of the held-out target images, where there are any."""
+    seconds: float
+    """Training and prediction, summed over all sittings since the last checkpoint of an interrupted stage."""
+    fresh: bool
+    """Trained in this sitting, not found finished."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N, K) what it predicts of the target, on the CPU."""
+        return self.evidence.probabilities
+
+
+def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: RunFolder) -> Trained:
+    """Train a stage and keep it, or load it where it is finished already.
+
+    Raises:
+        BiwaaError: as of `fit`, or a file in its place is not of this run.
+    """
+    if folder.stage(plan.name).exists():
+        say(f"{plan.name} is finished already")
+        return load_stage(folder, plan.name)
+    data = prepared.data
+    network = prepared.fresh_network(plan.seed)
+    torch.manual_seed(plan.seed + 1)
+    method = build_method(plan, data)
+    training_seconds = fit(plan, network, method, data, fabric, folder)
+    begin = time.perf_counter()
+    what, size = f"{plan.name}: predicting", plan.recipe.data.batch_size
+    target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
+    evidence = gather(network, data, target, size, fabric, what)
+    extra: dict[str, Tensor] = {}
+    if plan.previous is not None:
+        extra["pseudo_labels"] = plan.previous.argmax(dim=1).bincount(minlength=data.classes)
+    if plan.find_neighbours:
+        extra["neighbours"] = neighbours_of_a_class(target.pooled, plan.recipe.schedule.neighbours, data.classes)
+    if prepared.held_out_inputs:
+        held_out = predict(network, prepared.held_out_inputs, size, fabric, f"{what} held-out images")
+        extra["held_out"] = held_out.probabilities
+    seconds = round(training_seconds + time.perf_counter() - begin, 2)
+    known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
+    folder.keep(folder.stage(plan.name), network.state_dict() | known | extra, stage=plan.name, seconds=seconds)
+    folder.drop(folder.unfinished, folder.candidate)
+    fabric.barrier()  # no process may read what another has not yet written
+    return Trained(
+        name=plan.name,
+        evidence=evidence,
+        neighbours=extra.get("neighbours"),
+        pseudo_labels=extra.get("pseudo_labels"),
+        held_out=extra.get("held_out"),
+        seconds=seconds,
+        fresh=True,
+    )
+
+
+def build_method(plan: StagePlan, data: Data) -> Method:
+    """The recipe's method with its own groups of settings."""
+    recipe, kind = plan.recipe, METHODS[plan.recipe.method]
+    task = Task(recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps, plan.previous)
+    return kind(task, *(getattr(recipe, group) for group in kind.groups))
+
+
+BESIDE = {*(field.name for field in fields(Evidence)), "neighbours", "pseudo_labels", "held_out"}
+"""Tensors in a stage's file that are not of its network."""
+
+
+def load_stage(folder: RunFolder, name: str) -> Trained:
+    """A finished stage as its file has it.
+
+    Raises:
+        BiwaaError: the file is not that of a finished stage.
+    """
+    path = folder.stage(name)
+    state, facts = load_tensors(path, only=BESIDE)
+    if "probabilities" not in state or not isinstance(facts.get("seconds"), int | float):
+        raise BiwaaError(f"{path} is no finished stage of this run: remove it and resume.")
+    return Trained(
+        name=name,
+        neighbours=state.pop("neighbours", None),
+        pseudo_labels=state.pop("pseudo_labels", None),
+        held_out=state.pop("held_out", None),
+        evidence=evidence_of(state),
+        seconds=facts["seconds"],
+        fresh=False,
+    )
+
+
+def load_network_state(folder: RunFolder, name: str) -> dict[str, Tensor]:
+    """The parameters and buffers of a finished stage's network."""
+    return {key: tensor for key, tensor in load_tensors(folder.stage(name))[0].items() if key not in BESIDE}
