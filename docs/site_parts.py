@@ -10,8 +10,8 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
-from biwaa.cli import COMMANDS, defaults
-from biwaa.cli.help import Option, about, options, usage
+from biwaa.cli import COMMANDS, WITH_RECIPE
+from biwaa.cli.help import Option, about, all_options, options, usage
 from biwaa.recipe import NAMED, Recipe, load_recipe
 
 DOCS = Path(__file__).resolve().parent
@@ -86,14 +86,14 @@ def command_reference() -> str:
     """Every command with its flags, then every setting, as Markdown."""
     parts: list[str] = []
     for name, command in COMMANDS.items():
-        start = defaults(name)
-        found = options(command, start)
+        recipe = getattr(command, "recipe", None) if name in WITH_RECIPE else None
+        found = all_options(command, recipe)
         sentence, more, example = about(command)
         flags = [option for option in found if not option.heading]
         parts += [f"## biwaa {name}", f"{sentence} {more}".strip(), f"```text\n{usage(name, found)}\n```"]
         parts += [f"Example: `{example}`", _table(("flag", "meaning", "default"), [_row(option) for option in flags])]
-        if start is not None:
-            parts.append(f"And every [setting](#settings); they start from the recipe `{start.recipe}`.")
+        if recipe:
+            parts.append(f"And every [setting](#settings); they start from the recipe `{recipe}`.")
     parts.append("## Settings")
     parts.append("Flags of `biwaa train` and `biwaa bench`, keys of a recipe's YAML file, keywords of `biwaa.adapt`.")
     settings = {name: options(Recipe, load_recipe(name)) for name in NAMED}

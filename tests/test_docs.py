@@ -17,7 +17,7 @@ from test_report import browser, requests, visit  # noqa: F401 - browser is a fi
 
 import biwaa
 import biwaa.functional
-from biwaa.cli import COMMANDS, defaults
+from biwaa.cli import COMMANDS
 from biwaa.cli.help import about, options
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.recipe import Recipe, load_recipe
@@ -72,6 +72,12 @@ def pages(site):
     return {path: Links(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
 
 
+def all_flags(command):
+    """A command's own flags; those with settings start from their recipe."""
+    start = command.starting_from(command.recipe) if hasattr(command, "starting_from") else None
+    return [option for option in options(command, start) if not option.heading]
+
+
 def text_of(path):
     return html.unescape(re.sub(r"<[^>]*>", "", path.read_text(encoding="utf-8")))
 
@@ -115,7 +121,7 @@ def test_every_command_and_setting_is_in_the_reference(site, pages):
     for name, command in COMMANDS.items():
         assert f"biwaa-{name}" in pages[site / "commands.html"].ids
         assert about(command)[2] in text
-        flags = [option for option in options(command, defaults(name)) if not option.heading]
+        flags = all_flags(command)
         for option in [*flags, *options(Recipe, load_recipe("paper"))]:
             assert option.words in text, (name, option.words)
 
