@@ -7,6 +7,7 @@ from pathlib import Path
 from biwaa.domains.catalogue import BENCHMARKS, open_catalogued
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import open_hub
+from biwaa.domains.listing import list_and_root
 from biwaa.domains.sources import open_arrays, open_folder, open_list
 from biwaa.errors import BiwaaError
 
@@ -50,10 +51,8 @@ def _open(spec: str, data_root: Path | None) -> Domain:
     path = Path(spec).expanduser()
     if path.is_dir():
         return open_folder(spec, path)
-    listing = re.fullmatch(r"(.+\.txt)(?:@(.+))?", spec)
-    if listing:
-        file = Path(listing[1]).expanduser()
-        return open_list(spec, file, Path(listing[2]).expanduser() if listing[2] else file.parent)
+    if listing := list_and_root(spec):
+        return open_list(spec, *listing)
     if path.suffix == ".npz":
         raise BiwaaError(f"{spec} does not say which arrays to take: write {spec}:NAME for NAME_x and NAME_y.")
     if path.exists():
