@@ -131,7 +131,7 @@ def test_list_lines(pair, tmp_path, line, words):
 
 def test_list_with_names_for_labels(pair, tmp_path):
     (tmp_path / "list.txt").write_text("cat/0.png cat\ndog/0.png dog\n")
-    refused(train(f"{tmp_path / 'list.txt'}@{pair[0]}", pair[1], tmp_path / "run"), "line 1", "'cat' is no number")
+    refused(train(f"{tmp_path / 'list.txt'}@{pair[0]}", pair[1], tmp_path / "run"), "line 1", "'cat' is not a whole number")
 
 
 def test_list_with_spaces_in_paths_works(pair, tmp_path):
@@ -259,7 +259,7 @@ def test_arrays(pair, tmp_path):
     np.savez(file, s_x=np.zeros((9, 4, 4)), s_y=np.zeros(9))
     refused(train(f"{file}:t", pair[1], tmp_path / "run"), "no array t_x", "it has s")
     refused(train(f"{file}:s", pair[1], tmp_path / "run"), "uint8")
-    refused(train(file, pair[1], tmp_path / "run"), "which arrays")
+    refused(train(file, pair[1], tmp_path / "run"), "does not name its arrays")
     file.write_text("not a zip")
     refused(train(f"{file}:s", pair[1], tmp_path / "run"), "not readable as arrays")
 

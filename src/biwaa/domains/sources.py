@@ -1,8 +1,8 @@
-"""Domains from what lies on disk: a folder of class folders, a folder of images, a list file, arrays.
+"""Domains from files: a folder of class folders, a folder of images, a list, arrays.
 
-Nothing is decoded here; everything that can be wrong with names, labels and files is said here.
-A catalogued benchmark is opened through the same functions: it brings `class_of`, which says what class a folder's
-name stands for (None: none of the benchmark's), and takes what is there as it is, to say itself what is missing.
+Nothing is decoded here; all that can be wrong with names, labels and files is reported here.
+A benchmark of the catalogue is opened by the same functions with `class_of`, from a folder's name to the class (None:
+not one of the benchmark's). Missing images and classes are then no errors here: the catalogue reports them.
 """
 
 from collections import Counter
@@ -25,14 +25,14 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Domain:
-    """A folder of class folders, or of bare images, which carry no labels.
+    """A folder of class folders, or of bare images, which have no labels.
 
     Raises:
-        BiwaaError: no image, images beside class folders, or (without `class_of`) an empty class folder.
+        BiwaaError: no image; class folders mixed with images; or, without `class_of`, an empty class folder.
     """
     entries = _visible(folder)
     bare = [path for path in entries if is_image(path)]
-    # The benchmarks number their classes by the alphabet, upper and lower case alike.
+    # Benchmarks number their classes by the alphabet, regardless of case.
     folders = sorted((path for path in entries if path.is_dir()), key=lambda path: (path.name.casefold(), path.name))
     if class_of:
         folders = [path for path in folders if class_of(path.name)]
@@ -43,7 +43,7 @@ def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Dom
         return Domain(spec, FileImages(tuple(bare)))
     if bare:
         raise BiwaaError(
-            f"{spec} holds class folders and also images of no class ({listed([path.name for path in bare], 3)}): "
+            f"{spec} has class folders and also images without a class ({listed([path.name for path in bare], 3)}): "
             "move those images away or into a class folder."
         )
     files: list[Path] = []
@@ -59,14 +59,20 @@ def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Dom
 
 
 def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None) -> Domain:
-    """A list file of `PATH LABEL` lines, or of paths alone.
+    """A list of `PATH LABEL` lines, or of paths alone.
+
+    Args:
+        spec: for messages.
+        file: the list.
+        root: the folder that its paths start from.
+        class_of: see the module.
 
     Raises:
-        BiwaaError: a line without path, label or (without `class_of`) image; labels with gaps.
+        BiwaaError: no list, a line without a label, labels with gaps; or, without `class_of`, a missing image.
     """
     try:
-        with file.open(encoding="utf-8-sig") as text:
-            lines = list(list_lines(text))
+        with file.open(encoding="utf-8-sig") as opened:
+            lines = list(list_lines(opened))
     except OSError as error:
         raise BiwaaError(f"no such list file: {file} ({error.strerror}).") from None
     except ValueError:
@@ -104,10 +110,10 @@ def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None
 
 
 def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
-    """The images that are there, their classes by their folders' names; the domain knows which are not there."""
-    listed_here = [(path, name) for path in paths if (name := class_of(path.parent.name))]
-    found = [(path, name) for path, name in listed_here if exists(path)]
-    absent = {path for path, _ in listed_here} - {path for path, _ in found}
+    """The images that are there, with classes by their folders' names; the others are the domain's `absent`."""
+    of_benchmark = [(path, name) for path in paths if (name := class_of(path.parent.name))]
+    found = [(path, name) for path, name in of_benchmark if exists(path)]
+    absent = {path for path, _ in of_benchmark} - {path for path, _ in found}
     numbers = {name: number for number, name in enumerate(dict.fromkeys(name for _, name in found))}
     labels = np.array([numbers[name] for _, name in found], dtype=np.int64)
     missing = tuple(sorted(map(str, absent)))
@@ -115,7 +121,7 @@ def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
 
 
 def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """Names of a list's classes: the images' folders where these and the labels go one to one, else the numbers."""
+    """Names of a list's classes: the images' folders if each label has its own folder, otherwise the numbers."""
     total = int(labels.max()) + 1
     absent = sorted(set(range(total)) - set(labels.tolist()))
     if absent:
@@ -128,19 +134,19 @@ def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> t
 
 
 def array_names(file: Path) -> list[str]:
-    """NAME of every NAME_x in an .npz file; none of a file that is not one."""
+    """NAME of every NAME_x in an .npz file; empty for any other file."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             return sorted(key[:-2] for key in archive if key.endswith("_x"))
-    except Exception:  # the readers raise what they like
+    except Exception:  # the readers raise any kind
         return []
 
 
 def open_arrays(spec: str, file: Path, name: str) -> Domain:
-    """Arrays NAME_x and, where there are labels, NAME_y of an .npz file; classes are called by their numbers.
+    """Arrays NAME_x and, if there are labels, NAME_y of an .npz file; the classes are called by their numbers.
 
     Raises:
-        BiwaaError: no such arrays, or they are of the wrong type or shape.
+        BiwaaError: no such arrays, or arrays of the wrong type or shape.
     """
     if not file.is_file():
         raise BiwaaError(f"no such file: {file}.")
@@ -152,10 +158,10 @@ def open_arrays(spec: str, file: Path, name: str) -> Domain:
             pixels = archive[f"{name}_x"]
             labels = archive.get(f"{name}_y")
         if not all(isinstance(part, np.ndarray) for part in (pixels, labels) if part is not None):
-            raise ValueError("a member is no array")
+            raise ValueError("a member is not an array")
     except BiwaaError:
         raise
-    except Exception as error:  # a damaged archive fails its readers in many ways, a lying one in the allocation
+    except Exception as error:  # a damaged archive makes its readers raise any kind; false sizes, MemoryError
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BiwaaError(f"{file} is not readable as arrays: {reason}.") from None
     return array_domain(spec, str(file), name, pixels, labels)
@@ -167,7 +173,7 @@ def array_domain(
     """(N, H, W) grey or (N, H, W, 3) RGB uint8 pixels and their (N,) labels, from 0, as a domain.
 
     Raises:
-        BiwaaError: they are of the wrong type or shape; `file` and `name` say where they come from.
+        BiwaaError: wrong type or shape; the message names `file` and `name`.
     """
     pixels = squeezed(pixels)
     if not are_pixels(pixels):
@@ -176,7 +182,7 @@ def array_domain(
             "of shape (images, height, width) or (images, height, width, 3)."
         )
     if len(pixels) == 0:
-        raise BiwaaError(f"{file}: {name}_x holds no image.")
+        raise BiwaaError(f"{file}: {name}_x has no image.")
     images = ArrayImages(pixels, name)
     if labels is None:
         return Domain(spec, images)
