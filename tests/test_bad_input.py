@@ -131,7 +131,9 @@ def test_list_lines(pair, tmp_path, line, words):
 
 def test_list_with_names_for_labels(pair, tmp_path):
     (tmp_path / "list.txt").write_text("cat/0.png cat\ndog/0.png dog\n")
-    refused(train(f"{tmp_path / 'list.txt'}@{pair[0]}", pair[1], tmp_path / "run"), "line 1", "'cat' is not a whole number")
+    refused(
+        train(f"{tmp_path / 'list.txt'}@{pair[0]}", pair[1], tmp_path / "run"), "line 1", "'cat' is not a whole number"
+    )
 
 
 def test_list_with_spaces_in_paths_works(pair, tmp_path):

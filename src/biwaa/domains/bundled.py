@@ -1,7 +1,7 @@
-"""Two domains that need no download: plain handwritten digits, and digits blended into photographs.
+"""Two domains that need no download: clean handwritten digits, and digits blended into photographs.
 
 - plain: one half of scikit-learn's handwritten digits, white on black
-- photographs: the other half, blended into patches of scikit-learn's two photographs as MNIST-M was made, by the
+- photographs: the other half, each blended into a patch of scikit-learn's two photographs by MNIST-M's recipe, the
   absolute difference of patch and digit (Ganin et al. 2016, section 5.2.4)
 """
 
@@ -21,11 +21,11 @@ from biwaa.files import cache_dir, replacing
 SIZE = 24
 """Pixels a side of an image."""
 DIGIT = 18
-"""Pixels a side of the digit in it, enlarged from 8 x 8; as in MNIST there is a margin."""
+"""Pixels a side of the digit in it, which comes as 8 x 8; like MNIST's it keeps a margin."""
 CONTRAST = 3.0
-"""Makes strokes, blurred by the enlargement, as sharp as MNIST's."""
+"""Strokes blurred by the enlargement become as sharp as MNIST's."""
 SEED = 42
-"""For the halves and the patches of the catalogue's digits."""
+"""Of the halves and the patches, where the catalogue draws them."""
 
 
 def draw_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -38,19 +38,19 @@ def draw_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def make_data(path: Path, seed: int) -> None:
-    """Write plain_x, plain_y, photographs_x and photographs_y: two disjoint halves of the digits.
+    """Write plain_x, plain_y, photographs_x and photographs_y, two halves of the digits that share no digit.
 
     Args:
         path: the .npz file to write; plain_x is (N, SIZE, SIZE), photographs_x is (M, SIZE, SIZE, 3).
-        seed: for the halves and the patches.
+        seed: of the halves and the patches.
     """
     rng = np.random.default_rng(seed)
     digits, classes = draw_digits()
     order = rng.permutation(len(digits))
-    plain, photographed = order[: len(order) // 2], order[len(order) // 2 :]
+    ours, theirs = order[: len(order) // 2], order[len(order) // 2 :]
     photographs = load_sample_images().images
     blended = []
-    for index in photographed:
+    for index in theirs:
         photograph = photographs[rng.integers(len(photographs))]
         top, left = (rng.integers(side - SIZE + 1) for side in photograph.shape[:2])
         patch = photograph[top : top + SIZE, left : left + SIZE].astype(np.float32)
@@ -58,15 +58,15 @@ def make_data(path: Path, seed: int) -> None:
     with replacing(path) as draft, draft.open("wb") as file:
         np.savez_compressed(
             file,
-            plain_x=digits[plain].round().astype(np.uint8),
-            plain_y=classes[plain],
+            plain_x=digits[ours].round().astype(np.uint8),
+            plain_y=classes[ours],
             photographs_x=np.stack(blended).round().astype(np.uint8),
-            photographs_y=classes[photographed],
+            photographs_y=classes[theirs],
         )
 
 
 def bundled_digits(spec: str, name: str) -> Domain:
-    """`plain` or `photographs`; made once, then read from the cache."""
+    """`plain` or `photographs`, drawn once and kept in the cache."""
     file = cache_dir() / f"bundled-digits-{SEED}.npz"
     if not file.is_file():
         make_data(file, SEED)

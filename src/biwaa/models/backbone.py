@@ -78,6 +78,8 @@ BACKBONES: Registry[BackboneEntry] = Registry(
         "alexnet": BackboneEntry(_alexnet, 224, IMAGENET_MEAN, IMAGENET_STD),
     },
 )
+DIGITS = ("lenet", "dtn", "cnn")
+"""Small networks for digits, for which there are no published weights."""
 USUAL = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "bn")),

