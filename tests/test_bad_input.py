@@ -214,7 +214,7 @@ def test_nan_loss_names_loss_and_step_and_keeps_the_last_good_state(pair, tmp_pa
     refused(done, "loss became", "at step", "round 0", "last good state", "--learning-rate")
     broke = int(re.search(r"at step (\d+)", done.stderr)[1])
     state, facts = load_tensors(run / "checkpoints" / "unfinished.safetensors")
-    assert facts["leg"] == "round 0"
+    assert facts["stage"] == "round 0"
     assert 1 <= facts["step"] < broke
     assert all(tensor.isfinite().all() for tensor in state.values())
     assert not (run / "model.safetensors").exists()
@@ -274,7 +274,7 @@ def test_recipes_and_names(pair, tmp_path):
     refused(train(*pair, run, "--recipe", tmp_path / "t.yaml"), "steps")
     refused(train(*pair, run, "--recipe", "papr"), "no recipe 'papr'", "paper")
     refused(train(*pair, run, "--method", "danny"), "no method is called 'danny'", "dann")
-    refused(train(*pair, run, "--backbone", "resnet55"), "resnet55", "Did you mean")
+    refused(train(*pair, run, "--backbone", "resnet55"), "resnet55", "did you mean resnet50")
     refused(train(*pair, run, "--steps", "0"), "steps must be at least 1")
     refused(train(*pair, run, "--resize", "8"), "resize (8) must not be smaller than image_size (12)")
     refused(train(*pair, run, "--seed", "-1"), "seed must lie between")

@@ -44,7 +44,7 @@ class Inputs(Protocol):
         """The centre view alone, (1, B, ..) on the device."""
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Announce a batch that will be asked for soon, so that reading can start; the last two are remembered."""
+        """Announce a batch that will be used soon, so that reading can start; the last two are remembered."""
 
 
 class ReadAhead:
