@@ -33,9 +33,9 @@ from biwaa.files import write_text
 from biwaa.images.augment import Transform, one_thread
 from biwaa.images.batches import PixelInputs, placed
 from biwaa.images.images import FileImages, Images
-from biwaa.images.store import decode_batches, keep_pixels
+from biwaa.images.store import decode_batches, store_pixels
 from biwaa.models.backbone import build_backbone
-from biwaa.models.features import keep_features
+from biwaa.models.features import store_features
 from biwaa.training.describe import versions
 
 
@@ -66,7 +66,7 @@ def stored(spec: str, root: Path, size: int, device: torch.device) -> PixelInput
     """A domain's random views of `size` pixels, decoded already and on the device where it is a GPU."""
     domain = open_domain(spec, root)
     transform = Transform(round(size * 8 / 7), size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    rows = keep_pixels(domain, transform.resize).rows
+    rows = store_pixels(domain, transform.resize).rows
     np.asarray(rows).sum()  # into the page cache
     store = placed([rows], device)[0]
     return PixelInputs(store, np.arange(len(rows)), transform, "crop_flip", 0.08, device)
@@ -164,12 +164,12 @@ def extraction(root: Path, device: torch.device, fabric: Any, repeats: int) -> d
             pass
 
     def extracting() -> None:
-        keep_features(domain(), backbone, transform, fabric)
+        store_features(domain(), backbone, transform, fabric)
 
     def warm() -> None:
         for name in Path(os.environ["BIWAA_CACHE"]).glob("*/rows.npy"):
             name.unlink()  # so that nothing but pixels is found
-        keep_pixels(domain(), transform.resize)
+        store_pixels(domain(), transform.resize)
         begin = time.perf_counter()
         extracting()
         kept_ready.append(time.perf_counter() - begin)

@@ -131,7 +131,9 @@ def test_list_lines(pair, tmp_path, line, words):
 
 def test_list_with_names_for_labels(pair, tmp_path):
     (tmp_path / "list.txt").write_text("cat/0.png cat\ndog/0.png dog\n")
-    refused(train(f"{tmp_path / 'list.txt'}@{pair[0]}", pair[1], tmp_path / "run"), "line 1", "'cat' is no number")
+    refused(
+        train(f"{tmp_path / 'list.txt'}@{pair[0]}", pair[1], tmp_path / "run"), "line 1", "'cat' is not a whole number"
+    )
 
 
 def test_list_with_spaces_in_paths_works(pair, tmp_path):
@@ -212,7 +214,7 @@ def test_nan_loss_names_loss_and_step_and_keeps_the_last_good_state(pair, tmp_pa
     refused(done, "loss became", "at step", "round 0", "last good state", "--learning-rate")
     broke = int(re.search(r"at step (\d+)", done.stderr)[1])
     state, facts = load_tensors(run / "checkpoints" / "unfinished.safetensors")
-    assert facts["leg"] == "round 0"
+    assert facts["stage"] == "round 0"
     assert 1 <= facts["step"] < broke
     assert all(tensor.isfinite().all() for tensor in state.values())
     assert not (run / "model.safetensors").exists()
@@ -259,7 +261,7 @@ def test_arrays(pair, tmp_path):
     np.savez(file, s_x=np.zeros((9, 4, 4)), s_y=np.zeros(9))
     refused(train(f"{file}:t", pair[1], tmp_path / "run"), "no array t_x", "it has s")
     refused(train(f"{file}:s", pair[1], tmp_path / "run"), "uint8")
-    refused(train(file, pair[1], tmp_path / "run"), "which arrays")
+    refused(train(file, pair[1], tmp_path / "run"), "does not name its arrays")
     file.write_text("not a zip")
     refused(train(f"{file}:s", pair[1], tmp_path / "run"), "not readable as arrays")
 
@@ -272,7 +274,7 @@ def test_recipes_and_names(pair, tmp_path):
     refused(train(*pair, run, "--recipe", tmp_path / "t.yaml"), "steps")
     refused(train(*pair, run, "--recipe", "papr"), "no recipe 'papr'", "paper")
     refused(train(*pair, run, "--method", "danny"), "no method is called 'danny'", "dann")
-    refused(train(*pair, run, "--backbone", "resnet55"), "resnet55", "Did you mean")
+    refused(train(*pair, run, "--backbone", "resnet55"), "resnet55", "did you mean resnet50")
     refused(train(*pair, run, "--steps", "0"), "steps must be at least 1")
     refused(train(*pair, run, "--resize", "8"), "resize (8) must not be smaller than image_size (12)")
     refused(train(*pair, run, "--seed", "-1"), "seed must lie between")

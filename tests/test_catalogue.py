@@ -12,7 +12,6 @@ import scipy.io
 from PIL import Image
 
 from biwaa.cli import main
-from biwaa.domains import catalogue
 from biwaa.domains.catalogue import BENCHMARKS, find, open_catalogued
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
@@ -154,13 +153,13 @@ def test_a_list_decides_which_images_count(tmp_path, capsys):
     assert [path.name for path in found.images.paths] == ["a.jpg", "a.jpg"]
     assert sum(found.counts().values()) == 2
     assert found.absent == (str(tmp_path / "domainnet" / "real" / "cat" / "not_there.jpg"),)
-    with pytest.raises(BiwaaError, match="lacks 1 of the images that its list names"):
+    with pytest.raises(BiwaaError, match="lacks 1 of the images in its list"):
         open_domain("domainnet40:real", tmp_path)
     assert main(["check", "domainnet40:real", "--data-root", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "1 images that its list names are not there" in said
+    assert "1 images of its list are missing" in said
     assert f"{tmp_path}/domainnet/real_train.txt (or" in said
-    assert f"a list whose paths start in {tmp_path}/domainnet, such as domainnet/real/airplane/" in said
+    assert f"a list with paths from {tmp_path}/domainnet, such as domainnet/real/airplane/" in said
 
 
 def test_check_says_exactly_what_is_missing(tmp_path, capsys):
@@ -183,12 +182,13 @@ def test_check_says_exactly_what_is_missing(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "amazon  missing" in out
     assert "tasks that can run: none" in out
-    assert "It should lie in" in err
+    assert "It should be in" in err
 
 
 def test_unknown_names_list_what_there_is(capsys):
     for words, said in (
-        (["check", "nope:amazon"], "no benchmark 'nope': the catalogue has digits, domainnet126"),
+        (["check", "nope:amazon"], "no benchmark is called 'nope': there are digits, domainnet126"),
+        (["check", "offce31:amazon"], "did you mean 'office31'? There are digits"),
         (["check", "office31:mars"], "no domain 'mars' in office31: there are amazon, webcam, dslr"),
         (["train", "--source", "office31", "--target", "x", "--out", "y"], "office31 is a whole benchmark"),
     ):
@@ -217,7 +217,7 @@ def test_a_whole_benchmark_of_other_counts_is_not_the_benchmark(tmp_path, capsys
     assert main(["check", "pacs", "--data-root", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert "tasks that can run: A2C" in out
-    assert "are not the benchmark's" in err
+    assert "differ from the benchmark" in err
 
 
 def test_arrays_without_labels_are_no_benchmark(tmp_path):
@@ -236,7 +236,7 @@ def test_bundled_digits_need_nothing():
 def test_a_class_that_the_benchmark_lacks_may_be_missing(tmp_path, monkeypatch):
     entry = BENCHMARKS["pacs"]
     domains = {**entry.domains, "photo": dataclasses.replace(entry.domains["photo"], lacks=("dog",))}
-    monkeypatch.setitem(catalogue.BENCHMARKS, "pacs", dataclasses.replace(entry, domains=domains))
+    monkeypatch.setitem(BENCHMARKS._entries, "pacs", dataclasses.replace(entry, domains=domains))
     for name in entry.classes[1:]:
         picture(tmp_path / "pacs" / "photo" / name / "1.jpg")
         picture(tmp_path / "pacs" / "sketch" / name / "1.jpg")
@@ -250,5 +250,5 @@ def test_real_benchmarks(data_root, capsys):
     assert "tasks that can run: A2C A2P A2S C2A C2P C2S P2A P2C P2S S2A S2C S2P" in capsys.readouterr().out
     assert main(["check", "office10", "--data-root", str(data_root)]) == 0
     assert main(["check", "office10:dslr", "--data-root", str(data_root)]) == 0
-    assert "office10:dslr: as the benchmark has it, 157 images in 10 classes" in capsys.readouterr().out
+    assert "office10:dslr: as in the benchmark, 157 images in 10 classes" in capsys.readouterr().out
     assert open_domain("digits:usps/test", data_root).counts()["0"] == 359

@@ -20,7 +20,7 @@ from biwaa.errors import BiwaaError
 from biwaa.images.augment import Transform, one_by_one, random_boxes, resample
 from biwaa.images.batches import ReadAhead
 from biwaa.images.decoding import decoded
-from biwaa.images.store import keep_pixels, pixel_batches
+from biwaa.images.store import pixel_batches, store_pixels
 
 
 def test_class_folders_sort_by_the_alphabet_whatever_the_case(tmp_path):
@@ -121,7 +121,7 @@ def test_classes_are_matched_by_name(tmp_path):
 def test_pixels_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeypatch):
     write_images(tmp_path / "d", {"x": 3, "y": 2})
     domain = open_domain(str(tmp_path / "d"))
-    first = keep_pixels(domain, 16)
+    first = store_pixels(domain.images, "d", 16)
     assert first.rows.shape == (5, 16, 16, 3)
     expected = np.asarray(Image.fromarray(domain.images.read(4)).resize((16, 16), Image.Resampling.BILINEAR))
     assert np.abs(first.rows[4].astype(int) - expected).max() <= 2
@@ -131,9 +131,9 @@ def test_pixels_are_decoded_once_and_again_when_a_file_changes(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr("biwaa.images.store.decode", no_decoding)
-        assert (keep_pixels(domain, 16).rows == first.rows).all()
+        assert (store_pixels(domain.images, "d", 16).rows == first.rows).all()
     Image.new("RGB", (9, 9), "white").save(tmp_path / "d" / "x" / "0.png")
-    assert (keep_pixels(domain, 16).rows[0] == 255).all()
+    assert (store_pixels(domain.images, "d", 16).rows[0] == 255).all()
 
 
 def test_a_large_jpeg_is_decoded_smaller_but_never_below_what_is_wanted(tmp_path):
@@ -151,7 +151,7 @@ def test_a_large_jpeg_is_decoded_smaller_but_never_below_what_is_wanted(tmp_path
     assert sizes == {0: whole, 401: whole, 400: whole, 200: half, 101: half, 100: quarter, 20: (50, 75)}
     assert domain.images.read(1, 20).shape == (600, 400, 3)
     exact = np.asarray(Image.fromarray(domain.images.read(0)).resize((90, 90), Image.Resampling.BILINEAR)).astype(int)
-    assert np.abs(keep_pixels(domain, 90).rows[0] - exact).mean() < 1
+    assert np.abs(store_pixels(domain.images, "d", 90).rows[0] - exact).mean() < 1
 
 
 @given(
@@ -190,7 +190,7 @@ def test_batches_come_from_the_store_where_it_is_and_from_files_where_not(tmp_pa
     write_images(tmp_path, {"x": 5})
     domain = open_domain(str(tmp_path))
     decoded = [pixels for pixels, _ in pixel_batches(domain.images, 16, 2)]
-    keep_pixels(domain, 16)
+    store_pixels(domain.images, "d", 16)
     with monkeypatch.context() as patch:
         patch.setattr("biwaa.images.store.decode", None)
         stored = [pixels for pixels, _ in pixel_batches(domain.images, 16, 2)]
@@ -203,7 +203,7 @@ def test_batches_come_from_the_store_where_it_is_and_from_files_where_not(tmp_pa
 @pytest.mark.parametrize("how", ["crop_flip", "crop", "none"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_training_views_are_views_of_the_stored_rows_normalised(how, threads, monkeypatch):
-    monkeypatch.setattr("biwaa.images.augment.WORTH", 1)
+    monkeypatch.setattr("biwaa.images.augment.THREAD_PIXELS", 1)
     transform = Transform(30, 20, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     store = np.random.default_rng(0).integers(0, 256, (9, 30, 30, 3), dtype=np.uint8)
     rows = np.array([7, 0, 7, 3, 8])

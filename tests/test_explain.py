@@ -95,7 +95,7 @@ def test_kinds_of_backbones(name, size):
 
 def test_a_backbone_without_places_is_refused():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 6))
-    with pytest.raises(BiwaaError, match="no layer that says where"):
+    with pytest.raises(BiwaaError, match="has no spatial layer"):
         heat_maps(Network(flat, 6, 4, 3).eval(), torch.randn(2, 3, 4, 4))
 
 

@@ -4,13 +4,13 @@ import io
 
 import numpy as np
 import pytest
+from conftest import train_pair
 from PIL import Image
 
 from biwaa.cli import main
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.recipe import NAMED, recipe_from
-from biwaa.training.run import adapt
 
 datasets = pytest.importorskip("datasets")
 NAMES = ["cat", "dog", "eel"]
@@ -74,8 +74,8 @@ def test_splits_and_named_columns(folder):
         (f"hf:{folder}?colour=red", "has no column 'colour': there are image, place, domain, label"),
         (f"hf:{folder}?label=nope", "has no column 'nope'"),
         (f"hf:{folder.parent}", "cannot be opened"),
-        (f"hf:{folder}?image=place", "is no column of images"),
-        (f"hf:{folder}?label=image", "is no column of labels"),
+        (f"hf:{folder}?image=place", "is not a column of images"),
+        (f"hf:{folder}?label=image", "is not a column of labels"),
         (f"hf:{folder}?split=test", "name one of its splits, train"),
         (f"hf:{folder}?config=big", "has no configurations"),
     ):
@@ -93,8 +93,8 @@ def test_training_from_one_half_to_the_other(folder, tmp_path, capsys):
     recipe = recipe_from({**NAMED["demo"], "steps": 60, "rounds": 1, "batch_size": 12, "image_size": 12, "resize": 12,
                           "bottleneck": 8, "discriminator": 16}, "test")  # fmt: skip
     source, target = open_domain(f"hf:{folder}?domain=photo"), open_domain(f"hf:{folder}?domain=sketch")
-    run = adapt(source, target, recipe, tmp_path / "run")
-    assert run.result["accuracy"]["legs"]["round 0"]["over_images"] > 0.6
+    run = train_pair(source, target, recipe, tmp_path / "run")
+    assert run.result.stage("round 0").accuracy.over_images > 0.6
     assert f"{folder}[24]," in (tmp_path / "run" / "predictions.csv").read_text()
     assert main(["check", f"hf:{folder}?domain=photo", f"hf:{folder}?domain=sketch", "--batch-size", "8"]) == 0
     assert "can be adapted to" in capsys.readouterr().out

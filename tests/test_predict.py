@@ -15,7 +15,8 @@ import torch
 
 import biwaa
 from biwaa.cli import main
-from biwaa.inference import predict_paths as module
+from biwaa.domains import stream
+from biwaa.domains.listing import images_below
 from biwaa.inference.predict_paths import predict_paths
 from biwaa.inference.prediction_table import rows, writing
 
@@ -92,21 +93,46 @@ def test_lists_globs_and_standard_input(tiny_run, place, monkeypatch):
         predicted(images / "*.tiff")
 
 
+def test_lists_may_have_labels_and_names_that_end_in_numbers(tiny_run, place):
+    """A number at the end belongs to the name where such a file exists, as it may where there is no suffix."""
+    shutil.copy(place / "images" / "cat" / "0.png", place / "scan 12")
+    (place / "list.txt").write_text(f"scan 12\nscan 13\n\n  images/cat/1.png\t-7  \n{'x' * 5000} 1\n")
+    predict_paths(tiny_run, (str(place / "list.txt"),), place / "p.csv", "cpu", 4)
+    found = [(Path(row["path"]).name[:20], row["error"] is None) for row in read(place / "p.csv")]
+    assert found == [("scan 12", True), ("scan", False), ("1.png", True), ("x" * 20, False)]
+
+
+def test_folders_are_walked_as_for_training(tiny_run, place):
+    """Files in the order of their paths; hidden files, links to folders and broken links are no images."""
+    images = place / "images"
+    (images / ".thumbs").mkdir()
+    shutil.copy(images / "cat" / "0.png", images / ".thumbs" / "0.png")
+    shutil.copy(images / "cat" / "0.png", images / "cat.png")
+    (images / "dog" / "folder.png").symlink_to(images / "cat")
+    (images / "dog" / "gone.png").symlink_to(images / "nothing")
+    found = list(images_below(images))
+    assert found == sorted(path for path in images.rglob("*") if path.suffix == ".png" and path.is_file()
+                           and path.name != ".hidden.png")  # fmt: skip
+    assert found[0].parent.name == ".thumbs"
+    predict_paths(tiny_run, (str(images),), place / "p.csv", "cpu", 4)
+    assert [row["path"] for row in read(place / "p.csv")] == list(map(str, found))
+
+
 def test_batches_are_written_as_they_come(tiny_run, place, monkeypatch):
-    """When the last but one chunk is asked for, all rows before it lie in the file already; nothing is held back."""
+    """Whenever a set of files is opened, the rows of all sets before it are in the table already."""
     seen = []
-    monkeypatch.setattr(module, "CHUNK", 4)
-    ours = module.FileImages
+    monkeypatch.setattr("biwaa.inference.predict_paths.SET_SIZE", 4)
+    ours = stream.FileImages
 
     def counting(paths):
         drafts = [path for path in place.iterdir() if path.name.startswith(".p.csv.")]
         seen.append((len(paths), len(drafts[0].read_text().splitlines()) - 1 if drafts else 0))
         return ours(paths)
 
-    monkeypatch.setattr(module, "FileImages", counting)
+    monkeypatch.setattr(stream, "FileImages", counting)
     read, bad = predict_paths(tiny_run, (str(place / "images"),), place / "p.csv", "cpu", 4)
     assert (read, bad) == (25, 1)
-    assert seen == [(4, 4 * chunk) for chunk in range(6)] + [(2, 24)]
+    assert seen == [(4, 4 * number) for number in range(6)] + [(2, 24)]
 
 
 def test_parquet_is_written_in_groups(tmp_path, monkeypatch):

@@ -1,17 +1,16 @@
-"""Label shift: the shares that were asked for, the same images every time; and what runs report of it."""
+"""Label shift: the requested shares, the same images every time; and the report of runs."""
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from conftest import write_images
+from conftest import train_pair, write_images
 from hypothesis import given, settings
 
 from biwaa.domains.shift import class_shares, subsample
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.judging.metrics import total_variation
+from biwaa.judging.label_shift import total_variation
 from biwaa.recipe import NAMED, recipe_from
-from biwaa.training.run import adapt
 
 TINY = {**NAMED["demo"], "steps": 6, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
         "discriminator": 16}  # fmt: skip
@@ -35,7 +34,7 @@ def test_subsets_have_the_shares_and_are_the_largest(counts, ratio, backwards, s
     assert (rows == subsample(labels, shares, seed)).all()
 
 
-def test_a_class_that_is_not_there_bounds_nothing():
+def test_a_class_without_images_sets_no_bound():
     rows = subsample(np.array([0] * 10 + [2] * 10), np.array([0.5, 0.3, 0.2]), 0)
     assert len(rows) == 10 + 4
 
@@ -52,21 +51,21 @@ def test_shares_by_rule():
             class_shares(rule, 3)
 
 
-def test_runs_report_estimated_beside_true_distribution(tmp_path):
+def test_runs_report_predicted_and_true_distributions(tmp_path):
     counts = {"cat": 20, "dog": 20, "eel": 20}
     source = open_domain(str(write_images(tmp_path / "source", counts, seed=0, size=12)))
     target = open_domain(str(write_images(tmp_path / "target", counts, seed=1, size=12)))
     recipe = recipe_from({**TINY, "source_shift": "long-tail:4", "target_shift": "reversed:4"}, "test")
-    result = adapt(source, target, recipe, tmp_path / "run").result
-    assert result["source"]["images"] == result["target"]["images"] == 20 + 10 + 5
-    found = result["label_distribution"]
-    assert found["source"] == {"cat": 0.571429, "dog": 0.285714, "eel": 0.142857}
-    assert found["true_target"] == {"cat": 0.142857, "dog": 0.285714, "eel": 0.571429}
-    said = np.array(list(found["estimated_target"]["round 0"].values()))
-    distance = found["total_variation"]["estimated_to_true"]["round 0"]
-    true = np.array(list(found["true_target"].values()))
-    assert distance == pytest.approx(sum(abs(a - b) for a, b in zip(said, true, strict=True)) / 2, abs=1e-5)
-    assert found["total_variation"]["source_to_true"] == pytest.approx(3 / 7, abs=1e-5)
+    result = train_pair(source, target, recipe, tmp_path / "run").result
+    assert result.source.images == result.target.images == 20 + 10 + 5
+    assert (result.source.shift, result.target.shift) == ("long-tail:4", "reversed:4")
+    found = result.label_shares
+    assert found.source == {"cat": 0.571429, "dog": 0.285714, "eel": 0.142857}
+    assert found.true_target == {"cat": 0.142857, "dog": 0.285714, "eel": 0.571429}
+    stage = result.stage("round 0")
+    predicted, true = stage.predicted_shares, found.true_target
+    assert stage.distance_to_true == pytest.approx(sum(abs(predicted[k] - true[k]) for k in true) / 2, abs=1e-5)
+    assert found.source_to_true == pytest.approx(3 / 7, abs=1e-5)
     rows = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
     assert len(rows) == 36
 
@@ -76,7 +75,7 @@ def test_a_target_without_labels_cannot_be_shifted(tmp_path):
     bare = write_images(tmp_path / "bare", {"all": 12}, seed=1, size=12) / "all"
     recipe = recipe_from({**TINY, "target_shift": "long-tail:4"}, "test")
     with pytest.raises(BiwaaError, match="has no labels, so its classes cannot be subsampled"):
-        adapt(source, open_domain(str(bare)), recipe, tmp_path / "run")
+        train_pair(source, open_domain(str(bare)), recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,4 +1,4 @@
-"""The device and the arithmetic that everything runs in: Lightning Fabric, opened in one place."""
+"""The device and its precision: Lightning Fabric is opened here alone."""
 
 import ctypes
 import os
@@ -20,13 +20,13 @@ NO_MEMORY = (
     "can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "Cannot allocate memory",
     "could not create a primitive",
 )  # fmt: skip
-"""How an allocation that failed on the CPU or within a library reads; the last is oneDNN's word for it."""
+"""Texts of errors from an allocation that failed on the CPU or within a library; the last is oneDNN's."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Settings of glibc's mallopt, by their numbers in malloc.h."""
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """What figures were measured on: device, its name, processor and threads."""
+    """The machine that figures were measured on: device and its name, processor, threads."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -38,7 +38,7 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def allocation_failure(error: BaseException) -> str:
-    """What an error tells of an allocation that failed; empty for any other error."""
+    """The text of an error from an allocation that failed; empty for any other error."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in NO_MEMORY):
         return text[:200] or type(error).__name__
@@ -47,10 +47,10 @@ def allocation_failure(error: BaseException) -> str:
 
 @contextmanager
 def within_memory(doing: str, advice: str) -> Iterator[None]:
-    """Turn an allocation that fails within the block into a sentence.
+    """Turn an allocation that fails within the block into an error for users.
 
     Args:
-        doing: what memory ran out with, or when.
+        doing: completes "memory ran out ..": when, or with what.
         advice: what to do.
 
     Raises:
@@ -66,24 +66,26 @@ def within_memory(doing: str, advice: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep what a step frees for the next one, where it would hand it back to the system.
+    """Make glibc keep the memory that a step frees for the next step, instead of returning it to the system.
 
-    The system has to clear every page that is asked for anew, which can take a network on the CPU more time than its
-    arithmetic does (docs/speed.md). Other systems and other allocators are left alone, and so is glibc's where the
-    environment sets it up (`MALLOC_..`, or `GLIBC_TUNABLES` with malloc in it). For the whole process.
+    The system clears each page that it gives out again, which can cost a network on the CPU more time than its
+    arithmetic (docs/speed.md). This is a setting of the whole process. Other systems and allocators are not changed,
+    nor is glibc if the environment configures it (`MALLOC_..`, or `GLIBC_TUNABLES` with malloc in it).
 
     Returns:
-        Whether it does.
+        Whether glibc does so now.
     """
-    set_up = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if set_up or platform.libc_ver()[0] != "glibc":
+    configured = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get(
+        "GLIBC_TUNABLES", ""
+    )
+    if configured or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
 def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes: int = 1) -> Fabric:
-    """Devices in one precision; of several, each is a process, started here or by torchrun, SLURM or MPI.
+    """Devices in one precision; each of several is a process, started here or by torchrun, SLURM or MPI.
 
     Args:
         device: auto, cpu, cuda or mps.
@@ -97,7 +99,7 @@ def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes
     keep_freed_memory()
     if devices * nodes == 1:
         return _fabric(device, precision, 1, 1, "auto")
-    # Buffers are settled by `ranks` when a leg ends: a broadcast between two forwards would change what backward needs.
+    # `ranks` averages buffers at the end of a stage: a broadcast between two forwards would break the backward pass.
     fabric = _fabric(device, precision, devices, nodes, DDPStrategy(broadcast_buffers=False))
     launch(fabric)
     if not fabric.is_global_zero:

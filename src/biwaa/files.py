@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the one place outside run folders that is written to."""
+"""Files and folders that appear complete or not at all, locks on folders, and the cache folder."""
 
 import csv
 import errno
@@ -19,11 +19,11 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 DRAFT = re.compile(r"\.(?:(.+)\.[a-z0-9_]{8}|tmp[A-Za-z0-9]{6})")
-"""What `tempfile` makes of `.NAME.`, and what safetensors writes to before it renames."""
+"""Names of drafts: `tempfile`'s after `.NAME.`, and safetensors' own."""
 
 
 def cache_dir() -> Path:
-    """Where decoded pixels and frozen features are kept: $BIWAA_CACHE, else biwaa in the user's cache folder."""
+    """The folder for decoded pixels and frozen features: $BIWAA_CACHE, or biwaa in the user's cache folder."""
     chosen = os.environ.get("BIWAA_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -32,9 +32,9 @@ def cache_dir() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` only once the block ended well."""
+    """A draft next to `path` to write to; it becomes `path` once the block has ended without an error."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        yield path  # a pipe or a device is written to, never replaced
+        yield path  # a pipe or a device is written to directly
         return
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
@@ -53,13 +53,13 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(draft)):
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None  # a full disk does not say where
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None  # a full disk's error names no path
     finally:
         draft.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk: a rename must not overtake what it names."""
+    """Wait until a file, or a folder's list of names, is on the disk: the content must be there before its new name."""
     if path.is_dir() and os.name == "nt":
         return  # a folder cannot be opened there
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -73,13 +73,13 @@ def _sync(path: Path) -> None:
 
 
 def forget_drafts(folder: Path, name: str = "") -> None:
-    """Remove what `replacing` and `building` left in `folder` when their process was killed.
+    """Remove the drafts in `folder` that `replacing` and `building` left when their process was killed.
 
-    Only whoever owns the folder may: a draft may be another process's that is at work.
+    Call it only with a lock on the folder: otherwise another process may still be writing a draft.
 
     Args:
-        folder: where.
-        name: of the file or folder that the drafts are of; any, unless given.
+        folder: of the drafts.
+        name: of the file or folder that the drafts are for; any, unless given.
     """
     for draft in folder.iterdir() if folder.is_dir() else ():
         found = DRAFT.fullmatch(draft.name)
@@ -93,10 +93,10 @@ def forget_drafts(folder: Path, name: str = "") -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to `folder`, which exists; a killed process owns nothing any more.
+    """Lock an existing folder against other processes; the lock of a killed process is released.
 
     Raises:
-        BiwaaError: another process owns it.
+        BiwaaError: another process holds the lock.
     """
     if fcntl is None:
         yield
@@ -115,24 +115,24 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file, completely or not at all."""
     with replacing(path) as draft:
-        # File names may hold bytes that are no UTF-8; they come out as they are.
+        # Bytes of file names that are not UTF-8 are written unchanged.
         draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def csv_line(*cells: str) -> str:
-    """A line of CSV that a reader gets the very cells from, whatever ends of lines they hold."""
+    """A line of CSV; a reader gets back the same cells, also where they have ends of lines."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)  # what is in it gets quoted
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # cells with a part of the terminator are quoted
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """A fresh folder to fill; it becomes `folder` only once the block ended well.
+    """A new folder to fill; it becomes `folder` once the block has ended without an error.
 
-    Two processes may build the same folder at once: the first to finish wins, both find it complete.
+    Two processes may build the same folder at once: the first to finish wins, and both find it complete.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

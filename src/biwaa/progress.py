@@ -1,7 +1,7 @@
 """Progress of long work: a live display in a terminal, plain lines elsewhere.
 
-- both say what is being done, how far it is, how fast it goes, how long it will take, and the newest figures
-- everything goes to standard error, so that standard output stays for results
+- both show the task, how much of it is done, its speed, the time left, and the newest figures
+- everything goes to standard error; standard output is for results
 """
 
 import sys
@@ -17,13 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from biwaa.errors import printable
 
 PLAIN_SECONDS = 10.0
-"""Least time between two plain lines."""
+"""Time between two plain lines."""
 CALM_SECONDS = 2.0
-"""What ended within this needs no plain line, unless it is training."""
+"""Shorter work than this prints no plain line, unless it is training."""
 
 
 class Advance(Protocol):
-    """Called with how much is done by now, and figures worth showing."""
+    """Called with how much is done so far, and figures to show."""
 
     def __call__(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         """Show it."""
@@ -34,7 +34,7 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 @contextmanager
 def quiet(silent: bool = True) -> Iterator[None]:
-    """Neither lines nor displays inside the block, if `silent`."""
+    """Print nothing within the block, if `silent`."""
     before = _silent.set(silent or _silent.get())
     try:
         yield
@@ -43,12 +43,12 @@ def quiet(silent: bool = True) -> Iterator[None]:
 
 
 def be_quiet() -> None:
-    """Neither from now on."""
+    """Print nothing from now on."""
     _silent.set(True)
 
 
 def say(text: str) -> None:
-    """One line about what happens, beside any progress display."""
+    """Print a line, with or without a progress display on the screen."""
     if _silent.get():
         return
     text = printable(text)
@@ -57,7 +57,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def track(what: str, total: int | None, unit: str = "steps", start: int = 0) -> Iterator[Advance]:
-    """Show the progress of `total` units of work (None: nobody knows), the first `start` of which were done earlier."""
+    """Show the progress of `total` units of work (None: unknown), of which `start` were done earlier."""
     what = printable(what)
     if _silent.get():
         yield lambda done, figures=None: None
@@ -101,15 +101,15 @@ class _Plain:
 
     def __init__(self, what: str, total: int | None, unit: str, start: int) -> None:
         self.what, self.total, self.unit, self.start = what, total, unit, start
-        self.begin = self.spoken = time.perf_counter()
+        self.begin = self.printed = time.perf_counter()
 
     def __call__(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         now = time.perf_counter()
-        if done != self.total and now - self.spoken < PLAIN_SECONDS:
+        if done != self.total and now - self.printed < PLAIN_SECONDS:
             return
         if self.unit != "steps" and now - self.begin < CALM_SECONDS:
-            return  # over before anybody wondered; training alone is always told
-        self.spoken = now
+            return  # short work; training always prints its lines
+        self.printed = now
         rate = (done - self.start) / max(now - self.begin, 1e-9)
         of, left = "", ""
         if self.total is not None:

@@ -1,10 +1,10 @@
-"""Many processes as one: each runs the network on its part of the batch, and all see the whole of what comes out.
+"""Several processes train as one: each runs the network on its shard of the batch, and all get all outputs.
 
 - features and logits are gathered with their gradients, so every rank computes the same losses of the same global
   batch: centroids, label memory and discriminator agree without being exchanged
-- each rank's gradient is then as many times too large as there are ranks, and DDP's mean makes it right
-- with one process every function here gives back what it got
-- where one process ends, the others end with a sentence, also those that would wait for it in vain
+- each rank's gradient is then too large by the number of ranks, which DDP's mean over ranks corrects
+- with one process, the functions of tensors and rows return their argument
+- if one process ends, the others end too with an error message, even while they wait for it
 """
 
 import os
@@ -23,39 +23,39 @@ from torch.distributed import DistError
 
 from biwaa.errors import BiwaaError
 
-APART = 2**40
-"""Between the seeds of two ranks: more than any seed of a step."""
+SEED_STRIDE = 2**40
+"""Between the seeds of two ranks; larger than any seed of a step."""
 LEADER = "BIWAA_LEADER"
-"""In the environment of processes that a run starts: the number of the one that started them."""
-LOOK_EVERY = 0.5
-"""Seconds between two looks at the other processes."""
+"""Environment variable for the processes that a run starts: the id of the process that started them."""
+CHECK_EVERY = 0.5
+"""Seconds between two checks of the other processes."""
 GRACE = 3.0
-"""Seconds that a process has to say by itself that another ended, before it is ended."""
+"""Seconds for a process to report by itself that another one ended, before it is ended."""
 GONE = "another process of this run ended, so this one does too; `--resume` goes on from the last checkpoint"
 _OVER = threading.Event()
 
 
 def leads() -> bool:
-    """Whether this process is the first of its run, by what launchers say of it, before any is launched."""
-    said = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
-    return not any(int(os.environ.get(name) or 0) for name in said)
+    """Whether this process is the first of its run, by the launchers' environment variables; works before a launch."""
+    numbers = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
+    return not any(int(os.environ.get(name) or 0) for name in numbers)
 
 
 def shard(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:
-    """This rank's part of (B,) rows; the parts in the ranks' order are the whole."""
+    """This rank's shard of (B,) rows; the shards in the order of the ranks are all rows."""
     size = len(rows) // fabric.world_size
     return rows[fabric.global_rank * size : (fabric.global_rank + 1) * size]
 
 
-def seed_apart(seed: int, fabric: Fabric) -> None:
-    """Seed the generator for what ranks should draw each by itself: augmentation and dropout of their own images."""
-    torch.manual_seed(seed + fabric.global_rank * APART)
+def seed_per_rank(seed: int, fabric: Fabric) -> None:
+    """Seed the generator for random numbers that differ between ranks: augmentation and dropout of their own images."""
+    torch.manual_seed(seed + fabric.global_rank * SEED_STRIDE)
 
 
-def seed_alike(seed: int, fabric: Fabric) -> None:
-    """Seed the generator for what all ranks must draw alike, since they compute it on the whole batch."""
+def seed_shared(seed: int, fabric: Fabric) -> None:
+    """Seed the generator for random numbers that all ranks share, since they are used on the whole batch."""
     if fabric.world_size > 1:
-        torch.manual_seed(seed + fabric.world_size * APART)
+        torch.manual_seed(seed + fabric.world_size * SEED_STRIDE)
 
 
 def all_gather(part: Tensor, fabric: Fabric) -> Tensor:
@@ -68,7 +68,7 @@ def all_gather(part: Tensor, fabric: Fabric) -> Tensor:
 
 
 def strided_shard(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:
-    """Every so many-th of (N,) rows, the last ones repeated where N cannot be divided; `gather_rows` undoes it."""
+    """This rank's every n-th of (N,) rows, for n ranks; some rows repeat if n does not divide N. See `gather_rows`."""
     if fabric.world_size == 1:
         return rows
     padded = np.resize(rows, -(-len(rows) // fabric.world_size) * fabric.world_size)
@@ -76,7 +76,7 @@ def strided_shard(rows: NDArray[np.int64], fabric: Fabric) -> NDArray[np.int64]:
 
 
 def gather_rows(part: Tensor, count: int, fabric: Fabric) -> Tensor:
-    """What each rank has of `strided_shard` rows -> (count, ..) in the rows' order on all, on the CPU."""
+    """Each rank's results for its `strided_shard` -> (count, ..) in the order of all rows, on every rank's CPU."""
     if fabric.world_size == 1:
         return part
     every = fabric.all_gather(part.to(fabric.device))
@@ -84,8 +84,8 @@ def gather_rows(part: Tensor, count: int, fabric: Fabric) -> Tensor:
     return every.transpose(0, 1).flatten(0, 1)[:count].cpu()
 
 
-def settle_buffers(network: nn.Module, fabric: Fabric) -> None:
-    """Average over ranks what each has averaged of its own batches: BatchNorm's statistics, where not synchronised."""
+def average_buffers(network: nn.Module, fabric: Fabric) -> None:
+    """Average buffers over the ranks: BatchNorm's running statistics, where BatchNorm is not synchronised."""
     if fabric.world_size > 1:
         for buffer in network.buffers():
             if buffer.is_floating_point():
@@ -95,12 +95,12 @@ def settle_buffers(network: nn.Module, fabric: Fabric) -> None:
 
 
 def launch(fabric: Fabric) -> None:
-    """Start the other processes of a run, or meet those that started this one; from here on each minds the others."""
+    """Start the other processes of a run, or join the run that started this one; then each watches the others."""
     _OVER.clear()
     leader = int(os.environ.setdefault(LEADER, str(os.getpid())))
     if leader == os.getpid():
         _watch(_Started(getattr(fabric.strategy.launcher, "procs", [])))
-    elif os.name == "posix":  # elsewhere an orphan keeps its parent's number
+    elif os.name == "posix":  # elsewhere an orphan's parent id does not change
         _watch(lambda: os.getppid() != leader)
     try:
         with together(fabric):
@@ -111,10 +111,10 @@ def launch(fabric: Fabric) -> None:
 
 @contextmanager
 def together(fabric: Fabric) -> Iterator[None]:
-    """Turn what torch says when another process has gone into a sentence.
+    """Turn torch's errors after another process has ended into an error for users.
 
     Raises:
-        BiwaaError: it has.
+        BiwaaError: another process has ended.
     """
     try:
         yield
@@ -125,14 +125,14 @@ def together(fabric: Fabric) -> Iterator[None]:
 
 
 def finish() -> None:
-    """The run is whole: from here on no process minds whether another ends."""
+    """Stop watching the other processes: the run is complete."""
     _OVER.set()
 
 
 class _Started:
-    """Whether one of the processes that this one started has failed.
+    """Whether a process that this one started has failed.
 
-    They are taken off Fabric's own list, whose observer would kill this process without a word.
+    The processes are taken off Fabric's own list, whose observer would kill this process without a message.
     """
 
     def __init__(self, launched: list[subprocess.Popen[bytes]]) -> None:
@@ -145,15 +145,15 @@ class _Started:
 
 
 def _watch(ended: Callable[[], bool]) -> None:
-    """End this process soon after another has ended, whatever it waits for."""
+    """End this process soon after another has ended, even if it is waiting for that one."""
 
-    def look() -> None:
+    def check() -> None:
         while not ended():
-            if _OVER.wait(LOOK_EVERY):
+            if _OVER.wait(CHECK_EVERY):
                 return
         if _OVER.wait(GRACE):
             return
         print(f"biwaa: error: {GONE}.", file=sys.stderr, flush=True)
         os._exit(2)
 
-    threading.Thread(target=look, daemon=True, name="biwaa-ranks").start()
+    threading.Thread(target=check, daemon=True, name="biwaa-ranks").start()

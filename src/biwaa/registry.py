@@ -1,6 +1,6 @@
-"""Methods, backbones and benchmarks by name, biwaa's own and those that other packages register.
+"""Methods, backbones and benchmarks by name: biwaa's own and those that other packages register.
 
-A package names its module in its pyproject.toml, and biwaa imports it when a name is asked for that it does not know:
+A package names its module in its pyproject.toml; biwaa imports that module when it meets a name that it does not know:
 
     [project.entry-points."biwaa.plugins"]
     mine = "my_package.my_module"
@@ -20,7 +20,7 @@ E = TypeVar("E")
 
 
 class Registry(Mapping[str, T]):
-    """Entries of one kind; an unknown name makes it ask the plug-ins."""
+    """Entries of one kind; an unknown name makes it load the plugins."""
 
     def __init__(self, kind: str, built_in: Mapping[str, T]) -> None:
         """Start with biwaa's own entries; `kind` names them in errors."""
@@ -48,15 +48,15 @@ class Registry(Mapping[str, T]):
         return iter(self._entries)
 
     def __len__(self) -> int:
-        """How many are known by now."""
+        """How many are known so far."""
         return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        """Whether it is known by now; plug-ins are not asked."""
+        """Whether it is known so far; plugins are not loaded for it."""
         return name in self._entries
 
     def add(self, name: str, entry: T) -> None:
-        """Register an entry from outside.
+        """Register an entry; a name that was registered before gets the new one.
 
         Raises:
             BiwaaError: the name is one of biwaa's own.
@@ -65,7 +65,7 @@ class Registry(Mapping[str, T]):
         self._entries[name] = entry
 
     def register(self, name: str) -> Callable[[E], E]:
-        """A decorator that adds what it decorates.
+        """A decorator that adds the decorated object.
 
         Raises:
             BiwaaError: the name is one of biwaa's own.
@@ -80,12 +80,17 @@ class Registry(Mapping[str, T]):
 
     def _check_free(self, name: str) -> None:
         if name in self.built_in:
-            raise BiwaaError(f"the {self.kind} {name!r} exists already: register yours under another name.")
+            raise taken(self.kind, name)
+
+
+def taken(kind: str, name: str) -> BiwaaError:
+    """The error for a name that cannot be registered."""
+    return BiwaaError(f"the {kind} {name!r} exists already: register yours under another name.")
 
 
 @cache
 def load_plugins() -> None:
-    """Import every installed package's entry of the group, once.
+    """Import the modules that installed packages list under the group, once.
 
     Raises:
         BiwaaError: one cannot be imported.
@@ -93,6 +98,6 @@ def load_plugins() -> None:
     for entry in entry_points(group=GROUP):
         try:
             entry.load()
-        except Exception as error:  # another package's code fails as it likes
+        except Exception as error:  # another package's code may raise anything
             what = f"the plugin {entry.name} = {entry.value} cannot be imported"
             raise BiwaaError(f"{what} ({type(error).__name__}: {error}): fix or uninstall it.") from error

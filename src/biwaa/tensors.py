@@ -1,4 +1,4 @@
-"""Tensors and facts about them in one safetensors file: models and checkpoints. Nothing is ever unpickled."""
+"""Tensors and facts about them in one safetensors file, for models and checkpoints. Nothing is ever unpickled."""
 
 import json
 import os
@@ -16,24 +16,28 @@ from biwaa.files import replacing
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> None:
-    """Write tensors and some facts about them, whole or not at all."""
+    """Write tensors and facts about them, completely or not at all."""
     # Clones: safetensors refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as draft:
         try:
             save_file(plain, draft, metadata={"biwaa": json.dumps(facts)})
         except safetensors.SafetensorError as error:
-            code = re.search(r"(?:os error |Os { code: )(\d+)", str(error))  # a full disk, say, as the library puts it
+            code = re.search(r"(?:os error |Os { code: )(\d+)", str(error))  # a full disk, for example
             if not code:
                 raise
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
 
 
 def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote, or those of the tensors that are named.
+    """The tensors and facts of a file that `save_tensors` wrote.
+
+    Args:
+        path: of the file.
+        only: names of the tensors to load; all unless given.
 
     Raises:
-        BiwaaError: the file is not such a file.
+        BiwaaError: not such a file.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -42,8 +46,8 @@ def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[
                 raise ValueError("its facts have no names")
             if only is not None:
                 return {name: file.get_tensor(name).clone() for name in file.keys() if name in only}, facts  # noqa: SIM118
-        # Clones lie aligned in memory, as fresh tensors do: arithmetic on them rounds alike.
+        # Clones are aligned in memory as new tensors are, so arithmetic on them rounds in the same way.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
-    except Exception as error:  # a file of another kind can fail the readers in any way
+    except Exception as error:  # on a file of another kind the readers may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BiwaaError(f"{path} is not a file that biwaa wrote ({reason}).") from None

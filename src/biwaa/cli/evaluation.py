@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.metavars import Images, RunFolder, Spec
+from biwaa.cli.metavars import ImagePaths, RunFolder, Spec
 
 
 def evaluate(
@@ -44,7 +44,7 @@ def evaluate(
 
 def predict(
     run: Positional[RunFolder],
-    paths: Images,
+    paths: ImagePaths,
     out: Path = Path("predictions.csv"),
     top_k: int = 1,
     device: str = "auto",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import docstring_parser
 import tyro
 
-from biwaa.cli.metavars import Images
+from biwaa.cli.metavars import ImagePaths
 from biwaa.named_recipes import NAMED
 from biwaa.version import __version__
 
@@ -82,7 +82,7 @@ def options(command: Command, start: Any = None, heading: str = "") -> list[Opti
         meaning = meaning[:1].upper() + meaning[1:]
         if choices := _choices(hints[name]):
             meaning += f": {', '.join(choices)}"
-        positional = _marks(Images)[-1] in _marks(hints[name])
+        positional = _marks(ImagePaths)[-1] in _marks(hints[name])
         found.append(Option(name, _metavar(hints[name]), meaning, default, positional, heading))
     return found + settings
 

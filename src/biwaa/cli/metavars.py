@@ -7,4 +7,4 @@ from tyro.conf import Positional, arg
 
 Spec = Annotated[str, arg(metavar="SPEC")]
 RunFolder = Annotated[Path, arg(metavar="RUN")]
-Images = Positional[Annotated[tuple[str, ...], arg(metavar="PATH..")]]
+ImagePaths = Positional[Annotated[tuple[str, ...], arg(metavar="PATH..")]]

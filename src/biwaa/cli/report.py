@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.metavars import Images, RunFolder
+from biwaa.cli.metavars import ImagePaths, RunFolder
 
 
 def check(
@@ -48,7 +48,7 @@ def report(
 
 def explain(
     run: Positional[RunFolder],
-    paths: Images,
+    paths: ImagePaths,
     out: Path = Path("explain.png"),
     beside: RunFolder | None = None,
     rows: int = 8,

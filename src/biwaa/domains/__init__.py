@@ -1,1 +1,1 @@
-"""From a SPEC to pixels in batches: domains, decoding, the pixel store, augmentation, sampling."""
+"""From a SPEC, or Python objects, to a domain: images and, apart from them, labels and classes."""

@@ -1,8 +1,8 @@
-"""The field's benchmarks: their domains, classes, counts, tasks, and where they lie below a data root.
+"""The field's benchmarks: their domains, classes, counts and tasks, and where their files are below a data root.
 
-- an entry is one YAML file in `benchmarks/`: facts with their source, nothing that only code could say
+- an entry is one YAML file in `benchmarks/`: facts with their source
 - layouts are SPECs relative to the benchmark's folder: a folder, LIST.txt@ROOT, FILE.npz:NAME, or a digit archive
-- class folders are recognised by name, whatever their case and whatever joins their words
+- class folders are recognised by name, regardless of case and of what joins their words
 """
 
 import dataclasses
@@ -25,20 +25,20 @@ from biwaa.registry import Registry
 
 @dataclass(frozen=True)
 class CatalogueDomain:
-    """One place of a benchmark."""
+    """One domain of a benchmark."""
 
     images: int | None
-    """How many the benchmark has; None where no figure could be verified."""
+    """How many the benchmark has; None if no figure could be verified."""
     layouts: tuple[str, ...]
-    """Where it may lie in the benchmark's folder, the official place first."""
+    """Where it may be in the benchmark's folder, the official place first."""
     short: str = ""
     """Its letter in task names."""
     counts: tuple[int, ...] = ()
-    """Images of each class, in the classes' order; empty where only the total is known."""
+    """Images of each class, in the classes' order; empty if only the total is known."""
     lacks: tuple[str, ...] = ()
-    """Classes that the benchmark has no image of here."""
+    """Classes of which the benchmark has no image here."""
     smallest_largest: tuple[int, int] | None = None
-    """Images of the smallest and the largest class, where single counts are not known."""
+    """Images of the smallest and the largest class, if single counts are not known."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Benchmark:
     where: str
     """Where to get it."""
     folders: tuple[str, ...]
-    """Names that its folder goes by."""
+    """Names that its folder may have."""
     classes: tuple[str, ...]
     """In the order of their indices."""
     domains: dict[str, CatalogueDomain]
@@ -60,20 +60,20 @@ class Benchmark:
     tasks: tuple[str, ...]
     """In the customary order, by the domains' letters: A2W."""
     aliases: dict[str, str] = field(default_factory=dict)
-    """Folder names that stand for a class of another name."""
+    """Other folder names of a class -> its name."""
     list_labels: bool = False
-    """Its list files give each image's class by number; otherwise the images' folders do."""
+    """Whether its list files give each image's class, by number; otherwise the images' folders do."""
     hub: tuple[str, ...] = ()
     """SPECs of copies on the Hugging Face hub."""
     note: str = ""
-    """What else a user should know."""
+    """Anything else that a user should know."""
 
     def class_of(self, folder: str) -> str | None:
-        """The class that a folder's name stands for."""
+        """The class of a folder's name; None if it is not one of the benchmark's."""
         return _names(self.name).get(_plain(folder))
 
     def task(self, name: str) -> tuple[str, str]:
-        """Source and target of A2W or amazon>webcam, in any case.
+        """Source and target of A2W or amazon>webcam, in upper or lower case.
 
         Raises:
             BiwaaError: no such task.
@@ -89,15 +89,15 @@ class Benchmark:
         )
 
     def task_domains(self, source: str, target: str) -> list[str]:
-        """All that a task needs: source, target, and the target's held-out split where there is one."""
+        """All domains of a task: source, target, and the target's held-out split if there is one."""
         return [domain for domain in (source, target, f"{target}/test") if domain in self.domains]
 
     def tasks_without(self, lacking: Collection[str]) -> list[str]:
-        """The customary tasks that need none of the domains in `lacking`."""
+        """The customary tasks without any of the domains in `lacking`."""
         return [task for task in self.tasks if not set(self.task_domains(*self.task(task))) & set(lacking)]
 
     def task_name(self, source: str, target: str) -> str:
-        """A2W, or amazon>webcam where a domain has no letter."""
+        """A2W, or amazon>webcam if a domain has no letter."""
         letters = self.domains[source].short, self.domains[target].short
         return "2".join(letters) if all(letters) else f"{source}>{target}"
 
@@ -127,7 +127,7 @@ BENCHMARKS: Registry[Benchmark] = Registry("benchmark", _load())
 
 
 def register_benchmark(entry: Path | str) -> Benchmark:
-    """Add an entry to the catalogue, so that NAME:DOMAIN is a SPEC and `biwaa bench NAME` runs its table.
+    """Add an entry to the catalogue: NAME:DOMAIN becomes a SPEC, and `biwaa bench NAME` runs its table.
 
     Args:
         entry: a YAML file like those in `domains/benchmarks/`, or its text.
@@ -140,7 +140,7 @@ def register_benchmark(entry: Path | str) -> Benchmark:
         found = _entry(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
         where = "the entry" if isinstance(entry, str) and "\n" in entry else str(entry)
-        raise BiwaaError(f"{where} is no benchmark of the catalogue: {' '.join(str(error).split())}.") from None
+        raise BiwaaError(f"{where} is not a benchmark's entry: {' '.join(str(error).split())}.") from None
     BENCHMARKS.add(found.name, found)
     _names.cache_clear()
     return found
@@ -156,23 +156,23 @@ def open_catalogued(name: str, domain: str, root: Path) -> Domain:
     found = locate(entry, domain, root)
     if found.absent:
         raise BiwaaError(
-            f"{name}:{domain} lacks {len(found.absent)} of the images that its list names "
-            f"({listed(list(found.absent), 2)}): unpack its images beside the list."
+            f"{name}:{domain} lacks {len(found.absent)} of the images in its list "
+            f"({listed(list(found.absent), 2)}): unpack its images next to the list."
         )
     missing = empty_classes(found)
     if missing:
         raise BiwaaError(
             f"{name}:{domain} lacks {len(missing)} of its {len(entry.classes)} classes ({listed(missing)}): "
-            f"`biwaa check {name}:{domain} --data-root {root}` says what is there."
+            f"`biwaa check {name}:{domain} --data-root {root}` shows what is there."
         )
     return found
 
 
 def locate(entry: Benchmark, domain: str, root: Path) -> Domain:
-    """As `find`, but nothing to be found is an error.
+    """As `find`, but raises an error if there is nothing.
 
     Raises:
-        BiwaaError: it is not below `root`; the message says how it should look. Or as for `find`.
+        BiwaaError: it is not below `root`; the message describes the layout. Or as of `find`.
     """
     found = find(entry, domain, root)
     if found is None:
@@ -181,10 +181,10 @@ def locate(entry: Benchmark, domain: str, root: Path) -> Domain:
 
 
 def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
-    """What lies there of a domain, missing classes empty; None if nothing does.
+    """A benchmark's domain as far as it is below `root`: a missing class has no image. None if nothing is there.
 
     Raises:
-        BiwaaError: no such domain, or what lies there cannot be read.
+        BiwaaError: no such domain, or its files cannot be read.
     """
     if domain not in entry.domains:
         raise BiwaaError(f"no domain {domain!r} in {entry.name}: there are {', '.join(entry.domains)}.")
@@ -197,9 +197,7 @@ def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
         for layout in entry.domains[domain].layouts:
             found = _open_layout(spec, base, layout, entry)
             if found is not None and found.labels is None:
-                raise BiwaaError(
-                    f"{spec}: what lies in {base / layout} has no labels, and a benchmark's domain needs them."
-                )
+                raise BiwaaError(f"{spec}: {base / layout} has no labels, and a benchmark's domain needs them.")
             if found is not None and (len(found.images) or found.absent):
                 matched = match_classes(found, entry.classes, other=entry.name, subset=True)
                 return dataclasses.replace(matched, may_lack=entry.domains[domain].lacks)
@@ -212,26 +210,24 @@ def empty_classes(domain: Domain) -> list[str]:
 
 
 def deviations(entry: Benchmark, domain: str, found: Domain) -> list[str]:
-    """Where the images that were found are not those of the benchmark, by counts; empty if they are."""
+    """How the counts of the images found differ from the benchmark's; empty if they agree."""
     facts, counts = entry.domains[domain], found.counts()
-    gone = (
-        [f"{len(found.absent)} images that its list names are not there ({found.absent[0]} ..)"] if found.absent else []
-    )
+    missing = [f"{len(found.absent)} images of its list are missing ({found.absent[0]} ..)"] if found.absent else []
     if facts.counts:
         pairs = zip(counts.items(), facts.counts, strict=True)
-        return gone + [
+        return missing + [
             f"{name} has {count} images instead of {should}" for (name, count), should in pairs if count != should
         ]
-    said = gone + [f"{name} has no image" for name in empty_classes(found)]
+    different = missing + [f"{name} has no image" for name in empty_classes(found)]
     if facts.images is not None and len(found.images) != facts.images:
-        said.append(f"{len(found.images)} images instead of {facts.images}")
+        different.append(f"{len(found.images)} images instead of {facts.images}")
     here = (min(counts.values()), max(counts.values()))
     if facts.smallest_largest and here != facts.smallest_largest:
         should = facts.smallest_largest
-        said.append(
+        different.append(
             f"smallest and largest class have {here[0]} and {here[1]} images instead of {should[0]} and {should[1]}"
         )
-    return said
+    return different
 
 
 def bases(entry: Benchmark, root: Path) -> list[Path]:
@@ -255,7 +251,7 @@ def _open_layout(spec: str, base: Path, layout: str, entry: Benchmark) -> Domain
 
 
 def how_it_should_look(entry: Benchmark, domain: str, root: Path) -> str:
-    """Where the domain was looked for, and where it is to be had."""
+    """Where the domain's files should be, and where to get them."""
     layouts = entry.domains[domain].layouts
     places = [f"{entry.folders[0]}/{layout.split('@')[0]}" for layout in layouts]
     inside = ""
@@ -264,7 +260,7 @@ def how_it_should_look(entry: Benchmark, domain: str, root: Path) -> str:
     elif "@" in layouts[0]:
         images = Path(entry.folders[0], layouts[0].split("@")[1]).as_posix()
         example = "" if entry.list_labels else f", such as {images}/{domain.split('/')[0]}/{entry.classes[0]}/"
-        inside = f", a list whose paths start in {root}/{images}{example}"
+        inside = f", a list with paths from {root}/{images}{example}"
     also = f" (or {listed(places[1:])})" if places[1:] else ""
     copies = f" Copies on the hub: {', '.join(entry.hub)}." if entry.hub else ""
-    return f"It should lie in {root}/{places[0]}{also}{inside}. Get it from {entry.where}.{copies}"
+    return f"It should be in {root}/{places[0]}{also}{inside}. Get it from {entry.where}.{copies}"

@@ -1,4 +1,4 @@
-"""What `biwaa check` says: what is in a domain, whether a benchmark is whole, whether two domains can be trained on."""
+"""`biwaa check`: what is in a domain, whether a benchmark is complete, whether two domains can be adapted."""
 
 import json
 from pathlib import Path
@@ -23,17 +23,17 @@ from biwaa.registry import load_plugins
 def check_domains(
     specs: tuple[str, ...], batch_size: int, data_root: Path | None = None, as_json: bool = False
 ) -> None:
-    """Print images and classes of one or two domains, then make sure that all can be read and trained on.
+    """Print images and classes of one or two domains, then make sure that all images can be read and trained on.
 
     Args:
-        specs: one domain, source and target, or a catalogued benchmark as a whole.
-        batch_size: of the training to come.
-        data_root: where benchmarks lie; None for $BIWAA_DATA or ./data.
-        as_json: print a list of JSON objects in place of lines, once all can be read.
+        specs: one domain, a source and a target, or a whole benchmark of the catalogue.
+        batch_size: of the planned training.
+        data_root: where benchmarks are; None for $BIWAA_DATA or ./data.
+        as_json: print a list of JSON objects instead of lines, after all images were read.
 
     Raises:
-        BiwaaError: a domain cannot be opened, is not the benchmark's, holds unreadable images, or the two
-            cannot be adapted to each other.
+        BiwaaError: a domain cannot be opened, differs from the benchmark's, has unreadable images, or the source
+            cannot be adapted to the target.
     """
     load_plugins()
     root = data_root or default_data_root()
@@ -44,7 +44,7 @@ def check_domains(
         return
     if len(specs) not in (1, 2):
         raise BiwaaError("name one domain, or source and target.")
-    # What is the benchmark's is said beside its counts, which is no JSON.
+    # The comparison with the benchmark's counts is printed in lines only.
     domains = [(None if as_json else _catalogued(spec, root)) or open_domain(spec, root) for spec in specs]
     for domain in [] if as_json else domains:
         print("\n".join(printable(line) for line in _lines(domain)))
@@ -63,24 +63,24 @@ def check_domains(
 
 
 def _catalogued(spec: str, root: Path) -> Domain | None:
-    """A benchmark's domain, held against its counts; None of other SPECs."""
+    """A benchmark's domain, compared with the benchmark's counts; None for other SPECs."""
     name, _, domain = spec.partition(":")
     if name not in BENCHMARKS or Path(spec).exists():
         return None
     entry = BENCHMARKS[name]
     found = locate(entry, domain, root)
     if wrong := deviations(entry, domain, found):
-        print("\n".join(_beside(entry, domain, found)))
-        look = how_it_should_look(entry, domain, root)
-        raise BiwaaError(f"{spec} is not the benchmark's: {listed(wrong, 8)}. {look}")
+        print("\n".join(_comparison(entry, domain, found)))
+        layout = how_it_should_look(entry, domain, root)
+        raise BiwaaError(f"{spec} differs from the benchmark: {listed(wrong, 8)}. {layout}")
     known = entry.domains[domain].images
-    agree = "as the benchmark has it" if known else "no count of the benchmark could be verified"
+    agree = "as in the benchmark" if known else "no count of the benchmark could be verified"
     print(f"{spec}: {agree}, {len(found.images)} images in {len(entry.classes)} classes")
     return found
 
 
-def _beside(entry: Benchmark, domain: str, found: Domain) -> list[str]:
-    """Counts of each class, found and expected, where single counts are known."""
+def _comparison(entry: Benchmark, domain: str, found: Domain) -> list[str]:
+    """Images found of each class, with the expected number if that is another."""
     facts = entry.domains[domain]
     width = max(map(len, entry.classes))
     lines = [f"{found.spec}: {len(found.images)} images found, {facts.images or 'an unknown number'} expected"]
@@ -92,7 +92,7 @@ def _beside(entry: Benchmark, domain: str, found: Domain) -> list[str]:
 
 
 def _check_benchmark(entry: Benchmark, root: Path) -> None:
-    """A line for each domain, the tasks that can run, and what is missing for the others."""
+    """Print a line for each domain, the tasks that can run, and what is missing for the others."""
     print(f"{entry.title}: {len(entry.classes)} classes. {entry.citation}.")
     print(f"terms: {entry.terms}\nfrom: {entry.where}")
     if entry.note:
@@ -104,16 +104,16 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
         found = find(entry, domain, root)
         if found is None:
             lacking.append(domain)
-            said = "missing"
+            state = "missing"
         elif empty := empty_classes(found):
             lacking.append(domain)
-            said = f"no image of {listed(empty)}"
+            state = f"no image of {listed(empty)}"
         elif wrong := deviations(entry, domain, found):
             other.append(domain)
-            said = f"{len(found.images)} images; not the benchmark's: {listed(wrong, 3)}"
+            state = f"{len(found.images)} images; differs from the benchmark: {listed(wrong, 3)}"
         else:
-            said = f"{len(found.images)} images"
-        print(f"  {domain:{width}}  {said}")
+            state = f"{len(found.images)} images"
+        print(f"  {domain:{width}}  {state}")
     print(f"tasks that can run: {' '.join(entry.tasks_without(lacking)) or 'none'}")
     if lacking:
         domain = lacking[0]
@@ -122,7 +122,7 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
             f"{domain}: {how_it_should_look(entry, domain, root)}"
         )
     if other:
-        raise BiwaaError(f"{', '.join(other)} below {root} are not the benchmark's: see the lines above.")
+        raise BiwaaError(f"{', '.join(other)} below {root} differ from the benchmark: see the lines above.")
 
 
 def _lines(domain: Domain) -> list[str]:

@@ -1,4 +1,4 @@
-"""Digit benchmarks as their official archives hold them: MNIST's idx files, USPS's libsvm text, SVHN's .mat."""
+"""Official archives of digit benchmarks: MNIST's idx files, USPS's libsvm text, SVHN's .mat."""
 
 import gzip
 import re
@@ -15,15 +15,15 @@ ARCHIVES = r"(.*-images[.-]idx3-ubyte(\.gz)?|.*\.bz2|.*\.mat)"
 
 
 def is_archive(path: str) -> bool:
-    """Whether a layout names such a file."""
+    """Whether a layout's path is that of an archive."""
     return re.fullmatch(ARCHIVES, path) is not None
 
 
 def open_archive(spec: str, file: Path) -> Domain:
-    """Images and labels of one archive; classes are called 0 to 9.
+    """Images and labels of one archive; the classes are 0 to 9.
 
     Raises:
-        BiwaaError: the file is not what its name says.
+        BiwaaError: the file is not such an archive, or is damaged.
     """
     import scipy.io  # these take long to import
     from sklearn.datasets import load_svmlight_file
@@ -52,6 +52,6 @@ def _idx(file: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     """MNIST's format: two zero bytes, a type (8: unsigned bytes), the number of dimensions, their sizes, the data."""
     data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     if data[:3] != b"\0\0\x08":
-        raise ValueError("no idx file of unsigned bytes")
+        raise ValueError("not an idx file of unsigned bytes")
     sizes = np.frombuffer(data, ">u4", count=data[3], offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(*sizes.tolist())

@@ -1,7 +1,7 @@
-"""A domain: images, and apart from them their labels and the names of the classes.
+"""A domain: images and, apart from them, labels and the names of the classes.
 
 - classes of two domains are matched by name, never by order
-- training receives `domain.images` of the target: there is no label in it to see
+- of the target, training gets `domain.images` only, which have no labels
 """
 
 from dataclasses import dataclass, replace
@@ -16,18 +16,18 @@ from biwaa.progress import say
 
 @dataclass(frozen=True)
 class Domain:
-    """Images of one place."""
+    """Images of one kind or place."""
 
     spec: str
     images: Images
     classes: tuple[str, ...] | None = None
-    """Names of the classes; None where the images carry no labels."""
+    """Names of the classes; None for images without labels."""
     labels: NDArray[np.int64] | None = None
     """(N,) indices into `classes`."""
     may_lack: tuple[str, ...] = ()
-    """Classes that a benchmark itself has no image of here."""
+    """Classes of which the benchmark itself has no image here."""
     absent: tuple[str, ...] = ()
-    """Images that a benchmark's list names and that are not there."""
+    """Images of a benchmark's list that are not there."""
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
         """Keep the images at `indices` and their labels; the classes stay as they are."""
@@ -47,12 +47,12 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
 
     Args:
         domain: with labels, or left as it is.
-        classes: the names that count.
-        other: where those come from, for the message.
+        classes: names in the order to number them by.
+        other: where they come from, for the message.
         subset: `domain` may lack some of them.
 
     Raises:
-        BiwaaError: a class stands in one of the two alone; the message names each.
+        BiwaaError: only one of the two has a class; the message names each such class.
     """
     if domain.classes is None or domain.labels is None:
         return domain
@@ -72,8 +72,8 @@ def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain,
     """Make sure that `source` can be adapted to `target`, and give both the same class order.
 
     Raises:
-        BiwaaError: no labels, one class, an empty class, classes that differ, fewer images than a batch,
-            or twice the same images.
+        BiwaaError: no labels, one class, an empty class, different classes, fewer images than a batch,
+            or the same images twice.
     """
     check_source(source, batch_size)
     _check_filled(target)
@@ -107,10 +107,10 @@ def _check_filled(domain: Domain) -> None:
 
 
 def check_batch(domain: Domain, batch_size: int) -> None:
-    """Make sure that there is a whole batch of images.
+    """Make sure that there are enough images for a batch.
 
     Raises:
-        BiwaaError: there is not.
+        BiwaaError: there are not.
     """
     if len(domain.images) < batch_size:
         raise BiwaaError(
@@ -120,10 +120,10 @@ def check_batch(domain: Domain, batch_size: int) -> None:
 
 
 def drop_unreadable(domain: Domain, unreadable: dict[int, str], skip: bool) -> tuple[Domain, NDArray[np.int64]]:
-    """The domain without its unreadable images, and the rows that stay.
+    """The domain without its unreadable images, and the (N,) rows of the others.
 
     Raises:
-        BiwaaError: there are unreadable images and `skip` does not allow to leave them out.
+        BiwaaError: there are unreadable images and `skip` is off.
     """
     rows = np.array([row for row in range(len(domain.images)) if row not in unreadable], dtype=np.int64)
     if not unreadable:

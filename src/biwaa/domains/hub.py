@@ -1,8 +1,9 @@
 """`hf:DATASET[?column=value&..]`: a data set of the Hugging Face hub, or a folder in that library's own format.
 
 - needs the extra [hub]; no code of a data set is ever run
-- the image column and the class column are found by their types; `split`, `config`, `image` and `label` name them
-  where there are several; any other column=value keeps the rows where the column has that value
+- the image column and the class column are found by their types; if there are several, `image` and `label` name
+  them, as `split` and `config` do for splits and configurations
+- any other column=value selects the rows with that value
 """
 
 import hashlib
@@ -27,7 +28,7 @@ class HubImages(NumberedRows):
     """Images in the rows of a data set."""
 
     table: Any
-    """A `datasets.Dataset` whose image column is not decoded by it."""
+    """A `datasets.Dataset` that does not decode the image column itself."""
     column: str
     name: str
     rows: NDArray[np.int64]
@@ -42,7 +43,7 @@ class HubImages(NumberedRows):
         return HubImages(self.table, self.column, self.name, self.rows[indices])
 
     def identity(self) -> frozenset[str]:
-        """The data set and each row's number in it."""
+        """Each row's number, with the library's fingerprint of the data set."""
         return frozenset(f"{self.table._fingerprint}[{row}]" for row in self.rows)
 
     def fingerprint(self) -> str:
@@ -64,7 +65,13 @@ def open_hub(spec: str) -> Domain:
 
 
 def table_domain(spec: str, dataset: str, table: Any, asked: dict[str, str]) -> Domain:
-    """A `datasets.Dataset` as a domain; `asked` names columns and the values to keep, `dataset` its rows.
+    """A `datasets.Dataset` as a domain.
+
+    Args:
+        spec: for messages.
+        dataset: the name of its images: DATASET[0], DATASET[1], ..
+        table: the data set.
+        asked: the SPEC's query: names of columns, and values to select rows by.
 
     Raises:
         BiwaaError: no such column or value, or no images in it.
@@ -73,20 +80,20 @@ def table_domain(spec: str, dataset: str, table: Any, asked: dict[str, str]) -> 
 
     image = _column(spec, table, asked.get("image"), datasets.Image, "image")
     label = _column(spec, table, asked.get("label"), datasets.ClassLabel, "label")
-    assert image is not None  # else _column had raised
+    assert image is not None  # _column raises otherwise
     table = table.cast_column(image, datasets.Image(decode=False))
     rows = np.arange(len(table), dtype=np.int64)
     for column, value in asked.items():
         if column not in RESERVED:
             rows = rows[_equal(spec, table, column, value)[rows]]
     if not len(rows):
-        raise BiwaaError(f"{spec} keeps no row of {len(table)}: nothing has all of these values.")
+        raise BiwaaError(f"{spec}: none of {len(table)} rows has all of these values.")
     images = HubImages(table, image, dataset, rows)
     if label is None:
         return Domain(spec, images)
     numbers, names = _classes(table, label)
     numbers = numbers[rows]
-    if (numbers < 0).any():  # how the library writes a missing label
+    if (numbers < 0).any():  # the library's mark of a missing label
         return Domain(spec, images)
     return Domain(spec, images, names, numbers)
 
@@ -104,7 +111,7 @@ def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
             found = datasets.load_from_disk(str(local))
         else:
             found = datasets.load_dataset(dataset, asked.get("config"))
-    except Exception as error:  # the library raises what its many back ends raise
+    except Exception as error:  # the library's back ends raise any kind
         reason = " ".join(str(error).split())[:300]
         raise BiwaaError(f"{spec} cannot be opened ({type(error).__name__}: {reason}).") from None
     splits = dict(found) if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
@@ -115,14 +122,14 @@ def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
 
 
 def _column(spec: str, table: Any, asked: str | None, kind: type, what: str) -> str | None:
-    """The column of `kind`: the one asked for, or the only one; `label` among several class columns."""
+    """The column of `kind`: the one asked for, the only one, or of several the one called `what`; None: no labels."""
     features = table.features
     if asked:
         if asked not in features:
             raise BiwaaError(f"{spec} has no column {asked!r}: there are {listed(list(features))}.")
         plain = what == "label" and getattr(features[asked], "dtype", "") in ("string", "int64", "int32", "bool")
         if not isinstance(features[asked], kind) and not plain:
-            raise BiwaaError(f"{spec}: {asked!r} is no column of {what}s.")
+            raise BiwaaError(f"{spec}: {asked!r} is not a column of {what}s.")
         return asked
     fitting: list[str] = [name for name, feature in features.items() if isinstance(feature, kind)]
     if not fitting and what == "label":
@@ -131,12 +138,12 @@ def _column(spec: str, table: Any, asked: str | None, kind: type, what: str) -> 
         return what
     if len(fitting) != 1:
         have = f"several ({listed(fitting)})" if fitting else f"none (it has {listed(list(features))})"
-        raise BiwaaError(f"{spec}: which column holds the {what}? There are {have}; say ?{what}=COLUMN.")
+        raise BiwaaError(f"{spec}: which column has the {what}s? There are {have}; name it with ?{what}=COLUMN.")
     return fitting[0]
 
 
 def _equal(spec: str, table: Any, column: str, value: str) -> NDArray[np.bool_]:
-    """(N,) where `column` has `value`, by a class's name or as text."""
+    """(N,) whether `column` has `value`, as a class's name or as text."""
     if column not in table.features:
         raise BiwaaError(f"{spec} has no column {column!r}: there are {listed(list(table.features))}.")
     feature, values = table.features[column], list(table[column])
@@ -149,7 +156,7 @@ def _equal(spec: str, table: Any, column: str, value: str) -> NDArray[np.bool_]:
 
 
 def _classes(table: Any, label: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Numbers and names of the classes; a column of texts or numbers gets its sorted values as classes."""
+    """(N,) labels and the classes' names; without class names, a column's sorted values are the classes."""
     values = list(table[label])
     names = getattr(table.features[label], "names", None)
     if names:

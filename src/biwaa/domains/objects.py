@@ -1,9 +1,9 @@
-"""Python objects -> Domain: arrays, tensors, pictures and data sets that are in memory instead of on disk.
+"""Python objects -> Domain: arrays, tensors, pictures and data sets in memory.
 
 - images: uint8 arrays (N, H, W[, 3]); tensors (N, [3,] H, W), 8-bit or from 0 to 1; lists of paths, pictures or arrays
-- torchvision's data sets (map-style: picture or (picture, class) an index), and Hugging Face `datasets.Dataset`
+- torchvision's map-style data sets, whose items are a picture or (picture, class), and `datasets.Dataset`
 - (N, F) numbers are features that were computed elsewhere: they train without a backbone
-- labels come beside images as a pair (images, labels), as numbers or names; classes are called by what they print as
+- a pair (images, labels) has numbers or names as labels; a class's name is the label as text
 """
 
 import hashlib
@@ -34,10 +34,10 @@ ACCEPTED = (
 
 @dataclass(frozen=True)
 class ObjectImages(NumberedRows):
-    """Images that anything with an index hands out: a list of pictures, a torchvision data set."""
+    """Images of anything with an index: a list of pictures, a torchvision data set."""
 
     items: Any
-    """item or (item, class, ..) an index; an item is a picture, an array or a tensor."""
+    """At each index a picture, an array or a tensor, or a tuple that starts with one."""
     name: str
     rows: NDArray[np.int64]
 
@@ -51,11 +51,11 @@ class ObjectImages(NumberedRows):
         return ObjectImages(self.items, self.name, self.rows[indices])
 
     def identity(self) -> frozenset[str]:
-        """The object's own address and each row in it."""
+        """Each row's number, with the object's address in memory."""
         return frozenset(f"{id(self.items)}[{row}]" for row in self.rows)
 
     def fingerprint(self) -> str:
-        """Hash of all pixels: every item is read once more for it, since nothing else tells what is behind an index."""
+        """Hash of all pixels; every item is read once for it, since an index alone tells nothing of its image."""
         return self._digest
 
     @cached_property
@@ -64,7 +64,7 @@ class ObjectImages(NumberedRows):
         for index in range(len(self)):
             try:
                 pixels = self.read(index)
-            except Exception as error:  # reported as unreadable when it is decoded
+            except Exception as error:  # reported as unreadable when it is decoded for training
                 digest.update(str(error).encode())
                 continue
             digest.update(str(pixels.shape).encode())
@@ -73,15 +73,15 @@ class ObjectImages(NumberedRows):
 
 
 def as_domain(given: Any, name: str, data_root: Path | None = None) -> Domain:
-    """Anything that stands for images, with labels where it has them.
+    """Images in any accepted form, with labels if it has them.
 
     Args:
-        given: see the module; a Domain is handed through.
-        name: what to call it in messages and predictions, where it has no name of its own.
+        given: a SPEC or an object, see the module; a Domain is returned as it is.
+        name: for messages and predictions, unless the object has its own.
         data_root: the folder of catalogued benchmarks, for SPECs.
 
     Raises:
-        BiwaaError: it is nothing of the kind, or it cannot be used.
+        BiwaaError: not an accepted form, or it cannot be used.
     """
     if isinstance(given, Domain):
         return given
@@ -98,10 +98,10 @@ def as_domain(given: Any, name: str, data_root: Path | None = None) -> Domain:
 
 
 def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
-    """As `as_domain`, the images alone; one picture counts as a list of one.
+    """As `as_domain`, but only the images; one picture counts as a list of one.
 
     Raises:
-        BiwaaError: as for `as_domain`.
+        BiwaaError: as of `as_domain`.
     """
     if isinstance(given, Image.Image):
         given = [given]
@@ -140,7 +140,7 @@ def _array(array: NDArray[Any], name: str) -> Images:
 
 
 def _tensor_array(tensor: Tensor, name: str) -> NDArray[Any]:
-    """(N, F) as it is; (N, H, W) or (N, 1 or 3, H, W) in bytes or from 0 to 1 -> uint8 (N, H, W[, 3])."""
+    """(N, F) as float32; (N, H, W) or (N, 1 or 3, H, W), in bytes or from 0 to 1 -> uint8 (N, H, W[, 3])."""
     tensor = tensor.detach().cpu()
     if tensor.ndim == 2:
         return tensor.to(torch.float32).numpy()
@@ -172,7 +172,7 @@ def _picture(item: Any) -> Image.Image:
         item = item.transpose(1, 2, 0) if item.ndim == 3 else item
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(item[..., 0] if item.ndim == 3 and item.shape[2] == 1 else item))
-    raise BiwaaError(f"an image is {type(item).__name__}, not a picture, a uint8 array or a tensor.")
+    raise BiwaaError(f"an image is of type {type(item).__name__}: it must be a picture, a uint8 array or a tensor.")
 
 
 def _is_table(given: Any) -> bool:
@@ -180,7 +180,7 @@ def _is_table(given: Any) -> bool:
 
 
 def _data_set(given: Any, name: str) -> Domain:
-    """A map-style data set: classes by its `classes`, labels by its `targets`, or each item's second part."""
+    """A map-style data set: names from its `classes`, labels from its `targets` or from each item's second part."""
     if not hasattr(given, "__len__"):
         raise BiwaaError(f"{name} has no length: only data sets with an index can be used.")
     if not len(given):
@@ -198,12 +198,12 @@ def _data_set(given: Any, name: str) -> Domain:
 
 
 def _targets(given: Any) -> NDArray[Any] | None:
-    """Labels without reading an image, as torchvision's data sets and torch's Subset keep them."""
+    """Labels without reading an image, where torchvision's data sets and torch's Subset have them."""
     if isinstance(given, torch.utils.data.Subset):
-        whole = _targets(given.dataset)
-        return None if whole is None else whole[np.asarray(given.indices, dtype=np.int64)]
+        targets = _targets(given.dataset)
+        return None if targets is None else targets[np.asarray(given.indices, dtype=np.int64)]
     if getattr(given, "target_transform", None) is not None:
-        return None  # the kept labels are not those that it hands out
+        return None  # its items have other labels than its `targets`
     for name in ("targets", "labels", "_labels"):
         found = getattr(given, name, None)
         if found is not None and len(found) == len(given):
@@ -223,6 +223,8 @@ def _class_names(given: Any) -> tuple[str, ...] | None:
 def _labelled(name: str, images: Images, labels: Any) -> Domain:
     values = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if values.shape != (len(images),) or values.dtype.kind not in "iubUO":
-        raise BiwaaError(f"{name} has {len(images)} images and labels of {values.dtype} {values.shape}: one a row.")
+        raise BiwaaError(
+            f"{name} has {len(images)} images and labels of {values.dtype} {values.shape}: give each image one label."
+        )
     classes, numbers = np.unique(values.astype(str) if values.dtype.kind in "OU" else values, return_inverse=True)
     return Domain(name, images, tuple(str(value) for value in classes), numbers.astype(np.int64))

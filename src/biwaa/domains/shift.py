@@ -1,11 +1,11 @@
-"""A label shift made on purpose: a domain subsampled to a stated distribution over its classes.
+"""Label shift for experiments: a domain subsampled to a chosen distribution over its classes.
 
-- long-tail:R      class k of K keeps shares in proportion to R^(-k / (K - 1)): the last class is R times rarer
+- long-tail:R      the share of class k of K is in proportion to R^(-k / (K - 1)): the last class is R times rarer
                    (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019, section 5.1)
 - reversed:R       the same from the last class to the first
-- dirichlet:A[:S]  shares drawn from a symmetric Dirichlet of concentration A with seed S (0 unless stated)
+- dirichlet:A[:S]  shares drawn from a symmetric Dirichlet distribution of concentration A with seed S (0 unless given)
 
-The rule and its seed decide which images stay, never the training's seed: all methods and seeds see the same images.
+The rule and its seed select the images, never the training's seed: all methods and seeds get the same images.
 """
 
 import re
@@ -20,7 +20,7 @@ FORMS = "none, long-tail:RATIO, reversed:RATIO or dirichlet:ALPHA[:SEED]"
 
 
 def shifted_rows(domain: Domain, rule: str) -> NDArray[np.int64]:
-    """Rows of `domain` that stay under `rule`; all of them with "none".
+    """Rows of `domain` that `rule` selects; with "none" all of them.
 
     Raises:
         BiwaaError: no such rule, or a domain without labels.
@@ -35,7 +35,7 @@ def shifted_rows(domain: Domain, rule: str) -> NDArray[np.int64]:
 
 
 def class_shares(rule: str, classes: int) -> tuple[NDArray[np.float64], int]:
-    """What `rule` asks for: (K,) shares that sum to 1, and the seed of the images' choice.
+    """The (K,) shares of `rule`, which sum to 1, and the seed for selecting images.
 
     Raises:
         BiwaaError: no such rule, or a value out of range.
@@ -59,12 +59,12 @@ def subsample(labels: NDArray[np.int64], shares: NDArray[np.float64], seed: int)
     Args:
         labels: (N,) indices of classes.
         shares: (K,) that sum to 1.
-        seed: of the choice within a class.
+        seed: for selecting images within a class.
     """
     counts = np.bincount(labels, minlength=len(shares))
-    # A class that the domain lacks altogether bounds nothing.
+    # A class without an image sets no bound.
     total = min(count / share for count, share in zip(counts, shares, strict=True) if share > 0 and count > 0)
     wanted = np.maximum(np.floor(total * shares + 1e-9), 1).astype(int)
     rng = np.random.default_rng(seed)
-    kept = [rng.permutation(np.flatnonzero(labels == k))[:count] for k, count in enumerate(wanted)]
-    return np.sort(np.concatenate(kept))
+    selected = [rng.permutation(np.flatnonzero(labels == k))[:count] for k, count in enumerate(wanted)]
+    return np.sort(np.concatenate(selected))

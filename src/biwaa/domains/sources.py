@@ -1,11 +1,10 @@
-"""Domains from what lies on disk: a folder of class folders, a folder of images, a list file, arrays.
+"""Domains from files: a folder of class folders, a folder of images, a list, arrays.
 
-Nothing is decoded here; everything that can be wrong with names, labels and files is said here.
-A catalogued benchmark is opened through the same functions: it brings `class_of`, which says what class a folder's
-name stands for (None: none of the benchmark's), and takes what is there as it is, to say itself what is missing.
+Nothing is decoded here; all that can be wrong with names, labels and files is reported here.
+A benchmark of the catalogue is opened by the same functions with `class_of`, from a folder's name to the class (None:
+not one of the benchmark's). Missing images and classes are then no errors here: the catalogue reports them.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
+from biwaa.domains.listing import LOOKED_FOR, exists, images_below, is_image, list_lines
 from biwaa.errors import BiwaaError, listed
-from biwaa.images.decoding import SUFFIXES
 from biwaa.images.images import ArrayImages, FileImages, are_pixels, squeezed
 
 ClassOf = Callable[[str], str | None]
@@ -25,48 +24,32 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Every image in `folder` and the folders in it, sorted; hidden files are none."""
-    return sorted(path for path in folder.rglob("*") if _is_image(path) and not path.name.startswith("."))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a zero byte
-        return False
-
-
 def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Domain:
-    """A folder of class folders, or of bare images, which carry no labels.
+    """A folder of class folders, or of bare images, which have no labels.
 
     Raises:
-        BiwaaError: no image, images beside class folders, or (without `class_of`) an empty class folder.
+        BiwaaError: no image; class folders mixed with images; or, without `class_of`, an empty class folder.
     """
     entries = _visible(folder)
-    bare = [path for path in entries if _is_image(path)]
-    # The benchmarks number their classes by the alphabet, upper and lower case alike.
+    bare = [path for path in entries if is_image(path)]
+    # Benchmarks number their classes by the alphabet, regardless of case.
     folders = sorted((path for path in entries if path.is_dir()), key=lambda path: (path.name.casefold(), path.name))
     if class_of:
         folders = [path for path in folders if class_of(path.name)]
         bare = []
     if not folders:
         if not bare:
-            raise BiwaaError(f"no images in {spec} (looked for {', '.join(sorted(SUFFIXES))}).")
+            raise BiwaaError(f"no images in {spec} ({LOOKED_FOR}).")
         return Domain(spec, FileImages(tuple(bare)))
     if bare:
         raise BiwaaError(
-            f"{spec} holds class folders and also images of no class ({listed([path.name for path in bare], 3)}): "
+            f"{spec} has class folders and also images without a class ({listed([path.name for path in bare], 3)}): "
             "move those images away or into a class folder."
         )
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(folders):
-        found = images_below(name)
+        found = list(images_below(name))
         if not found and not class_of:
             raise BiwaaError(f"no image in class folder {name}: add images or remove the folder.")
         files += found
@@ -76,64 +59,61 @@ def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Dom
 
 
 def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None) -> Domain:
-    """A list file of `PATH LABEL` lines, or of paths alone.
+    """A list of `PATH LABEL` lines, or of paths alone.
+
+    Args:
+        spec: for messages.
+        file: the list.
+        root: the folder that its paths start from.
+        class_of: see the module.
 
     Raises:
-        BiwaaError: a line without path, label or (without `class_of`) image; labels with gaps.
+        BiwaaError: no list, a line without a label, labels with gaps; or, without `class_of`, a missing image.
     """
     try:
-        # Not splitlines: names may hold characters that it takes for ends of lines.
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        with file.open(encoding="utf-8-sig") as opened:
+            lines = list(list_lines(opened))
     except OSError as error:
         raise BiwaaError(f"no such list file: {file} ({error.strerror}).") from None
     except ValueError:
         raise BiwaaError(f"{file} is not a text file in UTF-8.") from None
-    rows = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
+    if not lines:
         raise BiwaaError(f"{file} is empty: it needs a line `PATH LABEL` for each image.")
-    # The label is the last word; all before it is the path, spaces included.
-    parsed = [_path_and_label(line) for _, line in rows]
-    unlabelled = [number for (number, _), (_, label) in zip(rows, parsed, strict=True) if label is None]
-    if unlabelled and len(unlabelled) < len(rows):
-        number = unlabelled[0]
-        text = lines[number - 1].strip()[:200]
+    unlabelled = [line for line in lines if line.label is None]
+    if unlabelled and len(unlabelled) < len(lines):
+        number, text = unlabelled[0].number, unlabelled[0].text[:200]
         raise BiwaaError(f"{file}, line {number}: no label after the path in {text!r}; write `PATH LABEL`.")
-    paths = [root / path for path, _ in parsed]
+    paths = [root / line.path for line in lines]
     if class_of:
         return _listed_classes(spec, paths, class_of)
-    for (number, _), path in zip(rows, paths, strict=True):
-        if not _exists(path):
+    for line, path in zip(lines, paths, strict=True):
+        if not exists(path):
             words = str(path).rsplit(maxsplit=1)
-            if len(words) == 2 and _exists(Path(words[0])):
-                raise BiwaaError(f"{file}, line {number}: the label {words[1][:200]!r} is no number from 0 up.")
+            if len(words) == 2 and exists(Path(words[0])):
+                raise BiwaaError(
+                    f"{file}, line {line.number}: the label {words[1][:200]!r} is not a whole number from 0 up."
+                )
             hint = "" if "@" in spec else f" Name the folder that paths start from with {spec}@ROOT."
-            raise BiwaaError(f"{file}, line {number}: no such image: {str(path)[:500]}.{hint}")
+            raise BiwaaError(f"{file}, line {line.number}: no such image: {str(path)[:500]}.{hint}")
     images = FileImages(tuple(paths))
     if unlabelled:
         return Domain(spec, images)
     numbers: list[int] = []
-    for (number, _), (_, digits) in zip(rows, parsed, strict=True):
-        label = int(digits) if digits and len(digits) < 20 else len(rows)
-        if not 0 <= label < len(rows):
-            raise BiwaaError(f"{file}, line {number}: label {str(digits)[:40]} is out of range; labels count from 0.")
+    for line in lines:
+        digits = str(line.label)
+        label = int(digits) if len(digits) < 20 else len(lines)
+        if not 0 <= label < len(lines):
+            raise BiwaaError(f"{file}, line {line.number}: label {digits[:40]} is out of range; labels count from 0.")
         numbers.append(label)
     labels = np.array(numbers, dtype=np.int64)
     return Domain(spec, images, _list_classes(file, paths, labels), labels)
 
 
-def _path_and_label(line: str) -> tuple[str, str | None]:
-    """The label is a last word of digits; a line without one is all path."""
-    words = line.rsplit(maxsplit=1)
-    if len(words) == 2 and re.fullmatch(r"[+-]?[0-9]+", words[1]):
-        return words[0], words[1]
-    return line, None
-
-
 def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
-    """The images that are there, their classes by their folders' names; the domain knows which are not there."""
-    listed_here = [(path, name) for path in paths if (name := class_of(path.parent.name))]
-    found = [(path, name) for path, name in listed_here if _exists(path)]
-    absent = {path for path, _ in listed_here} - {path for path, _ in found}
+    """The images that are there, with classes by their folders' names; the others are the domain's `absent`."""
+    of_benchmark = [(path, name) for path in paths if (name := class_of(path.parent.name))]
+    found = [(path, name) for path, name in of_benchmark if exists(path)]
+    absent = {path for path, _ in of_benchmark} - {path for path, _ in found}
     numbers = {name: number for number, name in enumerate(dict.fromkeys(name for _, name in found))}
     labels = np.array([numbers[name] for _, name in found], dtype=np.int64)
     missing = tuple(sorted(map(str, absent)))
@@ -141,7 +121,7 @@ def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
 
 
 def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """Names of a list's classes: the images' folders where these and the labels go one to one, else the numbers."""
+    """Names of a list's classes: the images' folders if each label has its own folder, otherwise the numbers."""
     total = int(labels.max()) + 1
     absent = sorted(set(range(total)) - set(labels.tolist()))
     if absent:
@@ -154,19 +134,19 @@ def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> t
 
 
 def array_names(file: Path) -> list[str]:
-    """NAME of every NAME_x in an .npz file; none of a file that is not one."""
+    """NAME of every NAME_x in an .npz file; empty for any other file."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             return sorted(key[:-2] for key in archive if key.endswith("_x"))
-    except Exception:  # the readers raise what they like
+    except Exception:  # the readers raise any kind
         return []
 
 
 def open_arrays(spec: str, file: Path, name: str) -> Domain:
-    """Arrays NAME_x and, where there are labels, NAME_y of an .npz file; classes are called by their numbers.
+    """Arrays NAME_x and, if there are labels, NAME_y of an .npz file; the classes are called by their numbers.
 
     Raises:
-        BiwaaError: no such arrays, or they are of the wrong type or shape.
+        BiwaaError: no such arrays, or arrays of the wrong type or shape.
     """
     if not file.is_file():
         raise BiwaaError(f"no such file: {file}.")
@@ -178,10 +158,10 @@ def open_arrays(spec: str, file: Path, name: str) -> Domain:
             pixels = archive[f"{name}_x"]
             labels = archive.get(f"{name}_y")
         if not all(isinstance(part, np.ndarray) for part in (pixels, labels) if part is not None):
-            raise ValueError("a member is no array")
+            raise ValueError("a member is not an array")
     except BiwaaError:
         raise
-    except Exception as error:  # a damaged archive fails its readers in many ways, a lying one in the allocation
+    except Exception as error:  # a damaged archive makes its readers raise any kind; false sizes, MemoryError
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BiwaaError(f"{file} is not readable as arrays: {reason}.") from None
     return array_domain(spec, str(file), name, pixels, labels)
@@ -193,7 +173,7 @@ def array_domain(
     """(N, H, W) grey or (N, H, W, 3) RGB uint8 pixels and their (N,) labels, from 0, as a domain.
 
     Raises:
-        BiwaaError: they are of the wrong type or shape; `file` and `name` say where they come from.
+        BiwaaError: wrong type or shape; the message names `file` and `name`.
     """
     pixels = squeezed(pixels)
     if not are_pixels(pixels):
@@ -202,7 +182,7 @@ def array_domain(
             "of shape (images, height, width) or (images, height, width, 3)."
         )
     if len(pixels) == 0:
-        raise BiwaaError(f"{file}: {name}_x holds no image.")
+        raise BiwaaError(f"{file}: {name}_x has no image.")
     images = ArrayImages(pixels, name)
     if labels is None:
         return Domain(spec, images)

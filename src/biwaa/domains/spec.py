@@ -1,4 +1,4 @@
-"""SPEC -> Domain: which of the forms a SPEC has; what lies behind it is opened by `sources`, `catalogue`, `hub`."""
+"""SPEC -> Domain: finds the form of a SPEC; `sources`, `catalogue` and `hub` open it."""
 
 import os
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from biwaa.domains.catalogue import BENCHMARKS, open_catalogued
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import open_hub
+from biwaa.domains.listing import list_and_root
 from biwaa.domains.sources import open_arrays, open_folder, open_list
 from biwaa.errors import BiwaaError
 
@@ -17,7 +18,7 @@ FORMS = (
 
 
 def default_data_root() -> Path:
-    """Where benchmarks are looked for: $BIWAA_DATA, else ./data."""
+    """The folder of benchmarks: $BIWAA_DATA, or ./data."""
     return Path(os.environ.get("BIWAA_DATA", "data"))
 
 
@@ -26,13 +27,13 @@ def open_domain(spec: str, data_root: Path | None = None) -> Domain:
 
     Args:
         spec: a folder of class folders; a folder of bare images (no labels); a list file of `PATH LABEL`
-            lines, `LIST.txt@ROOT` naming the folder that its paths start from (else the list's own);
-            `FILE.npz:NAME` for arrays NAME_x and, where there are labels, NAME_y; `BENCHMARK:DOMAIN` of the
+            lines, as `LIST.txt@ROOT` with the folder that its paths start from (otherwise the list's own);
+            `FILE.npz:NAME` for arrays NAME_x and, if there are labels, NAME_y; `BENCHMARK:DOMAIN` of the
             catalogue; `hf:DATASET[?column=value]` for a Hugging Face data set.
-        data_root: the folder that holds catalogued benchmarks; None for $BIWAA_DATA or ./data.
+        data_root: the folder of catalogued benchmarks; None for $BIWAA_DATA or ./data.
 
     Raises:
-        BiwaaError: there is no such thing, or what is in it cannot be used.
+        BiwaaError: there is no such domain, or it cannot be used.
     """
     try:
         return _open(spec, data_root)
@@ -50,12 +51,10 @@ def _open(spec: str, data_root: Path | None) -> Domain:
     path = Path(spec).expanduser()
     if path.is_dir():
         return open_folder(spec, path)
-    listing = re.fullmatch(r"(.+\.txt)(?:@(.+))?", spec)
-    if listing:
-        file = Path(listing[1]).expanduser()
-        return open_list(spec, file, Path(listing[2]).expanduser() if listing[2] else file.parent)
+    if listing := list_and_root(spec):
+        return open_list(spec, *listing)
     if path.suffix == ".npz":
-        raise BiwaaError(f"{spec} does not say which arrays to take: write {spec}:NAME for NAME_x and NAME_y.")
+        raise BiwaaError(f"{spec} does not name its arrays: write {spec}:NAME for NAME_x and NAME_y.")
     if path.exists():
         raise BiwaaError(f"{spec} is a single file: a domain is {FORMS}.")
     named = re.fullmatch(r"([\w-]+):(.+)", spec)

@@ -1,1 +1,1 @@
-"""Decoded pixels: from files and arrays to batches on the device."""
+"""From files and arrays to pixels, and from pixels to batches on the device."""

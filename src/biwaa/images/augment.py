@@ -1,11 +1,11 @@
-"""From stored 8-bit pixels to what the backbone sees: crops, flips, normalisation.
+"""From stored 8-bit pixels to the backbone's input: crops, flips, normalisation.
 
-- `Transform` travels in the model's metadata: a model knows how its images are to be prepared
-- a random view of every image of a batch is two matrix products (`resample`); on the CPU torch's own 8-bit resizing
-  of one box after the other is twenty times faster, and each view is normalised while it is still in a core's cache
-- channels lie last in memory, (B, H, W, 3) seen as (B, 3, H, W), from the store to the backbone
-- ten crops are ten views of one stored image
-- random draws come from torch's global generator, which the training step seeds
+- `Transform` is part of a model's metadata, so a model knows how its images are prepared
+- on a GPU, random views of a whole batch are two matrix products (`resample`)
+- on the CPU, torch's own 8-bit resizing of one box at a time is twenty times faster, and each view is normalised
+  while it is still in a core's cache (`each_view`)
+- channels are last in memory, (B, H, W, 3) seen as (B, 3, H, W), from the store to the backbone
+- random numbers come from torch's global generator, which the training step seeds
 """
 
 import math
@@ -23,29 +23,29 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F2
 
-How = Literal["crop_flip", "crop", "none"]
+Augmentation = Literal["crop_flip", "crop", "none"]
 
 RATIO = (3 / 4, 4 / 3)
 """Width over height of a random crop."""
 TRIES = 10
 """Boxes drawn for an image until one fits; then the whole image is taken."""
-WORTH = 2**18
-"""Pixels of views that are worth a thread on the CPU; of fewer the threads cost more than they do."""
+THREAD_PIXELS = 2**18
+"""Fewest pixels of views for each thread on the CPU; with fewer, starting threads costs more than it saves."""
 
 
 def as_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Stored (B, H, W, 3) as (B, 3, H, W) on the device, still with its channels last in memory."""
+    """Stored (B, H, W, 3) -> (B, 3, H, W) on the device, channels last in memory."""
     return host_tensor(pixels, device).to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 def host_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """The same array, in pinned memory where it goes to a GPU, so that the copy does not hold up the host."""
+    """The same array; for a GPU in pinned memory, so that the host need not wait for the copy."""
     ready = torch.from_numpy(pixels)
     return ready.pin_memory() if device.type == "cuda" else ready
 
 
 class Boxes(NamedTuple):
-    """Where each of B views lies in its image, in whole pixels: (B,) int64 each."""
+    """The place of each of B views in its image, in whole pixels: (B,) int64 each."""
 
     top: Tensor
     left: Tensor
@@ -55,7 +55,7 @@ class Boxes(NamedTuple):
 
 @dataclass(frozen=True)
 class Transform:
-    """How images become input."""
+    """How images become the backbone's input."""
 
     resize: int
     """Pixels a side after resizing, aspect not kept."""
@@ -69,12 +69,12 @@ class Transform:
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) of 0 to 255 -> float32, each channel standardised by the backbone's mean and deviation."""
         *many, channels, height, width = pixels.shape
-        lines = pixels.movedim(-3, -1).reshape(*many, height, width * channels)  # whole lines: long inner loops
+        lines = pixels.movedim(-3, -1).reshape(*many, height, width * channels)  # whole lines make long inner loops
         whitened = _whiten(lines.float(), *self._line(width, pixels.device))
         return whitened.view(*many, height, width, channels).movedim(-1, -3)
 
     def _line(self, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of a line of `width` pixels, (3 width,) each."""
+        """Mean and deviation for a line of `width` pixels, (3 width,) each."""
         mean, std = (torch.tensor(values, device=device).repeat(width) for values in (self.mean, self.std))
         return mean, std
 
@@ -85,62 +85,62 @@ class Transform:
         return torch.stack(F2.ten_crop(pixels, [self.image_size]))
 
     def centre(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, resize, resize) -> the first of `views`, or the only one."""
+        """uint8 (B, 3, resize, resize) -> the centre crop, uint8 (B, 3, image_size, image_size)."""
         crop: Tensor = F2.center_crop(pixels, [self.image_size])
         return crop
 
-    def augmented(self, pixels: Tensor, how: How, crop_area: float = 0.08) -> Tensor:
+    def augmented(self, pixels: Tensor, augment: Augmentation, crop_area: float = 0.08) -> Tensor:
         """One random view of each image: uint8 (B, 3, resize, resize) -> (B, 3, image_size, image_size), 0 to 255."""
-        if how == "none":
+        if augment == "none":
             return self.centre(pixels)
-        boxes, flip = self._drawn(len(pixels), how, crop_area)
+        boxes, flip = self._draw_boxes(len(pixels), augment, crop_area)
         if pixels.device.type != "cpu":
             return resample(pixels, boxes, flip, self.image_size)
         return one_by_one(pixels.permute(0, 2, 3, 1).numpy(), np.arange(len(pixels)), boxes, flip, self.image_size)
 
     def training_views(
-        self, store: NDArray[np.uint8], rows: NDArray[np.int64], how: How, crop_area: float = 0.08
+        self, store: NDArray[np.uint8], rows: NDArray[np.int64], augment: Augmentation, crop_area: float = 0.08
     ) -> Tensor:
-        """`normalise(augmented(..))` of rows of a store in memory, on the CPU, without a copy of whole images between.
+        """`normalise(augmented(..))` of rows of a store, on the CPU, without copying whole images.
 
         Args:
             store: (M, resize, resize, 3).
-            rows: (B,) of it.
-            how: as for `augmented`.
-            crop_area: likewise.
+            rows: (B,) of the store.
+            augment: kind of views.
+            crop_area: least share of an image that a crop covers.
 
         Returns:
             (B, 3, image_size, image_size) float32, channels last in memory.
         """
-        if how == "none":
+        if augment == "none":
             return self.normalise(self.centre(as_tensor(store[rows], torch.device("cpu"))))
         size = self.image_size
-        boxes, flip = self._drawn(len(rows), how, crop_area)
+        boxes, flip = self._draw_boxes(len(rows), augment, crop_area)
         line = self._line(size, torch.device("cpu"))
-        # NumPy asks the system for huge pages: writing a large batch for the first time costs less.
+        # NumPy asks the system for huge pages: the first write to a large batch costs less.
         lines = torch.from_numpy(np.empty((len(rows), size, size * 3), dtype=np.float32))
 
-        def keep(number: int, view: Tensor) -> None:
+        def normalise_into(number: int, view: Tensor) -> None:
             _whiten(lines[number].copy_(view.permute(1, 2, 0).reshape(size, size * 3)), *line)
 
-        each_view(store, rows, boxes, flip, size, keep)
+        each_view(store, rows, boxes, flip, size, normalise_into)
         return lines.view(len(rows), size, size, 3).permute(0, 3, 1, 2)
 
-    def _drawn(self, count: int, how: How, crop_area: float) -> tuple["Boxes", Tensor]:
+    def _draw_boxes(self, count: int, augment: Augmentation, crop_area: float) -> tuple["Boxes", Tensor]:
         with one_thread():
             boxes = random_boxes(count, self.resize, crop_area)
-            return boxes, torch.rand(count) < 0.5 if how == "crop_flip" else torch.zeros(count, dtype=torch.bool)
+            return boxes, torch.rand(count) < 0.5 if augment == "crop_flip" else torch.zeros(count, dtype=torch.bool)
 
-    def distorted(self, pixels: Tensor, how: How, crop_area: float = 0.08) -> Tensor:
-        """`augmented`, then RandAugment and a grey square over part of the image (FixMatch, section 2.3)."""
+    def distorted(self, pixels: Tensor, augment: Augmentation, crop_area: float = 0.08) -> Tensor:
+        """`augmented`, then RandAugment, then a grey square over part of the image (FixMatch, section 2.3)."""
         square = v2.RandomErasing(p=1.0, scale=(0.02, 0.25), ratio=(1.0, 1.0), value=127)
         strong = v2.Compose([v2.RandAugment(num_ops=2, magnitude=10), square])
-        views = self.augmented(pixels, how, crop_area).round().to(torch.uint8)
+        views = self.augmented(pixels, augment, crop_area).round().to(torch.uint8)
         return torch.stack([strong(image) for image in views])
 
 
 def _whiten(lines: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(.., 3 width) of 0 to 255, in place."""
+    """Standardise (.., 3 width) of 0 to 255, in place."""
     return lines.div_(255).sub_(mean).div_(std)
 
 
@@ -149,8 +149,8 @@ def random_boxes(count: int, side: int, least: float) -> Boxes:
 
     Args:
         count: B.
-        side: of the images, in pixels; they are square.
-        least: share of an image that a crop covers at least (0.08 in Szegedy et al., CVPR 2015, section 6).
+        side: of the square images, in pixels.
+        least: least share of an image that a crop covers (0.08 in Szegedy et al., CVPR 2015, section 6).
     """
     area = side**2 * torch.empty(count, TRIES).uniform_(least, 1.0)
     ratio = torch.empty(count, TRIES).uniform_(math.log(RATIO[0]), math.log(RATIO[1])).exp()
@@ -166,7 +166,7 @@ def random_boxes(count: int, side: int, least: float) -> Boxes:
 
 
 def resample(pixels: Tensor, boxes: Boxes, flip: Tensor, size: int) -> Tensor:
-    """Every image's box, resized and flipped: rows times pixels times columns.
+    """Cut a box from every image, resize and flip it: rows times pixels times columns.
 
     Args:
         pixels: (B, C, H, W) uint8.
@@ -175,8 +175,8 @@ def resample(pixels: Tensor, boxes: Boxes, flip: Tensor, size: int) -> Tensor:
         size: S, pixels a side.
 
     Returns:
-        (B, C, S, S) float32 of 0 to 255, bilinear with antialiasing as torchvision resizes the cut box,
-        before its rounding to whole numbers.
+        (B, C, S, S) float32 of 0 to 255: bilinear with antialiasing, as torchvision resizes the cut box, without its
+        rounding to whole numbers.
     """
     count, channels, height, width = pixels.shape
     rows = bilinear(boxes.top, boxes.height, height, size).to(pixels.device, non_blocking=True)
@@ -188,7 +188,7 @@ def resample(pixels: Tensor, boxes: Boxes, flip: Tensor, size: int) -> Tensor:
 
 
 def one_by_one(store: NDArray[np.uint8], rows: NDArray[np.int64], boxes: Boxes, flip: Tensor, size: int) -> Tensor:
-    """What `resample` gives of rows of a store (M, H, W, 3), rounded to uint8."""
+    """As `resample`, for rows of a store (M, H, W, 3), rounded to uint8."""
     views = torch.empty(len(rows), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     each_view(store, rows, boxes, flip, size, views.__setitem__)
     return views
@@ -196,9 +196,9 @@ def one_by_one(store: NDArray[np.uint8], rows: NDArray[np.int64], boxes: Boxes, 
 
 def each_view(
     store: NDArray[np.uint8], rows: NDArray[np.int64], boxes: Boxes, flip: Tensor, size: int,
-    keep: Callable[[int, Tensor], None],
+    receive: Callable[[int, Tensor], None],
 ) -> None:  # fmt: skip
-    """Hand view after view, (3, S, S) uint8 with channels last in memory, to `keep`: on torch's threads, if worth them.
+    """Pass each view, (3, S, S) uint8 with channels last in memory, to `receive`; on several threads if that pays.
 
     Args:
         store: (M, H, W, 3).
@@ -206,35 +206,36 @@ def each_view(
         boxes: of the views.
         flip: (B,) bool; mirror left and right.
         size: S, pixels a side.
-        keep: takes a view and its number among B; called from several threads at once.
+        receive: gets a view's number among B and the view; called from several threads at once.
     """
     places = torch.stack(boxes, dim=1).tolist()
     mirrored = flip.tolist()
-    images = np.asarray(store)  # each slice of a memory-map would be a memory-map, which is slow to make
+    images = np.asarray(store)  # slices of a memory map would be memory maps, which are slow to make
 
-    def some(numbers: range) -> None:
+    def resize_some(numbers: range) -> None:
         for number in numbers:
             top, left, height, width = places[number]
             box = np.array(images[rows[number], None, top : top + height, left : left + width], order="C")
             pixels = torch.from_numpy(box).permute(0, 3, 1, 2)
             view = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-            keep(number, (view.flip(3) if mirrored[number] else view)[0])
+            receive(number, (view.flip(3) if mirrored[number] else view)[0])
 
-    with one_thread() as most:
-        threads = min(most, len(rows) * size**2 // WORTH)
+    with one_thread() as available:
+        threads = min(available, len(rows) * size**2 // THREAD_PIXELS)
         if threads < 2:
-            some(range(len(rows)))
+            resize_some(range(len(rows)))
             return
         with ThreadPoolExecutor(threads) as pool:
-            for done in [pool.submit(some, range(first, len(rows), threads)) for first in range(threads)]:
+            for done in [pool.submit(resize_some, range(first, len(rows), threads)) for first in range(threads)]:
                 done.result()
 
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Torch computes without helpers, in threads started meanwhile too; gives how many threads it had.
+    """Within the block torch computes on the calling thread alone; yields how many threads it had before.
 
-    A helper waits for its next work by spinning: called for a few small numbers, it takes a core from what follows.
+    Torch's helper threads wait for work by spinning: after a few small operations they still occupy the cores that the
+    next, larger one needs. Threads started within the block have no helpers either.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -245,13 +246,13 @@ def one_thread() -> Iterator[int]:
 
 
 def bilinear(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """How much of each of `pixels` in a line goes into each of `size` output pixels: (B, size, pixels).
+    """The weight of each of `pixels` in a line for each of `size` output pixels: (B, size, pixels).
 
     Args:
         start: (B,) the first pixel of the box.
         length: (B,) of the box, in pixels.
         pixels: in the whole line.
-        size: of the output; where it is smaller than the box, the triangle widens (antialiasing).
+        size: of the output, in pixels; if it is smaller than the box, the triangle widens (antialiasing).
     """
     scale = length[:, None, None] / size
     centre = (torch.arange(size)[:, None] + 0.5) * scale  # (B, size, 1) within the box

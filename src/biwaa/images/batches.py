@@ -1,8 +1,7 @@
-"""A domain as training sees it: rows to batches on the device, without labels.
+"""A domain as training sees it: row numbers in, batches on the device out, without labels.
 
-- pixels of the store, augmented anew each time; or features of a frozen backbone
-- a store that lies on no GPU is read for the next batch while the network is busy with this one
-- `views` is the same for prediction: one view an image, or ten crops
+- stored pixels, augmented anew each time (`PixelInputs`), or features of a frozen backbone (`FeatureInputs`)
+- where the network runs on a GPU and the pixels do not fit there, the next batch is read during the current step
 """
 
 from collections import deque
@@ -17,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biwaa.images.augment import How, Transform, host_tensor
+from biwaa.images.augment import Augmentation, Transform, host_tensor
 
 SHARE = 0.5
-"""Of a GPU's free memory that stored pixels may take; the network and its gradients need the rest."""
+"""The part of a GPU's free memory that stored pixels may take; the network and its gradients need the rest."""
 
 
 class Inputs(Protocol):
-    """What a network can be fed with."""
+    """Images, or features, as a network takes them."""
 
     def __len__(self) -> int:
         """Images in the domain."""
@@ -39,31 +38,31 @@ class Inputs(Protocol):
         """Strongly augmented training inputs of `rows`, (B, ..) on the device."""
 
     def views(self, rows: NDArray[np.int64]) -> Tensor:
-        """Prediction's inputs of `rows`, (V, B, ..) on the device."""
+        """All V views of `rows` that a prediction averages, (V, B, ..) on the device."""
 
     def view(self, rows: NDArray[np.int64]) -> Tensor:
-        """One view alone, the centre: (1, B, ..)."""
+        """The centre view alone, (1, B, ..) on the device."""
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """`rows` are the next batch but one at most: what is slow to read may be read from now on."""
+        """Announce a batch that will be used soon, so that reading can start; the last two are remembered."""
 
 
 class ReadAhead:
-    """Pixels that a thread of its own reads before they are asked for; nothing random is drawn there."""
+    """Reads announced batches on a second thread. Nothing random is drawn there, so results do not depend on it."""
 
     def __init__(self, fetch: Callable[[NDArray[np.int64]], Tensor]) -> None:
-        """Read by `fetch`, which takes rows of the store."""
+        """Read with `fetch`, which takes row numbers of the store."""
         self._fetch = fetch
         self._thread = ThreadPoolExecutor(1, "biwaa-read-ahead")
-        # Of this batch and of the next.
+        # The current batch and the next.
         self._expected: deque[tuple[bytes, Future[Tensor]]] = deque(maxlen=2)
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Start to read."""
+        """Start to read `rows`."""
         self._expected.append((rows.tobytes(), self._thread.submit(self._fetch, rows)))
 
     def __call__(self, rows: NDArray[np.int64]) -> Tensor:
-        """What `fetch` gives, at once where the rows were expected."""
+        """The result of `fetch`; announced rows are read already or are being read."""
         wanted = rows.tobytes()
         for known, read in self._expected:
             if known == wanted:
@@ -72,7 +71,7 @@ class ReadAhead:
 
 
 def reads_ahead(store: NDArray[np.uint8] | Tensor, device: torch.device) -> bool:
-    """Whether there is anything to win: on a CPU the network takes all cores, and a `placed` store needs no reading."""
+    """Whether reading ahead pays: on a CPU the network uses all cores, and a `placed` store needs no reading."""
     return device.type == "cuda" and not isinstance(store, Tensor)
 
 
@@ -81,11 +80,11 @@ class PixelInputs:
     """Stored pixels."""
 
     store: NDArray[np.uint8] | Tensor
-    """(M, resize, resize, 3), memory-mapped; or on the device as a whole, as of `placed`."""
+    """(M, resize, resize, 3), memory-mapped, or all of it on the device (`placed`)."""
     rows: NDArray[np.int64]
     """(N,) the store's rows that belong to the domain."""
     transform: Transform
-    augment: How
+    augment: Augmentation
     crop_area: float
     device: torch.device
 
@@ -98,7 +97,7 @@ class PixelInputs:
         return replace(self, rows=self.rows[rows])
 
     def _stored(self, rows: NDArray[np.int64]) -> Tensor:
-        """uint8 (B, 3, resize, resize) on the device, channels last in memory."""
+        """Pixels of `rows`: uint8 (B, 3, resize, resize) on the device, channels last in memory."""
         if isinstance(self.store, Tensor):
             return self.store[torch.from_numpy(self.rows[rows]).to(self.device)].permute(0, 3, 1, 2)
         pixels = (self._ahead or self._fetch)(self.rows[rows])
@@ -112,18 +111,18 @@ class PixelInputs:
         return ReadAhead(self._fetch) if reads_ahead(self.store, self.device) else None
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Read the pixels on another thread, where that pays."""
+        """Start to read the pixels on another thread, where that pays."""
         if self._ahead:
             self._ahead.expect(self.rows[rows])
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
-        """One random view of each image, normalised, channels last."""
+        """One random view of each image, normalised, channels last in memory."""
         if self.device.type == "cpu" and not isinstance(self.store, Tensor) and not self._ahead:
             return self.transform.training_views(self.store, self.rows[rows], self.augment, self.crop_area)
         return self.transform.normalise(self.transform.augmented(self._stored(rows), self.augment, self.crop_area))
 
     def strong(self, rows: NDArray[np.int64]) -> Tensor:
-        """One random view of each image, distorted beyond `augment`."""
+        """One random view of each image, distorted more strongly than by `augment`, normalised."""
         return self.transform.normalise(self.transform.distorted(self._stored(rows), self.augment, self.crop_area))
 
     def views(self, rows: NDArray[np.int64]) -> Tensor:
@@ -136,7 +135,7 @@ class PixelInputs:
 
 
 def placed(stores: list[NDArray[np.uint8]], device: torch.device) -> list[NDArray[np.uint8] | Tensor]:
-    """The stores on a GPU, where all of them fit into SHARE of its free memory; else as they are."""
+    """The stores on the GPU, if all of them fit into SHARE of its free memory; otherwise as they are."""
     if device.type == "cuda" and sum(store.nbytes for store in stores) < SHARE * torch.cuda.mem_get_info(device)[0]:
         return [torch.from_numpy(np.asarray(store)).to(device) for store in stores]
     return [*stores]
@@ -172,4 +171,4 @@ class FeatureInputs:
     view = views
 
     def expect(self, rows: NDArray[np.int64]) -> None:
-        """Features are there already."""
+        """Features are in memory already."""

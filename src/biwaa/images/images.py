@@ -1,9 +1,4 @@
-"""A domain's images without any label: files or an array.
-
-- this is all that training ever gets of a target
-- decoding ends in 8-bit RGB whatever the file: palette, grey, 16-bit, CMYK, transparency, EXIF rotation
-- plain JPEGs are decoded by simplejpeg, to the same pixels as Pillow's and faster; everything else by Pillow
-"""
+"""An ordered set of images without labels: files, an array, or features. It is all that training gets of a target."""
 
 import hashlib
 from collections.abc import Sequence
@@ -30,26 +25,27 @@ class Images(Protocol):
         """How many images there are."""
 
     def read(self, index: int, least: int = 0) -> Pixels:
-        """The image; raises anything at all where it cannot be read.
+        """The image at `index`; may raise any exception if it cannot be read.
 
         Args:
             index: of the image.
-            least: pixels a side that are enough; a larger image may come out smaller, but never below. 0: all of them.
+            least: pixels a side that are enough: a larger image may be decoded at a smaller size, but not below this.
+                0: at its own size.
         """
 
     def select(self, indices: NDArray[np.int64]) -> "Images":
         """The images at `indices`, in that order."""
 
     def identity(self) -> frozenset[str]:
-        """Which images these are, whatever their order and by whatever way they were named."""
+        """Which images these are, regardless of their order and of how they were named."""
 
     def fingerprint(self) -> str:
-        """Changes whenever the images change: of files their paths, sizes and times; of arrays their bytes."""
+        """A hash that changes whenever the images change, from files' paths, sizes and times or from arrays' bytes."""
 
 
 @dataclass(frozen=True)
 class FileImages:
-    """Images that lie in files."""
+    """Images in files."""
 
     paths: tuple[Path, ...]
 
@@ -59,7 +55,7 @@ class FileImages:
         return [str(path) for path in self.paths]
 
     def __len__(self) -> int:
-        """How many."""
+        """How many there are."""
         return len(self.paths)
 
     def read(self, index: int, least: int = 0) -> Pixels:
@@ -71,12 +67,12 @@ class FileImages:
         return FileImages(tuple(self.paths[index] for index in indices))
 
     def identity(self) -> frozenset[str]:
-        """Paths with every link in their folders followed."""
+        """Paths, with links in their folders resolved."""
         folders = {folder: folder.resolve() for folder in {path.parent for path in self.paths}}
         return frozenset(str(folders[path.parent] / path.name) for path in self.paths)
 
     def fingerprint(self) -> str:
-        """Hash of every file's path, size and time of change."""
+        """Hash of every file's path, size and modification time."""
         digest = hashlib.sha256()
         for path in self.paths:
             status = path.stat()
@@ -87,23 +83,23 @@ class FileImages:
 
 @dataclass(frozen=True)
 class ArrayRows:
-    """Rows of an array in memory, known by their numbers."""
+    """Rows of an array in memory, named by their numbers."""
 
     array: NDArray[Any]
     name: str
     indices: NDArray[np.int64] | None = None
-    """Each row's number in the file, once rows have been left out."""
+    """(N,) each row's number in the original array; None where all rows are there."""
     kind: ClassVar[str] = ""
-    """In the fingerprint, before the shape."""
+    """Part of the fingerprint, before the shape."""
 
     @property
     def names(self) -> Sequence[str]:
-        """NAME[0], NAME[1], .. with the row's number in the file."""
+        """NAME[0], NAME[1], .. with the row's number in the original array."""
         rows = range(len(self.array)) if self.indices is None else self.indices
         return [f"{self.name}[{row}]" for row in rows]
 
     def __len__(self) -> int:
-        """How many."""
+        """How many there are."""
         return len(self.array)
 
     def select(self, indices: NDArray[np.int64]) -> Self:
@@ -112,7 +108,7 @@ class ArrayRows:
         return replace(self, array=self.array[indices], indices=rows)
 
     def identity(self) -> frozenset[str]:
-        """The bytes' hash."""
+        """The fingerprint."""
         return frozenset({self.fingerprint()})
 
     def fingerprint(self) -> str:
@@ -128,7 +124,7 @@ class ArrayRows:
 
 @dataclass(frozen=True)
 class ArrayImages(ArrayRows):
-    """Images that lie in an array: (N, H, W) grey or (N, H, W, 3) RGB, uint8."""
+    """Images in an array: (N, H, W) grey or (N, H, W, 3) RGB, uint8."""
 
     def read(self, index: int, least: int = 0) -> Pixels:
         """One row as an image."""
@@ -138,36 +134,36 @@ class ArrayImages(ArrayRows):
 
 @dataclass(frozen=True)
 class FeatureRows(ArrayRows):
-    """(N, F) finite float32 features that were computed elsewhere, in the place of images: nothing can be decoded."""
+    """(N, F) finite float32 features, computed elsewhere and given instead of images; they cannot be decoded."""
 
     kind: ClassVar[str] = "features "
 
     def read(self, index: int, least: int = 0) -> Pixels:
-        """There is no image behind features."""
-        raise TypeError("features are no image")
+        """Features have no image."""
+        raise TypeError("features are not an image")
 
 
 class NumberedRows:
-    """Images known by their rows in something larger."""
+    """Images that are rows of a larger data set, named by their numbers."""
 
     name: str
     rows: NDArray[np.int64]
 
     @property
     def names(self) -> Sequence[str]:
-        """NAME[0], NAME[1], .. with the row's number in the whole."""
+        """NAME[0], NAME[1], .. with the row's number in the data set."""
         return [f"{self.name}[{row}]" for row in self.rows]
 
     def __len__(self) -> int:
-        """How many."""
+        """How many there are."""
         return len(self.rows)
 
 
 def squeezed(array: NDArray[Any]) -> NDArray[Any]:
-    """(N, H, W, 1) as (N, H, W); any other array as it is."""
+    """(N, H, W, 1) as (N, H, W); any other array unchanged."""
     return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
 
 
 def are_pixels(array: NDArray[Any]) -> bool:
-    """Whether an array is one that `ArrayImages` takes."""
+    """Whether `ArrayImages` takes the array."""
     return array.dtype == np.uint8 and (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3))

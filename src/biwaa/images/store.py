@@ -1,9 +1,9 @@
-"""Images decoded once in their life, kept as 8-bit arrays that every run and process shares.
+"""The store of decoded images: each is decoded once, to 8-bit arrays that all runs and processes share.
 
-- decoding runs on all cores and comes out in order; large JPEGs are decoded at a fraction of their size
-- `kept` is the one cache: pixels and frozen features both lie in it, addressed by what they were made from
-- what cannot be decoded is remembered by row, never silently replaced
-- channels lie last, as decoders leave them and as crops and convolutions read them fastest
+- decoding uses all cores and keeps the order; large JPEGs are decoded at a fraction of their size
+- `stored` is the one cache, for pixels and for frozen features; the key is all that an array was made from
+- an image that cannot be decoded is recorded with its row and the reason, never silently replaced
+- channels are last, as decoders write them and as crops and convolutions read them fastest
 """
 
 import errno
@@ -28,35 +28,35 @@ from biwaa.images.images import Images
 from biwaa.progress import track
 
 DECODING = 2
-"""Number of the way from a file to pixels, in the keys of all that is kept: a new way finds nothing of an older one."""
+"""Version of the way from a file to pixels; part of every key, so that a new way finds no arrays of an older one."""
 
 Row = NDArray[np.uint8] | str
-"""(size, size, 3) pixels, or why they cannot be had."""
+"""(size, size, 3) pixels, or the reason why there are none."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An array with a row an image."""
+class Stored:
+    """An array with a row for each image."""
 
     rows: NDArray[Any]
     unreadable: dict[int, str]
-    """Row -> why it could not be decoded; such rows are zero."""
+    """Row -> the reason why its image could not be decoded; such rows are zero."""
 
 
 def decode(images: Images, size: int) -> Iterator[Row]:
-    """Every image in order as (size, size, 3) uint8 RGB, aspect not kept, bilinear."""
+    """Every image in order, as (size, size, 3) uint8 RGB; bilinear, aspect not kept."""
 
-    def one(index: int) -> Row:
+    def decode_one(index: int) -> Row:
         try:
             return resized(images.read(index, size), size)
-        except Exception as error:  # decoders raise what they like; the image is unreadable all the same
+        except Exception as error:  # decoders raise any kind; the image is unreadable either way
             return f"{type(error).__name__}: {error}"
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Row]] = deque()
         for index in range(len(images)):
-            ahead.append(pool.submit(one, index))
+            ahead.append(pool.submit(decode_one, index))
             if len(ahead) > 8 * workers:
                 yield ahead.popleft().result()
         while ahead:
@@ -64,14 +64,14 @@ def decode(images: Images, size: int) -> Iterator[Row]:
 
 
 def resized(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(H, W, 3) to (size, size, 3), bilinear with antialiasing: Pillow's within 2 of 255, several times as fast."""
+    """(H, W, 3) -> (size, size, 3), bilinear with antialiasing: within 2 of 255 of Pillow's, several times as fast."""
     pixels = torch.from_numpy(image).unsqueeze(0).permute(0, 3, 1, 2)
     square = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return square[0].permute(1, 2, 0).numpy()
 
 
 def decode_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
-    """`decode` in batches of (n, size, size, 3), each with the rows of the whole that it could not read."""
+    """`decode` in batches of (n, size, size, 3), each with its unreadable rows, numbered over all images."""
     pixels: list[NDArray[np.uint8]] = []
     bad: dict[int, str] = {}
     for index, row in enumerate(decode(images, size)):
@@ -84,18 +84,18 @@ def decode_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDAr
             pixels, bad = [], {}
 
 
-def kept(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]) -> Kept:
-    """The array made earlier under `key`, or made now.
+def stored(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]) -> Stored:
+    """The array that the store has under `key`; made now if there is none.
 
     Args:
         key: everything that the rows depend on.
         shape: of the whole array.
-        dtype: NumPy's name of it.
-        fill: writes all rows of the array it is given and returns the unreadable ones.
+        dtype: by NumPy's name.
+        fill: writes all rows of the array that it gets and returns the unreadable ones.
     """
     folder = _place(key)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):  # of several processes one makes it, the others wait
+    with FileLock(folder.with_suffix(".lock")):  # one process makes it, others wait
         return _found_or_made(folder, shape, dtype, fill)
 
 
@@ -105,11 +105,11 @@ def _place(key: str) -> Path:
 
 def _found_or_made(
     folder: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]
-) -> Kept:
+) -> Stored:
     if found := _found(folder, shape):
         return found
     _remove(folder)
-    forget_drafts(folder.parent, folder.name)  # the lock is held: whoever made them is dead
+    forget_drafts(folder.parent, folder.name)  # the lock is held, so their process has ended
     with building(folder) as draft:
         rows = np.lib.format.open_memmap(draft / "rows.npy", mode="w+", dtype=dtype, shape=shape)
         _reserve(draft / "rows.npy")
@@ -117,20 +117,20 @@ def _found_or_made(
         rows.flush()
         del rows
         (draft / "unreadable.json").write_text(json.dumps(unreadable))
-    return _open_kept(folder)
+    return _open_stored(folder)
 
 
-def _found(folder: Path, shape: tuple[int, ...]) -> Kept | None:
+def _found(folder: Path, shape: tuple[int, ...]) -> Stored | None:
     try:
-        found = _open_kept(folder)
+        found = _open_stored(folder)
     except (OSError, ValueError, EOFError):
-        return None  # not there, or not as it was left
-    # Rows that could not be read are tried again: the reason may have gone.
+        return None  # not there, or damaged
+    # An array with unreadable rows is made again: the files may be readable by now.
     return found if found.rows.shape == shape and not found.unreadable else None
 
 
 def _reserve(path: Path) -> None:
-    """Take a file's whole size from the disk: writing to a mapped file on a full one would kill the process."""
+    """Take a file's whole size from the disk now: on a full disk, writing to a mapped file would kill the process."""
     if not hasattr(os, "posix_fallocate"):
         return
     with path.open("rb+") as file:
@@ -141,10 +141,10 @@ def _reserve(path: Path) -> None:
                 raise OSError(error.errno, os.strerror(error.errno or 0), str(cache_dir())) from None
 
 
-def _open_kept(folder: Path) -> Kept:
+def _open_stored(folder: Path) -> Stored:
     rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
     unreadable = json.loads((folder / "unreadable.json").read_text())
-    return Kept(rows, {int(row): why for row, why in unreadable.items()})
+    return Stored(rows, {int(row): why for row, why in unreadable.items()})
 
 
 def _remove(folder: Path) -> None:
@@ -154,8 +154,14 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def keep_pixels(images: Images, name: str, size: int) -> Kept:
-    """All images as (N, size, size, 3) uint8, memory-mapped."""
+def store_pixels(images: Images, name: str, size: int) -> Stored:
+    """All images as (N, size, size, 3) uint8, memory-mapped; decoded now unless the store has them.
+
+    Args:
+        images: N of them.
+        name: for the progress display.
+        size: pixels a side.
+    """
 
     def fill(rows: NDArray[Any]) -> dict[int, str]:
         unreadable: dict[int, str] = {}
@@ -168,7 +174,7 @@ def keep_pixels(images: Images, name: str, size: int) -> Kept:
                 advance(done)
         return unreadable
 
-    return kept(_pixels_key(images, size), (len(images), size, size, 3), "uint8", fill)
+    return stored(_pixels_key(images, size), (len(images), size, size, 3), "uint8", fill)
 
 
 def _pixels_key(images: Images, size: int) -> str:
@@ -176,10 +182,10 @@ def _pixels_key(images: Images, size: int) -> str:
 
 
 def pixel_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDArray[np.uint8], dict[int, str]]]:
-    """What `decode_batches` gives, read from the store where `keep_pixels` has put the same images there."""
-    stored = _found(_place(_pixels_key(images, size)), (len(images), size, size, 3))
-    if not stored:
+    """As `decode_batches`, but read from the store if `store_pixels` has put the same images there."""
+    found = _found(_place(_pixels_key(images, size)), (len(images), size, size, 3))
+    if not found:
         yield from decode_batches(images, size, batch)
         return
     for start in range(0, len(images), batch):
-        yield np.array(stored.rows[start : start + batch]), {}
+        yield np.array(found.rows[start : start + batch]), {}

@@ -1,1 +1,1 @@
-"""Predictions of a trained model, for tables, for other programs, and as heat maps."""
+"""What a trained model is used for: predictions, accuracy, tables, export to other programs, heat maps."""

@@ -1,4 +1,4 @@
-"""A model by itself, ready to predict: what `biwaa.load` gives. No part of training is imported for it."""
+"""A model, ready to predict: the result of `biwaa.load`. It imports no part of training."""
 
 import copy
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Classifier:
     """(K,) names, in the order of the columns of `predict_proba`."""
 
     def __post_init__(self) -> None:
-        """Take the names from the model."""
+        """Take the classes' names from the model."""
         object.__setattr__(self, "classes", np.asarray(self.model.classes))
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
@@ -44,10 +44,10 @@ class Classifier:
 
         Args:
             images: a SPEC or path, one picture or a list of them, paths, an array (N, H, W[, 3]) in uint8, a tensor
-                (N, [3,] H, W), a data set; or (N, F) features for a model that was trained on such.
+                (N, [3,] H, W), a data set; or (N, F) features for a model of features.
 
         Raises:
-            BiwaaError: these are no images, or one of them cannot be read.
+            BiwaaError: not images, or one of them cannot be read.
         """
         if isinstance(images, (str, PathLike)) and Path(images).suffix.lower() in SUFFIXES:
             images = [images]
@@ -61,21 +61,21 @@ class Classifier:
         return every
 
     def predict(self, images: Any) -> NDArray[np.str_]:
-        """(N,) names of classes; as for `predict_proba`."""
-        best = self.predict_proba(images).argmax(axis=1)
-        return np.asarray(self.classes[best])
+        """(N,) names of the likeliest classes; arguments and errors as of `predict_proba`."""
+        likeliest = self.predict_proba(images).argmax(axis=1)
+        return np.asarray(self.classes[likeliest])
 
 
 def load(path: str | PathLike[str], device: str = "auto", batch_size: int = 32) -> Classifier:
-    """The model of a run folder, or a model.safetensors by itself.
+    """The model of a run folder, or a model.safetensors alone.
 
     Args:
-        path: of either.
+        path: of the folder or the file.
         device: auto, cpu, cuda or mps.
         batch_size: images at a time.
 
     Raises:
-        BiwaaError: there is no model that biwaa wrote.
+        BiwaaError: there is no model, or biwaa did not write it.
     """
     return Classifier(load_model(Path(path).expanduser()), device, batch_size)
 
@@ -83,7 +83,7 @@ def load(path: str | PathLike[str], device: str = "auto", batch_size: int = 32) 
 def stream_predictions(
     model: SavedModel, images: Images, device: str, batch_size: int
 ) -> Iterator[tuple[Tensor, dict[int, str]]]:
-    """Probabilities (B, K) batch by batch, with the batch's unreadable rows (numbered over the whole).
+    """(B, K) probabilities of batch after batch, each with its unreadable rows, numbered over all images.
 
     Raises:
         BiwaaError: images for a model of features, features for a model of images, or features of another width.
@@ -91,7 +91,7 @@ def stream_predictions(
     fabric = open_fabric(device)
     _check_kind(model, images)
     if isinstance(images, FeatureRows):
-        # In double precision: a row's prediction does not hang on which other rows stand beside it.
+        # In double precision, a row's prediction does not depend on the other rows of its batch.
         network = copy.deepcopy(model.network).double().to(fabric.device)
         with torch.inference_mode():
             for start in range(0, len(images), 4096):
@@ -108,8 +108,8 @@ def stream_predictions(
 
 
 def _check_kind(model: SavedModel, images: Images) -> None:
-    wants = len(model.network.state_dict()["standardise.mean"]) if model.backbone == FEATURES else None
+    expected = len(model.network.state_dict()["standardise.mean"]) if model.backbone == FEATURES else None
     given = images.array.shape[1] if isinstance(images, FeatureRows) else None
-    if wants != given:
-        said = ["images" if width is None else f"features, {width} a row" for width in (wants, given)]
-        raise BiwaaError(f"the model was trained on {said[0]}; it was given {said[1]}.")
+    if expected != given:
+        kinds = ["images" if width is None else f"features, {width} a row" for width in (expected, given)]
+        raise BiwaaError(f"the model was trained on {kinds[0]}; it was given {kinds[1]}.")

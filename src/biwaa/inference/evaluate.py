@@ -1,4 +1,4 @@
-"""What `biwaa evaluate` does: it needs a run folder and labelled images, nothing else."""
+"""`biwaa evaluate`: accuracy of a run's model on labelled images."""
 
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ def evaluate_run(
     """Accuracy of a run's model on a labelled domain, over images, over classes and by class.
 
     Raises:
-        BiwaaError: no model, no labels, other classes, or unreadable images that may not be skipped.
+        BiwaaError: no model, no labels, classes that the model does not have, or unreadable images without
+            `skip_unreadable`.
     """
     model = load_model(run)
     domain = match_classes(open_domain(spec, data_root), model.classes, other=f"the model of {run}", subset=True)
     if domain.labels is None:
-        raise BiwaaError(f"{spec} has no labels to score against: `biwaa predict` predicts without.")
+        raise BiwaaError(f"{spec} has no labels to score against: use `biwaa predict`.")
     parts: list[Tensor] = []
     unreadable: dict[int, str] = {}
     done = 0
@@ -38,19 +39,19 @@ def evaluate_run(
             unreadable |= bad
             done += len(probabilities)
             advance(done)
-    kept, rows = drop_unreadable(domain, unreadable, skip_unreadable)
+    readable, rows = drop_unreadable(domain, unreadable, skip_unreadable)
     if not len(rows):
-        raise BiwaaError(f"no image of {spec} can be read.")
-    assert kept.labels is not None  # checked above
+        raise BiwaaError(f"no image of {spec} can be read: check its files.")
+    assert readable.labels is not None  # checked above
     every = torch.cat(parts)[torch.from_numpy(rows)]
-    shares = accuracy_by_class(every.argmax(dim=1).numpy(), kept.labels, len(model.classes))
+    shares = accuracy_by_class(every.argmax(dim=1).numpy(), readable.labels, len(model.classes))
     return {
         "run": str(run),
         "domain": spec,
         "images": len(rows),
         "left_out": len(unreadable),
         "views_an_image": model.transform.crops,
-        "accuracy": msgspec.to_builtins(accuracies(every, kept.labels)),
+        "accuracy": msgspec.to_builtins(accuracies(every, readable.labels)),
         "by_class": {
             name: None if np.isnan(share) else round(float(share), 6)
             for name, share in zip(model.classes, shares, strict=True)

@@ -1,9 +1,9 @@
 """A model for other programs: ONNX, or torch.export's pt2; one file, any batch size.
 
-- in: `pixels`, uint8 (B, 3, S, S) RGB, images resized to S x S, aspect not kept, bilinear with antialiasing
-- out: `probabilities`, float32 (B, K), calibrated; crops, normalisation and temperature are inside the graph: they are
-  what `biwaa predict` writes
-- all of it is said in the file's metadata; the file is run and compared with PyTorch before it takes its place
+- input: `pixels`, uint8 (B, 3, S, S) RGB, images resized to S x S, aspect not kept, bilinear with antialiasing
+- output: `probabilities`, float32 (B, K), those of `biwaa predict`: crops, normalisation and temperature are inside
+  the graph
+- the file's metadata describes both; the file is run and compared with PyTorch before it gets its name
 """
 
 import dataclasses
@@ -27,22 +27,22 @@ from biwaa.models.saved import SavedModel, load_model
 from biwaa.version import __version__
 
 OPSET = 18
-"""Of ONNX: what torch's exporter writes natively, and what runtimes since the end of 2022 read."""
+"""ONNX's version: torch's exporter writes it natively, and runtimes since the end of 2022 read it."""
 
 TOLERANCE = 1e-4
-"""Most that an exported probability may differ from PyTorch's."""
+"""Largest difference allowed between an exported probability and PyTorch's."""
 
 Run = Callable[[Tensor], Tensor]
 
 
 class Deployed(nn.Module):
-    """All that stands between resized pixels and probabilities, as one module."""
+    """All steps from resized pixels to probabilities, as one module."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: SavedModel) -> None:
-        """Take the model's parts."""
+        """Use the model's own network."""
         super().__init__()
         self.network = model.network
         self.transform = model.transform
@@ -59,7 +59,7 @@ class Deployed(nn.Module):
 
 
 def _views(images: Tensor, transform: Transform) -> list[Tensor]:
-    """The centre, or corners and centre of the images and their mirror images, as `Transform.views` cuts them."""
+    """The crops of `Transform.views`: the centre, or corners and centre of the images and of their mirror images."""
     size, room = transform.image_size, transform.resize - transform.image_size
     middle = round(room / 2)
     places = [(middle, middle)]
@@ -76,14 +76,14 @@ def export_run(run: Path, out: Path, kind: Literal["onnx", "pt2"], crops: Litera
         run: a run folder or a model.safetensors.
         out: the file.
         kind: onnx or pt2.
-        crops: views that are averaged, 1 for the centre alone; None for the model's own, which a tenth of the time of
-            ten crops may be worth more than.
+        crops: views that are averaged. 1 is the centre alone, which takes a tenth of the time of 10; None for the
+            model's own.
 
     Returns:
         The largest difference between its probabilities and PyTorch's on random images.
 
     Raises:
-        BiwaaError: no model, one of features, a missing library, or a file that does not agree with PyTorch.
+        BiwaaError: no model, a model of features, a missing library, or probabilities that differ from PyTorch's.
     """
     model = load_model(run)
     if model.backbone == FEATURES:
@@ -106,13 +106,13 @@ def export_run(run: Path, out: Path, kind: Literal["onnx", "pt2"], crops: Litera
 
 
 def _expected(model: SavedModel, pixels: Tensor) -> Tensor:
-    """What `biwaa predict` says of the same pixels."""
+    """The probabilities of `biwaa predict` for the same pixels."""
     views = model.transform.normalise(model.transform.views(pixels))
     return with_temperature(average_views(model.network, views).probabilities, model.temperature)
 
 
 def metadata(model: SavedModel) -> dict[str, str]:
-    """What whoever feeds the file has to know, as text by name."""
+    """What a program needs to know to use the file, as text by name."""
     transform = model.transform
     facts: dict[str, Any] = {
         "input": f"pixels: uint8 (batch, 3, {transform.resize}, {transform.resize}), RGB, 0 to 255",
@@ -153,12 +153,12 @@ def _write_onnx(module: nn.Module, example: Tensor, facts: dict[str, str], path:
         import onnxscript  # noqa: F401 (torch.onnx needs it)
     except ImportError as error:
         raise BiwaaError(f"ONNX needs the library {error.name}: pip install 'biwaa[export]'.") from None
-    with redirect_stdout(io.StringIO()):  # torch's exporter narrates
+    with redirect_stdout(io.StringIO()):  # torch's exporter prints its steps
         program = torch.onnx.export(
             module, (example,), dynamo=True, opset_version=OPSET, input_names=["pixels"],
             output_names=["probabilities"], dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
         )  # fmt: skip
-    assert program is not None  # dynamo=True gives one back
+    assert program is not None  # dynamo=True returns one
     proto = program.model_proto
     onnx.helper.set_model_props(proto, facts)
     onnx.checker.check_model(proto)

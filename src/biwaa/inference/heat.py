@@ -1,9 +1,9 @@
-"""Where in an image the features come from that a discriminator aligns: class activation by gradients.
+"""Heat maps: where in an image the features come from that a discriminator aligns.
 
-- a discriminator sees a vector v of each image: the features, or BIWAA's weighted ones; mapped is |v|^2 / 2, how much
-  there is to align, since neither features nor weights have a sign that means something by itself
-- gradient times activation place by place (HiResCAM: Draelos and Carin, arXiv 2011.08891, 2020), which is Grad-CAM
-  (Selvaraju et al., ICCV 2017) for a backbone that ends in average pooling, and right for one that flattens its maps
+- a discriminator gets a vector v of each image: the features, or BIWAA's weighted features. The map is of |v|^2 / 2,
+  the amount that there is to align, since the signs of features and weights have no meaning of their own
+- gradient times activation at each place (HiResCAM: Draelos and Carin, arXiv 2011.08891, 2020): the same as Grad-CAM
+  (Selvaraju et al., ICCV 2017) for a backbone that ends in average pooling, and correct for one that flattens its maps
 """
 
 import math
@@ -23,31 +23,30 @@ class Heat(NamedTuple):
     """Maps of a batch."""
 
     plain: Tensor
-    """(B, H, W) of the features as they are, from 0 to 1, the largest of each image 1 (or all 0)."""
+    """(B, H, W) of the unweighted features, from 0 to 1; the largest value of each image is 1 (or all are 0)."""
     weighted: Tensor
-    """(B, H, W) of the weighted features."""
+    """(B, H, W) of the weighted features, scaled likewise."""
     predicted: Tensor
-    """(B,) classes, for which the weights are taken."""
+    """(B,) predicted classes, for which the weights are computed."""
 
 
 @torch.enable_grad()
 def heat_maps(network: Network, images: Tensor, of: Literal["length", "sum"] = "length") -> Heat:
-    """Maps over the image of what is aligned, without weights and with them.
+    """Maps of aligned features over each image, without weights and with them.
 
-    With A the (C, h, w) activations of the last layer that keeps places, a map is ReLU(sum_c dq/dA_c * A_c), enlarged.
+    A map is ReLU(sum_c dq/dA_c * A_c), enlarged, where A are the (C, h, w) activations of the last spatial layer.
 
     Args:
         network: takes images, in evaluation mode.
         images: (B, 3, H, W), normalised.
-        of: q of the vector v that is seen: length, |v|^2 / 2; or sum, the sum of v, whose sign is arbitrary.
+        of: the quantity q of the discriminator's input v: length for |v|^2 / 2; sum for the sum of v, whose sign is
+            arbitrary.
 
     Raises:
-        BiwaaError: no layer of the backbone keeps places.
+        BiwaaError: the backbone has no spatial layer.
     """
-    caught: list[object] = []
-    hooks = [
-        layer.register_forward_hook(lambda *found: caught.append(found[-1])) for layer in _layers(network.backbone)
-    ]
+    outputs: list[object] = []
+    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in _layers(network.backbone)]
     try:
         features, logits = network(images.detach().requires_grad_())
     finally:
@@ -56,44 +55,46 @@ def heat_maps(network: Network, images: Tensor, of: Literal["length", "sum"] = "
     predicted = logits.argmax(dim=1)
     weights = feature_weights(features, predicted, network.classifier)
 
-    def drawn(seen: Tensor) -> Tensor:
+    def heat_map(seen: Tensor) -> Tensor:
         quantity = seen.sum() if of == "sum" else seen.square().sum() / 2
-        return _map(network.backbone, caught, quantity, (images.shape[-2], images.shape[-1]))
+        return _map(network.backbone, outputs, quantity, (images.shape[-2], images.shape[-1]))
 
-    return Heat(drawn(features), drawn(features * weights), predicted)
+    return Heat(heat_map(features), heat_map(features * weights), predicted)
 
 
-def _map(backbone: nn.Module, caught: list[object], quantity: Tensor, size: tuple[int, int]) -> Tensor:
-    for out in reversed(caught):
+def _map(backbone: nn.Module, outputs: list[object], quantity: Tensor, size: tuple[int, int]) -> Tensor:
+    for out in reversed(outputs):
         if not isinstance(out, Tensor) or _places(backbone, out) is None or not out.requires_grad:
             continue
         (slope,) = torch.autograd.grad(quantity, out, retain_graph=True, allow_unused=True)
         along = None if slope is None else _places(backbone, slope)
-        # Behind the last layer that keeps places, or tokens that nothing reads any more.
+        # No gradient reaches it: it comes after the last spatial layer, or its tokens are not used.
         if along is None or not along.any():
             continue
         places = _places(backbone, out)
-        assert places is not None  # asked for above
+        assert places is not None  # checked above
         heat = F.relu((along * places).sum(dim=1, keepdim=True)).detach()
         heat = F.interpolate(heat, size, mode="bilinear", align_corners=False)[:, 0]
         return heat / heat.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
-    raise BiwaaError(f"{type(backbone).__name__} has no layer that says where in the image a feature comes from.")
+    raise BiwaaError(
+        f"{type(backbone).__name__} has no spatial layer, so there is no map of where its features come from."
+    )
 
 
 def centre_views(transform: Transform, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """uint8 (B, 3, resize, resize) to the centre crop: (B, 3, H, W) as it is, and normalised."""
+    """uint8 (B, 3, resize, resize) -> the centre crops (B, 3, H, W), as uint8 and normalised."""
     views = transform.centre(pixels)
     return views, transform.normalise(views)
 
 
 def _layers(backbone: nn.Module) -> list[nn.Module]:
-    """The backbone's parts and their parts: stages and blocks."""
+    """The backbone's children and their children: its stages and blocks."""
     children = list(backbone.children())
     return [*children, *(grandchild for child in children for grandchild in child.children())]
 
 
 def _places(backbone: nn.Module, out: Tensor) -> Tensor | None:
-    """As (B, C, h, w): maps, maps with their channels last, or tokens of a grid; None where there are no places."""
+    """Maps, maps with channels last, or tokens of a grid, as (B, C, h, w); None for outputs that are not spatial."""
     width = getattr(backbone, "num_features", None)
     if out.ndim == 4:
         if out.shape[-1] == width and out.shape[1] != width:

@@ -1,4 +1,4 @@
-"""Class probabilities: the softmax of each view, averaged over the views."""
+"""Class probabilities: each view's softmax, averaged over the views."""
 
 from typing import NamedTuple
 
@@ -16,14 +16,14 @@ from biwaa.ranks import gather_rows, strided_shard
 
 
 class Predicted(NamedTuple):
-    """What a network says of N images, each the mean over the image's views; float32 on the CPU."""
+    """A network's predictions of N images, each the mean over the image's views; float32 on the CPU."""
 
     probabilities: Tensor
     """(N, K)."""
     features: Tensor
-    """(N, D) behind the bottleneck."""
+    """(N, D) after the bottleneck."""
     pooled: Tensor
-    """(N, F) before it; empty (N, 0) unless asked for."""
+    """(N, F) before the bottleneck; empty (N, 0) unless requested."""
 
 
 @torch.inference_mode()
@@ -37,10 +37,10 @@ def predict(
         network: on the device; left in evaluation mode.
         inputs: images.
         batch_size: images at a time.
-        fabric: precision.
+        fabric: precision and processes; each process predicts its shard, and all get the whole.
         what: for the progress display.
         rows: (N,) which images; all unless given.
-        pooled: keep the backbone's features too.
+        pooled: return the backbone's features too.
 
     Raises:
         BiwaaError: a probability is not finite.
@@ -49,9 +49,9 @@ def predict(
     rows = np.arange(len(inputs)) if rows is None else rows
     parts: list[Predicted] = []
     with track(what, len(rows), "images") as advance:
-        mine = strided_shard(rows, fabric)
-        for start in range(0, len(mine), batch_size):
-            chosen = mine[start : start + batch_size]
+        shard = strided_shard(rows, fabric)
+        for start in range(0, len(shard), batch_size):
+            chosen = shard[start : start + batch_size]
             with fabric.autocast():
                 parts.append(average_views(network, inputs.views(chosen), pooled))
             advance(min((start + len(chosen)) * fabric.world_size, len(rows)))
@@ -63,9 +63,9 @@ def predict(
 
 
 def average_views(network: Network, views: Tensor, keep_pooled: bool = False) -> Predicted:
-    """(V, B, ..) to the means over the views, B images."""
+    """(V, B, ..) views -> predictions of B images, means over the views."""
     pooled = network.pooled(views.flatten(0, 1))
     output = network.head(pooled)
-    kept = pooled if keep_pooled else pooled[:, :0]
-    every = (output.logits.float().softmax(dim=1), output.features.float(), kept.float())
+    returned = pooled if keep_pooled else pooled[:, :0]
+    every = (output.logits.float().softmax(dim=1), output.features.float(), returned.float())
     return Predicted(*(part.reshape(*views.shape[:2], part.shape[1]).mean(dim=0).cpu() for part in every))

@@ -1,8 +1,10 @@
-"""Predictions as a table: CSV, JSON lines or Parquet by the file's suffix, written as they come.
+"""Predictions as a table: CSV, JSON lines or Parquet by the file's suffix, written batch by batch.
 
-Columns: path, label, confidence, then label_2, confidence_2, .. of the next classes where they are asked for, and
-error: why an image could not be read. Confidences have four digits. Paths are written as they are: a spreadsheet may
-take one that starts with =, +, - or @ for a formula, so import that column as text.
+- columns: path, label, confidence; if requested label_2, confidence_2, .. of the next classes; and error, the reason
+  why an image could not be read
+- confidences have four digits
+- paths are written unchanged. A spreadsheet may read one that starts with =, +, - or @ as a formula: import that
+  column as text
 """
 
 import json
@@ -20,7 +22,7 @@ Row = tuple[str | float | None, ...]
 Write = Callable[[Sequence[Row]], None]
 
 ROW_GROUP = 8192
-"""Rows that Parquet keeps together, and that are held in memory until there are so many."""
+"""Rows of a Parquet row group; so many are in memory until they are written."""
 
 
 def columns(top: int) -> list[str]:
@@ -32,7 +34,15 @@ def columns(top: int) -> list[str]:
 def rows(
     names: Sequence[str], probabilities: Tensor, bad: dict[int, str], classes: tuple[str, ...], top: int
 ) -> list[Row]:
-    """A row an image: (B, K) probabilities, and by number why some of the images could not be read."""
+    """A row for each image of a batch.
+
+    Args:
+        names: of B images.
+        probabilities: (B, K).
+        bad: number in the batch -> why the image could not be read.
+        classes: K names.
+        top: how many of the likeliest classes.
+    """
     confidences, labels = probabilities.topk(top, dim=1)
     found: list[Row] = []
     for row, name in enumerate(names):
@@ -46,12 +56,16 @@ def rows(
 
 @contextmanager
 def writing(out: Path, top: int) -> Iterator[Write]:
-    """Open a table; the file takes its place whole once the block ended well.
+    """Open a table; the complete file appears once the block has ended without an error.
+
+    Args:
+        out: the file; what is not a regular file, such as a pipe, gets CSV.
+        top: how many of the likeliest classes.
 
     Raises:
-        BiwaaError: the suffix is none of those, or a library is missing.
+        BiwaaError: another suffix, or a missing library.
     """
-    regular = not out.exists() or out.is_file()  # a pipe gets CSV
+    regular = not out.exists() or out.is_file()
     kind = out.suffix.lower() if regular else ".csv"
     if kind not in WRITERS:
         raise BiwaaError(
@@ -62,7 +76,7 @@ def writing(out: Path, top: int) -> Iterator[Write]:
 
 
 def _text(draft: Path) -> TextIO:
-    # Names may hold bytes that are no UTF-8; they come out as they are.
+    # Bytes of a name that are not UTF-8 are written unchanged.
     return draft.open("w", newline="\n", encoding="utf-8", errors="surrogateescape")
 
 
@@ -125,7 +139,7 @@ def _parquet(draft: Path, names: list[str]) -> Iterator[Write]:
 
 
 def _utf8(cell: str | float | None) -> str | float | None:
-    """Parquet's text is UTF-8: bytes of a name that are not come out as escapes."""
+    """Parquet's text is UTF-8: other bytes of a name are written as escapes."""
     if not isinstance(cell, str):
         return cell
     return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

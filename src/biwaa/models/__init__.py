@@ -1,1 +1,1 @@
-"""Networks: backbone, bottleneck and classifier; the discriminator; features of frozen backbones."""
+"""Networks: backbones and their weights, bottleneck and classifier, the discriminator, features, the saved model."""

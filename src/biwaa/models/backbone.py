@@ -1,8 +1,7 @@
-"""Backbones by name, and where their weights come from.
+"""Backbones by name, with random weights; `weights` fills them.
 
 - any timm model; the usual spellings (ResNet50, VGG16BN, EfficientNet-Lite0) are understood
-- AlexNet from torchvision; LeNet, DTN and a small CNN for digits
-- weights: the hub through timm, a local state dict, an installed package; never a silent random start
+- BACKBONES has the others: LeNet, DTN and a small CNN for digits, torchvision's AlexNet, and registered ones
 """
 
 import difflib
@@ -18,134 +17,161 @@ from torch import nn
 
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.digits import cnn, dtn, lenet
-from biwaa.registry import Registry, load_plugins
+from biwaa.registry import Registry, load_plugins, taken
 
-DIGITS: dict[str, Callable[[int], nn.Module]] = {"lenet": lenet, "dtn": dtn, "cnn": cnn}
-DIGITS_SIZE = {"lenet": 28, "dtn": 32, "cnn": 24}
+Channels = tuple[float, float, float]
+"""A value for each of red, green and blue, of pixels in [0, 1]."""
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+HALF: Channels = (0.5, 0.5, 0.5)
+Factory = Callable[[int], nn.Module]
+"""Pixels a side -> a module from (B, 3, size, size) to (B, features)."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network from images to features, and how it wants its images."""
+    """A network from images to features, and how its images are prepared."""
 
     name: str
     module: nn.Module
     """(B, 3, image_size, image_size) -> (B, features)."""
     features: int
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
 
 FEATURES = "features"
-"""Stands for a backbone where features, not images, were given."""
+"""The backbone's name in a model of features: it was trained without images."""
 
 
 def features_backbone(features: int) -> Backbone:
-    """Hands (B, features) through."""
+    """The identity on (B, features)."""
     return Backbone(FEATURES, nn.Identity(), features, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A backbone from outside the package."""
+class BackboneEntry:
+    """How a backbone that is not timm's is built."""
 
-    factory: Callable[[int], nn.Module]
-    """Pixels a side -> a module from (B, 3, size, size) to (B, features), with the weights that it starts from."""
+    factory: Factory
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    """Pixels a side, unless a recipe sets them."""
+    mean: Channels
+    std: Channels
 
 
-REGISTERED: Registry[Registered] = Registry("backbone", {})
-"""Backbones from outside the package."""
+def _alexnet(size: int) -> nn.Module:
+    """Up to the second hidden layer: 4096 features of an image of any size."""
+    model: nn.Module = torchvision.models.alexnet(weights=None)
+    assert isinstance(model.classifier, nn.Sequential)
+    model.classifier = model.classifier[:-1]
+    return model
+
+
+BACKBONES: Registry[BackboneEntry] = Registry(
+    "backbone",
+    {
+        "lenet": BackboneEntry(lenet, 28, HALF, HALF),
+        "dtn": BackboneEntry(dtn, 32, HALF, HALF),
+        "cnn": BackboneEntry(cnn, 24, HALF, HALF),
+        "alexnet": BackboneEntry(_alexnet, 224, IMAGENET_MEAN, IMAGENET_STD),
+    },
+)
+DIGITS = ("lenet", "dtn", "cnn")
+"""Small networks for digits, for which there are no published weights."""
+USUAL = (
+    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "bn")),
+    *(f"efficientnet-lite{number}" for number in range(3)),
+)
+"""Spellings of the field that `canonical` understands, for hints."""
 
 
 def register_backbone(
-    name: str,
-    image_size: int = 224,
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225),
-) -> Callable[[Callable[[int], nn.Module]], Callable[[int], nn.Module]]:
+    name: str, image_size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD
+) -> Callable[[Factory], Factory]:
     """Decorate a factory of backbones, so that `backbone=NAME` builds it.
 
     Args:
         name: not one that timm or biwaa knows.
-        image_size: pixels a side that it is given unless the recipe says otherwise.
-        mean: by channel, of pixels in [0, 1]; ImageNet's unless given.
-        std: the same for the deviation.
+        image_size: pixels a side, unless the recipe sets them.
+        mean: of each channel, of pixels in [0, 1]; ImageNet's unless given.
+        std: each channel's standard deviation.
 
     Returns:
-        The decorator; the factory takes the image size and gives a module from (B, 3, size, size) to (B, features). It
+        The decorator. The factory takes the image size and gives a module from (B, 3, size, size) to (B, features). It
         sets its own weights: `weights=auto` leaves them as they are.
 
     Raises:
         BiwaaError: the name is taken.
     """
-    if timm.is_model(name) or name in (*DIGITS, "alexnet", FEATURES):
-        raise BiwaaError(f"the backbone {name!r} exists already: register yours under another name.")
+    if timm.is_model(name) or name == FEATURES or name in BACKBONES.built_in:
+        raise taken(BACKBONES.kind, name)
 
-    def register(factory: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
-        REGISTERED.add(name, Registered(factory, image_size, mean, std))
+    def register(factory: Factory) -> Factory:
+        BACKBONES.add(name, BackboneEntry(factory, image_size, mean, std))
         return factory
 
     return register
 
 
-def _registered(entry: Registered, image_size: int | None) -> nn.Module:
-    size = image_size or entry.image_size
-    module = entry.factory(size)
-    module.pretrained_cfg = {"input_size": (3, size, size), "mean": entry.mean, "std": entry.std}  # type: ignore[assignment]
-    return module
-
-
 def canonical(name: str) -> str:
     """ResNet-50 -> resnet50, VGG16BN -> vgg16_bn, EfficientNet-Lite0 -> tf_efficientnet_lite0."""
-    if timm.is_model(name) or name in REGISTERED:
+    if timm.is_model(name) or name in BACKBONES:
         return name
     plain = re.sub(r"[-_ ]", "", name.lower())
     plain = re.sub(r"^(vgg\d+)bn$", r"\1_bn", plain)
     return re.sub(r"^efficientnetlite(\d)$", r"tf_efficientnet_lite\1", plain)
 
 
+def _known(name: str) -> str:
+    """The name under which BACKBONES or timm has it.
+
+    Raises:
+        BiwaaError: neither has it.
+    """
+    found = canonical(name)
+    if found not in BACKBONES and not timm.is_model(found):
+        load_plugins()
+        found = canonical(name)
+    if found in BACKBONES or timm.is_model(found):
+        return found
+    with_weights = (model.partition(".")[0] for model in timm.list_models(pretrained=True))
+    near = difflib.get_close_matches(name.lower(), dict.fromkeys([*USUAL, *BACKBONES, *with_weights]), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are timm's models and {listed(list(BACKBONES))}."
+    raise BiwaaError(f"no {BACKBONES.kind} is called {name!r}: {hint}")
+
+
 def build_backbone(name: str, image_size: int | None = None) -> Backbone:
-    """A backbone with random weights.
+    """A backbone with random weights; a registered one has those of its factory.
 
     Args:
-        name: a timm model, alexnet, lenet, dtn or cnn, in any usual spelling.
+        name: of a timm model or an entry of BACKBONES, in any usual spelling.
         image_size: pixels a side; None for the backbone's own.
 
     Raises:
         BiwaaError: no such backbone, or it cannot take that image size.
     """
-    known = canonical(name)
-    if known not in DIGITS and known != "alexnet" and not timm.is_model(known):
-        load_plugins()
-        known = canonical(name)
+    known = _known(name)
     try:
-        if known in REGISTERED:
-            module = _registered(REGISTERED[known], image_size)
-        elif known in DIGITS:
-            module = DIGITS[known](image_size or DIGITS_SIZE[known])
-        elif known == "alexnet":
-            module = _alexnet()
-        elif timm.is_model(known):
-            module = build_timm(known, image_size)
+        if known in BACKBONES:
+            entry = BACKBONES[known]
+            size, mean, std = image_size or entry.image_size, entry.mean, entry.std
+            module = entry.factory(size)
         else:
-            every = [*timm.list_models(), "alexnet", *DIGITS, *REGISTERED]
-            near = difflib.get_close_matches(known, every, n=3)
-            hint = f"Did you mean {listed(near)}?" if near else "Any timm model, alexnet, lenet, dtn or cnn will do."
-            raise BiwaaError(f"no backbone is called {name!r}. {hint}")
-        config = timm.data.resolve_model_data_config(module)
-        size = image_size or int(config["input_size"][-1])
+            module = build_timm(known, image_size)
+            config = timm.data.resolve_model_data_config(module)
+            size, mean, std = image_size or int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"])
         with torch.inference_mode():
             features = module.eval()(torch.zeros(1, 3, size, size)).shape
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise BiwaaError(f"{name} cannot be built for {image_size} x {image_size} pixels: {reason}.") from None
+        pixels = f" for {image_size} x {image_size} pixels" if image_size else ""
+        raise BiwaaError(f"{name} cannot be built{pixels}: {reason}.") from None
     if len(features) != 2:
         raise BiwaaError(f"{name} gives features of shape {tuple(features)}, not one vector an image.")
-    return Backbone(known, module, features[1], size, tuple(config["mean"]), tuple(config["std"]))
+    return Backbone(known, module, features[1], size, mean, std)
 
 
 def build_timm(name: str, image_size: int | None, **pretrained: Any) -> nn.Module:
@@ -155,12 +181,4 @@ def build_timm(name: str, image_size: int | None, **pretrained: Any) -> nn.Modul
     if image_size and config and config.fixed_input_size and image_size != config.input_size[-1]:
         options["img_size"] = image_size
     model: nn.Module = timm.create_model(name, **options)
-    return model
-
-
-def _alexnet() -> nn.Module:
-    model: nn.Module = torchvision.models.alexnet(weights=None)
-    assert isinstance(model.classifier, nn.Sequential)
-    model.classifier = model.classifier[:-1]  # up to the second hidden layer: 4096 features
-    model.pretrained_cfg = {"input_size": (3, 224, 224)}  # type: ignore[assignment]
     return model

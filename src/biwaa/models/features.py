@@ -1,6 +1,6 @@
-"""Features of a frozen backbone: computed once, kept by content, found again by every later run.
+"""Features of a frozen backbone: computed once from each image's centre crop, and found in the store by later runs.
 
-One view an image, the centre crop. The key holds the images, the transform and every weight of the backbone.
+The key is made of the images, the transform and every weight of the backbone.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from biwaa.images.augment import Transform, as_tensor
 from biwaa.images.images import FeatureRows, Images
-from biwaa.images.store import DECODING, Kept, kept, pixel_batches
+from biwaa.images.store import DECODING, Stored, pixel_batches, stored
 from biwaa.models.backbone import Backbone
 from biwaa.progress import track
 
@@ -27,21 +27,21 @@ def weights_digest(backbone: Backbone) -> str:
     return digest.hexdigest()
 
 
-def keep_features(
+def store_features(
     images: Images, name: str, backbone: Backbone, transform: Transform, fabric: Fabric, batch: int = 32
-) -> Kept:
-    """(N, F) float32 features of all images, in evaluation mode.
+) -> Stored:
+    """(N, F) float32 features of all images, in evaluation mode; computed now unless the store has them.
 
     Args:
-        images: nothing is skipped, unreadable ones are zero and named in the result.
+        images: N of them; an unreadable one has a row of zeros and is named in the result.
         name: for the progress display.
         backbone: with its weights.
-        transform: of the images, one crop.
+        transform: of the images.
         fabric: device and precision.
         batch: images at a time.
     """
     if isinstance(images, FeatureRows):  # computed elsewhere
-        return Kept(images.array, {})
+        return Stored(images.array, {})
     module = backbone.module.to(fabric.device).to(memory_format=torch.channels_last).eval()
 
     def fill(rows: NDArray[Any]) -> dict[int, str]:
@@ -49,9 +49,9 @@ def keep_features(
         done = 0
         with track(f"features of {name}", len(rows), "images") as advance, torch.inference_mode():
             for pixels, bad in pixel_batches(images, transform.resize, batch):
-                stored = as_tensor(pixels, fabric.device)
+                on_device = as_tensor(pixels, fabric.device)
                 with fabric.autocast():
-                    features = module(transform.normalise(transform.centre(stored)))
+                    features = module(transform.normalise(transform.centre(on_device)))
                 rows[done : done + len(pixels)] = features.float().cpu().numpy()
                 unreadable |= bad
                 done += len(pixels)
@@ -60,4 +60,4 @@ def keep_features(
 
     facts = (backbone.name, weights_digest(backbone), transform, fabric.device.type, str(fabric._precision.precision))
     key = f"features {DECODING} {facts} {images.fingerprint()}"
-    return kept(key, (len(images), backbone.features), np.dtype(np.float32).name, fill)
+    return stored(key, (len(images), backbone.features), np.dtype(np.float32).name, fill)

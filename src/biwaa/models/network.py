@@ -1,8 +1,8 @@
 """The classifier network and the domain discriminator.
 
-- backbone -> (standardisation, for frozen features) -> bottleneck f -> classifier
+- backbone -> standardisation (of frozen features) -> bottleneck f -> classifier
 - gradient reversal -> three-layer discriminator
-- new linear layers start Xavier normal with zero bias
+- new linear layers start with Xavier normal weights and zero bias
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """What a network gives for a batch."""
+    """A network's output for a batch."""
 
     features: Tensor
     """(B, D) bottleneck features f."""
@@ -21,13 +21,13 @@ class Output(NamedTuple):
 
 
 class Standardise(nn.Module):
-    """(x - mean) / deviation, a column at a time; columns that never vary come out zero."""
+    """(x - mean) / deviation for each column; constant columns become zero."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:
-        """Keep (F,) statistics as buffers."""
+        """Store (F,) statistics as buffers."""
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", torch.where(deviation > 1e-6, deviation, torch.inf))
@@ -48,7 +48,7 @@ class Network(nn.Module):
     def __init__(
         self, backbone: nn.Module, inputs: int, bottleneck: int | None, classes: int, dropout: float = 0.0
     ) -> None:
-        """Put a bottleneck (inputs -> bottleneck; None for none) and a classifier to `classes` on `backbone`."""
+        """Add to `backbone` a bottleneck (inputs -> bottleneck; None for none) and a classifier to `classes`."""
         super().__init__()
         self.backbone = backbone
         self.standardise: nn.Module = nn.Identity()
@@ -62,7 +62,7 @@ class Network(nn.Module):
         return self.head(self.pooled(inputs))
 
     def pooled(self, inputs: Tensor) -> Tensor:
-        """The backbone's (B, F) features, standardised where they are frozen."""
+        """The backbone's (B, F) features, standardised if the backbone is frozen."""
         pooled: Tensor = self.standardise(self.backbone(inputs))
         return pooled
 
@@ -73,7 +73,7 @@ class Network(nn.Module):
 
 
 def start_new_layers(*layers: nn.Linear) -> None:
-    """Xavier normal weights, zero bias."""
+    """Set Xavier normal weights and zero bias."""
     for layer in layers:
         nn.init.xavier_normal_(layer.weight)
         nn.init.zeros_(layer.bias)

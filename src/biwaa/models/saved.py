@@ -1,4 +1,4 @@
-"""The model that a run hands out: one safetensors file that says all that prediction needs."""
+"""A run's model: one safetensors file with all that prediction needs."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from biwaa.tensors import load_tensors, save_tensors
 
 FORMAT = "biwaa model 1"
 MOST_PIXELS = 4096
-"""A side that a model's images may have."""
+"""Most pixels a side of a model's images."""
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What a model's file says of itself."""
+    """The metadata of a model's file."""
 
     backbone: str
     bottleneck: int | None
@@ -32,23 +32,23 @@ class _Facts:
 
 
 FEATURES_TRANSFORM = Transform(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1)
-"""Of a model that takes features: there are no images to prepare."""
+"""For a model of features: there are no images to prepare."""
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A network, the names of its classes and how its images are prepared."""
+    """A network, the names of its classes, and the preparation of its images."""
 
     network: Network
     classes: tuple[str, ...]
     transform: Transform
     backbone: str
     temperature: float = 1.0
-    """Log-probabilities divided by it are calibrated on held-out images of the source; the classes stay the same."""
+    """Log-probabilities are divided by it: this calibrates confidences, by the source's held-out images."""
 
 
 def save_model(path: Path, model: SavedModel) -> None:
-    """Write `model` whole or not at all; classes, transform and backbone go into the metadata."""
+    """Write `model`, completely or not at all; classes, transform and backbone are in the metadata."""
     standardised = isinstance(model.network.standardise, Standardise)
     facts = {
         "format": FORMAT,
@@ -63,10 +63,10 @@ def save_model(path: Path, model: SavedModel) -> None:
 
 
 def load_model(run: Path) -> SavedModel:
-    """The model of a run folder, or of a model.safetensors by itself, in evaluation mode.
+    """The model of a run folder, or of a model.safetensors alone, in evaluation mode.
 
     Raises:
-        BiwaaError: there is none, or it is not a model that `save_model` wrote.
+        BiwaaError: there is none, or `save_model` did not write it.
     """
     path = run / "model.safetensors" if run.is_dir() else run
     if not path.is_file():
@@ -81,19 +81,19 @@ def load_model(run: Path) -> SavedModel:
 
 
 def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
-    # Sizes are held against the tensors before anything is built: a file that lies must cost no memory.
+    # Sizes are compared with the tensors before anything is built: false sizes must not cost memory.
     classes, width = len(facts.classes), facts.bottleneck
     if state["classifier.bias"].shape != (classes,) or len(set(facts.classes)) != classes or classes < 2:
-        raise ValueError(f"{classes} classes are not those of its classifier")
+        raise ValueError(f"its {classes} classes do not fit its classifier")
     if width is not None and state["bottleneck.bias"].shape != (width,):
-        raise ValueError(f"a bottleneck of {width} is not its own")
-    sees, stored = facts.transform.image_size, facts.transform.resize
-    if not 1 <= sees <= stored <= MOST_PIXELS or facts.transform.crops not in (1, 10) or not facts.temperature > 0:
+        raise ValueError(f"its bottleneck is not of width {width}")
+    size, resize = facts.transform.image_size, facts.transform.resize
+    if not 1 <= size <= resize <= MOST_PIXELS or facts.transform.crops not in (1, 10) or not facts.temperature > 0:
         raise ValueError("its transform or temperature is out of range")
     if facts.backbone == FEATURES:
         backbone = features_backbone(len(state["standardise.mean"]))
     else:
-        backbone = build_backbone(facts.backbone, sees)
+        backbone = build_backbone(facts.backbone, size)
     network = Network(backbone.module, backbone.features, width, classes)
     if facts.standardised:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))

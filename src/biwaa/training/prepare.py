@@ -20,10 +20,10 @@ from biwaa.functional import coral
 from biwaa.images.augment import Transform
 from biwaa.images.batches import FeatureInputs, Inputs, PixelInputs, placed
 from biwaa.images.images import FeatureRows
-from biwaa.images.store import Kept, keep_pixels
+from biwaa.images.store import Stored, store_pixels
 from biwaa.methods import METHODS
 from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
-from biwaa.models.features import keep_features
+from biwaa.models.features import store_features
 from biwaa.models.network import Network, Standardise
 from biwaa.models.saved import FEATURES_TRANSFORM
 from biwaa.models.weights import load_weights
@@ -77,8 +77,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     transform = FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
-        keep_features(domain.images, domain.spec, backbone, transform, fabric) if frozen
-        else keep_pixels(domain.images, domain.spec, transform.resize)
+        store_features(domain.images, domain.spec, backbone, transform, fabric) if frozen
+        else store_pixels(domain.images, domain.spec, transform.resize)
         for domain in opened
     ]  # fmt: skip
     shifts = (recipe.data.source_shift, recipe.data.target_shift, recipe.data.target_shift)
@@ -147,7 +147,7 @@ def _check_frozen(recipe: Recipe) -> None:
         )
 
 
-def _left(domain: Domain, found: Kept, shift: str, skip_unreadable: bool) -> tuple[Domain, NDArray[np.int64]]:
+def _left(domain: Domain, found: Stored, shift: str, skip_unreadable: bool) -> tuple[Domain, NDArray[np.int64]]:
     """What stays of a domain, and its rows among what is kept."""
     left, rows = drop_unreadable(domain, found.unreadable, skip_unreadable)
     # An experiment, made before training: the one place where labels decide which target images there are.
