@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from biwaa.recipe import NAMED, recipe_from
+from biwaa.training.prepare import Pair
+from biwaa.training.run import Options, train_run
 
 torch.set_num_threads(1)
 
@@ -51,9 +53,14 @@ def write_images(folder: Path, counts: dict[str, int], size: int = 20, seed: int
     return folder
 
 
+def train_pair(source, target, recipe, out, *, held_out=None, **options):
+    """`train_run` of two domains; `options` are those of `Options`."""
+    return train_run(Pair(source, target, held_out), recipe, out, Options(**options))
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, _own_cache):
-    """A finished run's folder, its domains `source` and `target` beside it; not to be written to."""
+    """A finished run's folder, with its domains `source` and `target` next to it; not to be written to."""
     import biwaa
 
     place = tmp_path_factory.mktemp("tiny")
