@@ -3,7 +3,7 @@
 python benchmarks/collapse.py --data-root DATA --out docs/images/collapse.png --json benchmarks/results/collapse.json
 
 Frozen EfficientNet-Lite0, sketch > photo and photo > sketch, 600 steps of the first round, one seed. Target labels are
-used to draw, and by the variant that says so to show what wrong pseudo-labels do.
+used to draw, and by the variant named so, to show what wrong pseudo-labels do.
 """
 
 import argparse

@@ -60,7 +60,7 @@ def correctness(device: torch.device) -> dict[str, float]:
 
 
 def synchronisations(made: Steps) -> int:
-    """How often the host waits for the device within a step; 0 is wanted. CUDA alone can tell."""
+    """How often the host waits for the device within a step; 0 is wanted. Only CUDA reports it."""
     made.biwaa()
     torch.cuda.set_sync_debug_mode("warn")
     import warnings

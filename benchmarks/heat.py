@@ -99,7 +99,7 @@ def main(work: Path = Path("runs/heat"), seeds: tuple[int, ...] = (42, 43, 44), 
         "protocol": f"share of a map's heat on the digit's strokes, mean over the first {images} target images, then "
         f"over seeds {', '.join(map(str, seeds))}; recipe demo (its small CNN, maps of 6 x 6 places, enlarged). "
         "length: |v|^2 / 2 of the vector a discriminator sees; sum: the sum of v, whose sign is arbitrary; area: the "
-        "strokes' share of the image. Labels told the order of the images and the accuracy, nothing else",
+        "strokes' share of the image. Labels gave the order of the images and the accuracy, nothing else",
         "hardware": hardware("cuda" if torch.cuda.is_available() else "cpu") | {"cores": os.cpu_count()},
         "versions": versions(),
         "means": means,

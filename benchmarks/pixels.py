@@ -2,7 +2,7 @@
 
 python benchmarks/pixels.py loader cost training extraction --data-root DATA --out benchmarks/results/pixels.json
 
-- loader: random views out of the store over a DataLoader that decodes every image anew; and writing the floats alone
+- loader: random views out of the store over a DataLoader that decodes every image again; and writing the floats alone
 - cost: the same two in processor time, where the machine is not free for `loader`
 - training: steps that read the store over steps on tensors that are there already
 - extraction: features of a frozen backbone over the bare network

@@ -138,7 +138,7 @@ def calibration(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, f
 def corrections(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, float]:
     """By how many points accuracy changes when the output is corrected for an estimated label distribution or the true.
 
-    Training saw the source evenly over classes, so that is the prior that the output stands on.
+    Training saw the source evenly over classes, so that is the prior of the output.
     """
     assert evidence.held_out is not None
     temperature, classes = held_out_temperature(evidence), evidence.probabilities.shape[1]

@@ -1,6 +1,6 @@
 """The rooms and the way between them: a module imports only from rooms above its own, and no imports go in a circle.
 
-Every import counts, those within functions and for types alike. The order is that of the table in docs/architecture.md.
+Every import counts, those within functions and for types too. The order is that of the table in docs/architecture.md.
 """
 
 import ast
@@ -21,7 +21,7 @@ ROOMS = (
     "settings", "named_recipes", "recipe", "judging", "inference", "training", "api", "estimator",
     "bench", "report", "share", "demo", "cli", "__main__", "__init__",
 )  # fmt: skip
-"""From the ground up; `biwaa/__init__.py` names what the package offers, so it stands above all."""
+"""From the ground up; `biwaa/__init__.py` names what the package offers, so it is above all."""
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -34,7 +34,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(text: str) -> Iterator[str]:
-    """What a module imports of the package, wherever in it the import stands."""
+    """What a module imports of the package, wherever in it the import is."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, "relative imports hide the room"

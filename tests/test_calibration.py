@@ -58,9 +58,9 @@ def test_expected_calibration_error(images, classes, bins, seed):
 
 def test_calibration_error_of_known_predictions():
     """Certain and right: none. Certain and wrong: all. A confidence on a border belongs to the bin below it."""
-    sure = two_classes(1.0, 1.0)
-    assert expected_calibration_error(sure, np.array([0, 0])) == 0.0
-    assert expected_calibration_error(sure, np.array([1, 1])) == 1.0
+    certain = two_classes(1.0, 1.0)
+    assert expected_calibration_error(certain, np.array([0, 0])) == 0.0
+    assert expected_calibration_error(certain, np.array([1, 1])) == 1.0
     # 0.7 (right) and 0.8 (wrong) share the bin (0.6, 0.8], where their gaps of opposite sign are added up first.
     assert expected_calibration_error(two_classes(0.7, 0.8), np.array([0, 1]), bins=5) == pytest.approx(0.25)
 
@@ -156,8 +156,8 @@ def test_thresholded_confidence_gives_the_source_its_own_accuracy(score):
 def test_estimates_are_shares_and_exact_for_certain_and_right_predictions(images, classes, seed):
     p, labels = drawn(seed, images, classes)
     q, _ = drawn(seed + 1, images, classes)
-    sure = torch.eye(classes)[torch.from_numpy(labels)]
-    for source, target in itertools.product((p, sure), (p, q, sure)):
+    certain = torch.eye(classes)[torch.from_numpy(labels)]
+    for source, target in itertools.product((p, certain), (p, q, certain)):
         found = [
             average_confidence(target),
             difference_of_confidences(source, labels, target),
@@ -166,7 +166,7 @@ def test_estimates_are_shares_and_exact_for_certain_and_right_predictions(images
             mean_agreement([source, target]),
         ]
         assert all(0 <= value <= 1 for value in found)
-        if source is target is sure:
+        if source is target is certain:
             assert found == [1.0] * 5
 
 

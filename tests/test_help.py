@@ -11,7 +11,8 @@ import tyro
 
 from biwaa.cli import COMMANDS, WITH_RECIPE, _with_settings, main
 from biwaa.cli.help import about, all_options
-from biwaa.recipe import GROUP_OF, NAMED, Recipe, load_recipe
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import GROUP_OF, Recipe, load_recipe
 
 LINES, COLUMNS = 40, 80
 

@@ -28,7 +28,8 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Output
 from biwaa.models.saved import load_model
 from biwaa.models.weights import load_weights
-from biwaa.recipe import NAMED, load_recipe, recipe_from
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import load_recipe, recipe_from
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 shapes = given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 2**31))

@@ -1,4 +1,4 @@
-"""biwaa from Python: the pages' code as it stands, all kinds of data, the model alone, names from other packages."""
+"""biwaa from Python: the pages' code as it is, all kinds of data, the model alone, names from other packages."""
 
 import importlib
 import json
@@ -20,7 +20,8 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain, as_images
 from biwaa.methods import METHODS
 from biwaa.models.backbone import REGISTERED
-from biwaa.recipe import NAMED, recipe_from
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import recipe_from
 from biwaa.registry import Registry, load_plugins
 from biwaa.result import dump_result, read_result
 
@@ -125,7 +126,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def test_all_kinds_are_the_same_images():
-    """Pixels and labels come out alike from every kind of object."""
+    """Pixels and labels are the same from every kind of object."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, 9, 9, 3), dtype=np.uint8)
     numbers, names = np.array([0, 1, 1, 0, 1, 0]), ("cat", "dog")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 
 from biwaa.cli import WITH_RECIPE, main
 from biwaa.errors import BiwaaError
+from biwaa.named_recipes import NAMED
 from biwaa.recipe import (
     GROUP_OF,
-    NAMED,
     RESUMABLE,
     Recipe,
     dump_recipe,

@@ -21,7 +21,8 @@ from biwaa import files
 from biwaa.cli import main
 from biwaa.images.images import FileImages
 from biwaa.images.store import decode
-from biwaa.recipe import NAMED, dump_recipe, recipe_from
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import dump_recipe, recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training import fit, folder
 
@@ -489,7 +490,7 @@ def test_a_run_is_repeated_by_its_recipe(train, pair, tmp_path, capsys):
     assert (tmp_path / "b" / "recipe.yaml").read_bytes() == (tmp_path / "a" / "recipe.yaml").read_bytes()
 
 
-# --- what is touched, what is said --------------------------------------------------------------------------------
+# --- what is touched, what is printed --------------------------------------------------------------------------------
 
 WATCHED = """
 import os, sys

@@ -30,7 +30,8 @@ from biwaa.methods.biwaa import Biwaa, BiwaaSettings
 from biwaa.methods.dann import DannSettings
 from biwaa.methods.method import Task
 from biwaa.methods.pace import most_confident
-from biwaa.recipe import NAMED, load_recipe, recipe_from
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import load_recipe, recipe_from
 from biwaa.result import Collapsed, DiscriminatorIdle, read_result
 from biwaa.tensors import load_tensors
 
@@ -125,8 +126,8 @@ def test_neighbours_are_the_nearest(monkeypatch):
     features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
     found = neighbours_of_a_class(features, 4, 5)
     for i in range(40):
-        alike = [float(F.cosine_similarity(features[i], features[j], dim=0)) if j != i else -2 for j in range(40)]
-        assert sorted(found[i].tolist()) == sorted(np.argsort(alike)[::-1][:4].tolist())
+        cosines = [float(F.cosine_similarity(features[i], features[j], dim=0)) if j != i else -2 for j in range(40)]
+        assert sorted(found[i].tolist()) == sorted(np.argsort(cosines)[::-1][:4].tolist())
     assert neighbours_of_a_class(features, 30, 5).shape == (40, 4)  # half of a class
     assert neighbours_of_a_class(features[:3], 30, 5).shape == (3, 2)
 
@@ -238,8 +239,8 @@ def test_warnings_of_runs_that_fail_so(pair, tmp_path):
     found = train_pair(source, Domain(target.spec, target.images), still, tmp_path / "still").result.warnings
     assert any(isinstance(warning, DiscriminatorIdle) for warning in found)
     grey = write_images(tmp_path / "grey", {"x": 30}, seed=3, size=24)
-    alike = open_domain(str(grey / "x"))
-    found = train_pair(source, alike, TINY.replace(steps=60), tmp_path / "grey-run").result.warnings
+    same = open_domain(str(grey / "x"))
+    found = train_pair(source, same, TINY.replace(steps=60), tmp_path / "grey-run").result.warnings
     assert any(isinstance(warning, Collapsed) for warning in found)
 
 

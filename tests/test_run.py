@@ -19,7 +19,8 @@ from biwaa.errors import BiwaaError
 from biwaa.inference.predict import predict
 from biwaa.judging.metrics import accuracies
 from biwaa.models.saved import load_model
-from biwaa.recipe import NAMED, Recipe, dump_recipe, load_recipe, recipe_from
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import Recipe, dump_recipe, load_recipe, recipe_from
 from biwaa.result import Collapsed, read_result
 from biwaa.tensors import load_tensors
 from biwaa.training import fit
