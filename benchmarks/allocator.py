@@ -3,7 +3,7 @@
 python benchmarks/allocator.py --out benchmarks/results/allocator.json
 
 - glibc's settings hold for a process: each figure is of processes of their own, with and without, in turns
-- without: an environment that sets one of glibc's settings to what it is anyway, which biwaa takes as the user's word
+- without: an environment that sets one of glibc's settings to what it is anyway, which biwaa takes as the user's choice
 """
 
 import argparse

@@ -6,7 +6,6 @@ A step is timed by the processor time it takes, which other programs don't lengt
 it waits for the disk.
 """
 
-import dataclasses
 import json
 import statistics
 import tempfile
@@ -14,15 +13,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from biwaa.device import hardware
-from biwaa.methods import method_named
+from biwaa.images.batches import FeatureInputs
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
-from biwaa.recipe import Recipe
+from biwaa.recipe import load_recipe
 from biwaa.tensors import save_tensors
-from biwaa.training.stage import _state
+from biwaa.training.data import Data
+from biwaa.training.fit import StagePlan, _state
+from biwaa.training.stage import build_method
 from biwaa.training.step import build_optimizer, training_step
 
 CASES = (("cnn", 24, 60), ("resnet18", 64, 6), ("resnet50", 224, 1))
@@ -32,17 +34,19 @@ CLASSES, TARGETS = 31, 2000
 
 def measure(name: str, size: int, steps: int) -> dict[str, Any]:
     """One backbone under BIWAA, recipe `paper`."""
-    recipe = dataclasses.replace(Recipe(), backbone=name, weights="none", image_size=size)
+    recipe = load_recipe("paper").replace(backbone=name, weights="none", image_size=size)
     backbone = build_backbone(name, size)
-    network = Network(backbone.module, backbone.features, recipe.bottleneck, CLASSES).train()
-    method = method_named(recipe.method)(recipe, CLASSES, TARGETS, None)
-    optimizer = build_optimizer(network, method, recipe)
-    rows = torch.arange(recipe.batch_size)
+    network = Network(backbone.module, backbone.features, recipe.network.bottleneck, CLASSES).train()
+    none = FeatureInputs(torch.empty(TARGETS, 0))
+    method = build_method(StagePlan("round 0", recipe, 0), Data(none, np.zeros(TARGETS, np.int64), none, CLASSES))
+    optimizer = build_optimizer(network, method, recipe.optimizer)
+    batch = recipe.data.batch_size
+    rows = torch.arange(batch)
     begin = time.process_time()
     for step in range(steps):
-        source, target = torch.randn(2, recipe.batch_size, 3, size, size)
-        labels = torch.randint(0, CLASSES, (recipe.batch_size,))
-        training_step(network, method, optimizer, (source, labels), (target, rows), step)
+        source, target = torch.randn(2, batch, 3, size, size)
+        labels = torch.randint(0, CLASSES, (batch,))
+        training_step(network, method, optimizer, recipe, step, source=(source, labels), target=(target, rows))
     a_step = (time.process_time() - begin) / steps
     kept = []
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +56,7 @@ def measure(name: str, size: int, steps: int) -> dict[str, Any]:
             save_tensors(path, _state(network, method, optimizer))
             kept.append(time.perf_counter() - before)
         megabytes = path.stat().st_size / 1e6
-    every, _ = recipe.checkpoint_interval()
+    every, _ = recipe.machine.checkpoint_interval()
     return {
         "seconds_a_step": round(a_step, 4),
         "seconds_a_checkpoint": round(statistics.median(kept), 3),

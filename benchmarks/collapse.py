@@ -3,11 +3,10 @@
 python benchmarks/collapse.py --data-root DATA --out docs/images/collapse.png --json benchmarks/results/collapse.json
 
 Frozen EfficientNet-Lite0, sketch > photo and photo > sketch, 600 steps of the first round, one seed. Target labels are
-used to draw, and by the variant that says so to show what wrong pseudo-labels do.
+used to draw, and by the variant named so, to show what wrong pseudo-labels do.
 """
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from biwaa.device import open_fabric
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.methods.biwaa import Biwaa
-from biwaa.methods.method import Loss
+from biwaa.methods.method import Loss, Task
 from biwaa.recipe import load_recipe
-from biwaa.training.prepare import Prepared, prepare
+from biwaa.settings import MOST_STEPS
+from biwaa.training.prepare import Pair, Prepared, prepare
 from biwaa.training.sampling import balanced_batches, uniform_batches
 from biwaa.training.step import build_optimizer, training_step
 
@@ -41,7 +41,7 @@ QUANTITIES = {
 }  # fmt: skip
 
 
-class Told(Biwaa):
+class TrueLabels(Biwaa):
     """BIWAA whose pseudo-labels are the truth: an experiment, not a method."""
 
     truth: Tensor
@@ -53,32 +53,34 @@ class Told(Biwaa):
 
 def trace(prepared: Prepared, name: str, seed: int) -> dict[str, list[float]]:
     """Train one round and note every quantity each `EVERY` steps."""
-    recipe = dataclasses.replace(load_recipe("paper"), **PAPER, **VARIANTS[name], seed=seed)
-    data = prepared.data
-    assert prepared.target.labels is not None
-    truth = torch.from_numpy(prepared.target.labels)
+    recipe = load_recipe("paper").replace(**PAPER, **VARIANTS[name], seed=seed)
+    data, labelled = prepared.data, prepared.domains.target
+    assert labelled.labels is not None
+    truth = torch.from_numpy(labelled.labels)
     network = prepared.fresh_network(seed)
     torch.manual_seed(seed + 1)
-    told = name.startswith("true")
-    method = (Told if told else Biwaa)(recipe, data.classes, len(data.target), None)
-    if isinstance(method, Told):
+    task = Task(recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps)
+    method = (TrueLabels if name.startswith("true") else Biwaa)(task, recipe.dann, recipe.biwaa)
+    if isinstance(method, TrueLabels):
         method.truth = truth
-    optimizer = build_optimizer(network, method, recipe)
-    source = balanced_batches(data.source_labels, recipe.batch_size, seed, drop_small=False)
-    target = uniform_batches(len(data.target), recipe.batch_size, seed + 1)
+    optimizer = build_optimizer(network, method, recipe.optimizer)
+    source = balanced_batches(data.source_labels, recipe.data.batch_size, seed, drop_small=False)
+    target = uniform_batches(len(data.target), recipe.data.batch_size, seed + 1)
     labels = torch.from_numpy(data.source_labels)
     every = data.target.views(torch.arange(len(data.target)).numpy())[0]
     found: dict[str, list[float]] = {key: [] for key in ("step", *QUANTITIES)}
     for step, (a, b) in enumerate(zip(source, target, strict=False)):
-        if step == recipe.steps:
+        if step == recipe.schedule.steps:
             break
-        torch.manual_seed(seed * 10_000_000 + step)
-        inputs = (data.source.batch(a), labels[a]), (data.target.batch(b), torch.from_numpy(b))
-        losses: dict[str, Loss] = training_step(network, method, optimizer, *inputs, step)
+        torch.manual_seed(seed * MOST_STEPS + step)
+        losses: dict[str, Loss] = training_step(
+            network, method, optimizer, recipe, step,
+            source=(data.source.batch(a), labels[a]), target=(data.target.batch(b), torch.from_numpy(b)),
+        )  # fmt: skip
         if (step + 1) % EVERY:
             continue
         with torch.no_grad():
-            said = network.eval()(every).logits.argmax(dim=1)
+            predicted = network.eval()(every).logits.argmax(dim=1)
             network.train()
         visited = method.memory[:, 0] >= 0
         pseudo = method.memory.argmax(dim=1)
@@ -86,9 +88,9 @@ def trace(prepared: Prepared, name: str, seed: int) -> dict[str, list[float]]:
             "step": step + 1,
             "alignment": float(losses["alignment"].value.detach()) if "alignment" in losses else float("nan"),
             "classification": float(losses["classification"].value.detach()),
-            "share": float(said.bincount(minlength=data.classes).max()) / len(said),
-            "wrong": 0.0 if told else float((pseudo != truth)[visited].float().mean()),
-            "accuracy": 100 * float((said == truth).float().mean()),
+            "share": float(predicted.bincount(minlength=data.classes).max()) / len(predicted),
+            "wrong": 0.0 if isinstance(method, TrueLabels) else float((pseudo != truth)[visited].float().mean()),
+            "accuracy": 100 * float((predicted == truth).float().mean()),
         }
         for key, value in values.items():
             found[key].append(round(value, 5))
@@ -124,10 +126,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     given = parser.parse_args()
     traces = {}
+    recipe = load_recipe("paper").replace(**PAPER)
     for source, target in (("sketch", "photo"), ("photo", "sketch")):
-        recipe = dataclasses.replace(load_recipe("paper"), **PAPER)
-        first, second = (open_domain(f"pacs:{name}", given.data_root) for name in (source, target))
-        prepared = prepare(first, second, recipe, open_fabric("cpu"), skip_unreadable=False)
+        pair = Pair(*(open_domain(f"pacs:{name}", given.data_root) for name in (source, target)))
+        prepared = prepare(pair, recipe, open_fabric("cpu"), skip_unreadable=False)
         traces[f"{source} > {target}"] = {name: trace(prepared, name, given.seed) for name in VARIANTS}
     write_text(given.json, json.dumps({"seed": given.seed, "traces": traces}) + "\n")
     draw(traces, given.out)

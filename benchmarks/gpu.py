@@ -3,7 +3,7 @@
 python benchmarks/gpu.py --out gpu.json                (a CPU runs it in a small setting: a check of the script)
 
 - correctness: losses and gradients of one step against the same step in float64 on the CPU
-- ratios: as in speed.py, in float32 and bf16, with and without torch.compile
+- ratios: as in speed.py, in float32 and bf16
 - utilisation: floating point operations of the step over time, and over the device's peak, where it is given
 - synchronisations: a step in which the host waits for the device fails
 """
@@ -23,9 +23,9 @@ from biwaa.device import hardware, open_fabric
 from biwaa.files import write_text
 from biwaa.images.augment import Transform, random_boxes, resample
 from biwaa.methods.biwaa import Biwaa
+from biwaa.methods.method import Task
 from biwaa.models.network import Network
-from biwaa.recipe import Recipe
-from biwaa.training.compiled import compile_network
+from biwaa.recipe import load_recipe
 from biwaa.training.describe import versions
 from biwaa.training.step import build_optimizer, training_step
 
@@ -35,17 +35,20 @@ def correctness(device: torch.device) -> dict[str, float]:
 
     def trained(where: torch.device, dtype: torch.dtype) -> tuple[list[float], list[torch.Tensor]]:
         torch.manual_seed(0)
-        recipe = Recipe(bottleneck=32, dropout=0.0, batch_size=BATCH, learning_rate=1e-3)
+        recipe = load_recipe("paper").replace(bottleneck=32, dropout=0.0, batch_size=BATCH, learning_rate=1e-3)
         network = Network(torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU()), 64, 32, 65)
-        method = Biwaa(recipe, 65, 100, torch.rand(100, 65).softmax(dim=1))
+        task = Task(32, 65, 100, recipe.schedule.steps, torch.rand(100, 65).softmax(dim=1))
+        method = Biwaa(task, recipe.dann, recipe.biwaa)
         network.to(where, dtype), method.to(where, dtype)
-        optimizer = build_optimizer(network, method, recipe)
+        optimizer = build_optimizer(network, method, recipe.optimizer)
         inputs = torch.randn(3, 2, BATCH, 64)
         values = []
         for step in range(3):
             source, target = inputs[step].to(where, dtype)
             labels = (torch.arange(BATCH) % 65).to(where)
-            found = training_step(network, method, optimizer, (source, labels), (target, labels), 1000 + step)
+            found = training_step(
+                network, method, optimizer, recipe, 1000 + step, source=(source, labels), target=(target, labels)
+            )
             values += [loss.value.item() for loss in found.values()]
         return values, [parameter.detach().cpu().double() for parameter in network.parameters()]
 
@@ -57,7 +60,7 @@ def correctness(device: torch.device) -> dict[str, float]:
 
 
 def synchronisations(made: Steps) -> int:
-    """How often the host waits for the device within a step; 0 is wanted. CUDA alone can tell."""
+    """How often the host waits for the device within a step; 0 is wanted. Only CUDA reports it."""
     made.biwaa()
     torch.cuda.set_sync_debug_mode("warn")
     import warnings
@@ -119,16 +122,13 @@ def main() -> None:
     found["losses"] = losses(device)
     found["crops"] = crops(device, size * 8 // 7, size)
     for precision in ("32-true", "bf16-mixed"):
-        eager = open_fabric(given.device, precision)
-        part: dict[str, Any] = {"ratios": steps(device, eager, repeats, cases)}
-        made = Steps(*cases[0], device, eager)
+        precise = open_fabric(given.device, precision)
+        part: dict[str, Any] = {"ratios": steps(device, precise, repeats, cases)}
+        made = Steps(*cases[0], device, precise)
         part["utilisation"] = utilisation(made, part["ratios"][0]["seconds"]["biwaa"], given.peak)
         part["where_time_goes"] = where_time_goes(made, device)
         if device.type == "cuda":
             part["synchronisations"] = synchronisations(made)
-        said = compile_network(cases[0][0], made.network, made.rehearse, eager)
-        part |= {"compile_seconds": said.seconds, "compile_failed": said.failed}
-        part["compiled"] = in_turns({"biwaa": made.biwaa, "supervised": made.supervised}, repeats, device)
         found[precision] = part
     found["seconds"] = time.perf_counter() - begin
     write_text(given.out, json.dumps(found, indent=1) + "\n")

@@ -3,7 +3,7 @@
     python benchmarks/heat.py
 
 writes benchmarks/results/heat.json. For each method and seed: the mean over the first images of the target of the share
-of a map's heat (`evaluation/heat.py`) that lies on the digit's strokes, and the strokes' share of the image's area.
+of a map's heat (`inference/heat.py`) that lies on the digit's strokes, and the strokes' share of the image's area.
 """
 
 import json
@@ -21,9 +21,10 @@ from biwaa.domains.bundled import draw_digits, make_data
 from biwaa.domains.spec import open_domain
 from biwaa.inference.heat import centre_views, heat_maps
 from biwaa.models.saved import load_model
-from biwaa.recipe import NAMED, recipe_from
+from biwaa.recipe import load_recipe
 from biwaa.training.describe import versions
-from biwaa.training.run import adapt
+from biwaa.training.prepare import Pair
+from biwaa.training.run import Options, train_run
 
 RESULTS = Path(__file__).parent / "results" / "heat.json"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -63,13 +64,15 @@ def main(work: Path = Path("runs/heat"), seeds: tuple[int, ...] = (42, 43, 44), 
         on = strokes(seed, target.labels)[:images]
         read = [target.images.read(row).transpose(2, 0, 1) for row in range(images)]
         for name, settings in VARIANTS.items():
-            recipe = recipe_from({**NAMED["demo"], "seed": seed, **settings}, name)
+            recipe = load_recipe("demo").replace(seed=seed, **settings)
             run = work / f"{name.replace(' ', '_')}_{seed}"
-            result = adapt(source, target, recipe, run, resume=True).result
+            result = train_run(Pair(source, target), recipe, run, Options(resume=True)).result
+            assert result is not None  # one process
+            assert result.accuracy is not None  # its target has labels
             model = load_model(run)
             _, inputs = centre_views(model.transform, torch.from_numpy(np.stack(read)))
             row = {"variant": name, "seed": seed, "area": round(float(on.mean()), 4)}
-            row["accuracy"] = result["accuracy"]["adapted"]["over_images"]
+            row["accuracy"] = result.accuracy.adapted.over_images
             for of in ("length", "sum"):
                 heat = heat_maps(model.network, inputs, of)
                 for seen in ("plain", "weighted"):
@@ -96,7 +99,7 @@ def main(work: Path = Path("runs/heat"), seeds: tuple[int, ...] = (42, 43, 44), 
         "protocol": f"share of a map's heat on the digit's strokes, mean over the first {images} target images, then "
         f"over seeds {', '.join(map(str, seeds))}; recipe demo (its small CNN, maps of 6 x 6 places, enlarged). "
         "length: |v|^2 / 2 of the vector a discriminator sees; sum: the sum of v, whose sign is arbitrary; area: the "
-        "strokes' share of the image. Labels told the order of the images and the accuracy, nothing else",
+        "strokes' share of the image. Labels gave the order of the images and the accuracy, nothing else",
         "hardware": hardware("cuda" if torch.cuda.is_available() else "cpu") | {"cores": os.cpu_count()},
         "versions": versions(),
         "means": means,

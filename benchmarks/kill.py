@@ -1,11 +1,11 @@
-"""Kills the real command again and again, resumes it, and compares bytes with a run that nobody killed.
+"""Kills the real command again and again, resumes it, and compares bytes with a run that was not killed.
 
     python benchmarks/kill.py --kills 30 --out kill.json
 
-A third of the kills each: at a random instant of training, while a checkpoint is written, at the end of a leg (while
+A third of the kills each: at a random instant of training, while a checkpoint is written, at the end of a stage (while
 its file, the model, the predictions or the result are written). A chain of kills and resumptions ends when a run
-finishes before its kill comes; the next chain starts in a fresh folder. Modes: small nets end to end; a frozen backbone
-with the teacher of the recipe `robust`; end to end with that teacher; end to end in two processes (--devices 2), of
+finishes before its kill comes; the next chain starts in a fresh folder. Modes: small nets end to end; BIWAA on a frozen
+backbone, with the teacher of the recipe `robust`; that recipe end to end; end to end in two processes (--devices 2), of
 which in turn the leading and the second one is killed: the other must end by itself, with a sentence.
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from biwaa.ranks import GONE
+from biwaa.result import read_result
 
 COMMON = ["--source", "digits:plain", "--target", "digits:photographs", "--device", "cpu", "--log-every", "10"]
 TEACHER = ["--recipe", "robust", "--rounds", "3", "--scouts", "2", "--bottleneck", "32", "--checkpoint-every", "5"]
@@ -33,16 +34,16 @@ END_TO_END = ["--recipe", "demo", "--steps", "40", "--bottleneck", "16", "--disc
               "5"]  # fmt: skip
 MODES = {
     "end to end": END_TO_END,
-    "frozen, teacher": [*TEACHER, *FROZEN, "--steps", "150", "--adversarial", "1", "--discriminator", "32"],
+    "frozen, teacher": [*TEACHER, *FROZEN, "--steps", "150", "--method", "biwaa", "--discriminator", "32"],
     "end to end, teacher": [*TEACHER, *SMALL, "--steps", "30"],
     "two processes": [*END_TO_END, "--devices", "2"],
 }
 COMPARED = ("model.safetensors", "predictions.csv")
-KINDS = ("any instant", "checkpoint", "end of a leg")
+KINDS = ("any instant", "checkpoint", "end of a stage")
 WHOLE = "the model is in"
-"""What is said when nothing is left that one process would wait for the other for."""
+"""What is printed once no process waits for another any more."""
 PATIENCE = 60.0
-"""Seconds after which a process that did not end by itself is said to hang."""
+"""Seconds after which a process that did not end by itself hangs."""
 
 
 def command(flags: list[str], out: Path, resume: bool) -> list[str]:
@@ -96,8 +97,8 @@ def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: rando
     before = run.stat().st_mtime_ns if run.exists() else None
     wait = rng.uniform(0, seconds)
     skip = rng.randrange(6)
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command(flags, run, resume), stdout=subprocess.DEVNULL, stderr=said)
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command(flags, run, resume), stdout=subprocess.DEVNULL, stderr=errors)
         begin: float | None = None
         seen: set[str] = set()
         while process.poll() is None:
@@ -124,8 +125,8 @@ def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: rando
         process.kill()
         code = process.wait()
         wait_for(lambda: not any(lives(other) for other in others), "the second process")
-        said.seek(0)
-        text = said.read().decode(errors="replace")
+        errors.seek(0)
+        text = errors.read().decode(errors="replace")
         survived = bool(others) and code != 0 and WHOLE not in text
         if code not in (0, 2 if second else -9) or (survived and GONE not in text) or "Traceback" in text:
             raise SystemExit(f"the command failed by itself ({code}):\n{text}")
@@ -133,13 +134,12 @@ def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: rando
 
 
 def measure(name: str, kills: int, folder: Path, rng: random.Random) -> dict[str, Any]:
-    """Kill `kills` times in one mode; how many chains, and whether all ended alike."""
+    """Kill `kills` times in one mode; how many chains, and whether all ended with the same bytes."""
     flags = MODES[name]
     whole = folder / "whole"
     subprocess.run(command(flags, whole, False), check=True, capture_output=True)
     expected = {part: (whole / part).read_bytes() for part in COMPARED}
-    legs = json.loads((whole / "result.json").read_text())["seconds"]
-    seconds = sum(value for leg, value in legs.items() if leg != "this_sitting")
+    seconds = read_result(whole).cost.seconds
     struck = dict.fromkeys(KINDS, 0)
     victims = dict.fromkeys(("leading process", "second process") if "--devices" in flags else (), 0)
     chains = same = 0

@@ -4,7 +4,7 @@ pip install biwaa -r benchmarks/peers-requirements.txt        (an environment of
 python benchmarks/peers.py --data DATA/digits.npz --out benchmarks/results/peers.json
 
 - USPS to MNIST: 7,291 labelled, 9,600 unlabelled images; accuracy on MNIST's 10,000 test images, not trained on
-- each library through its own training loop: `train_leg`, skorch's `fit`, pytorch-adapt's adapters over a DataLoader
+- each library through its own training loop: `fit`, skorch's `fit`, pytorch-adapt's adapters over a DataLoader
 - seconds a step: a run's median time from one step of the optimiser to the next, loading included; the lowest of the
   seeds; libraries take turns
 - the discriminator is the same for all, and skada's own is tried too; all else is each library's default
@@ -33,15 +33,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from biwaa.device import hardware, open_fabric
 from biwaa.files import write_text
 from biwaa.images.batches import FeatureInputs
-from biwaa.methods import method_named
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Discriminator, Network
 from biwaa.progress import be_quiet
-from biwaa.recipe import Recipe
+from biwaa.recipe import load_recipe
 from biwaa.training.data import Data
 from biwaa.training.describe import versions
+from biwaa.training.fit import StagePlan, fit
 from biwaa.training.folder import RunFolder
-from biwaa.training.stage import train_leg
+from biwaa.training.stage import build_method
 
 BATCH, STEPS, RATE, WIDTH, HIDDEN, CLASSES = 32, 300, 0.01, 64, 256, 10
 SGD: dict[str, Any] = {"lr": RATE, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
@@ -75,7 +75,7 @@ class Parts(nn.Module):
         self.classifier = network.classifier
 
     def forward(self, images: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W) -> (B, K) logits; skada hands a weight on."""
+        """(B, 3, H, W) -> (B, K) logits; skada passes a weight."""
         logits: Tensor = self.classifier(self.bottleneck(images))
         return logits
 
@@ -98,16 +98,16 @@ class Reversed(nn.Module):
 
 def biwaa(method: str, network: Network, data: Digits, seed: int) -> None:
     """One round; the reversal ramps up over the steps."""
-    recipe = Recipe(
+    recipe = load_recipe("paper").replace(
         method=method, backbone="cnn", weights="none", batch_size=BATCH, steps=STEPS, checkpoint_every=STEPS, seed=seed,
         learning_rate=RATE, head_factor=1.0, decay_rate=0.0, bottleneck=WIDTH, discriminator=HIDDEN,
         adversarial_horizon=float(STEPS), class_balanced=False, device="cpu",
     )  # fmt: skip
     given = Data(FeatureInputs(data.source), data.labels.numpy(), FeatureInputs(data.target), CLASSES)
-    made = method_named(method)(recipe, CLASSES, len(data.target), None)
+    plan = StagePlan("round 0", recipe, seed)
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place), writes=False)
-        train_leg("round 0", seed, network, made, given, None, recipe, open_fabric("cpu"), folder)
+        fit(plan, network, build_method(plan, given), given, open_fabric("cpu"), folder)
 
 
 def skada(method: str, network: Network, data: Digits, seed: int) -> None:
@@ -200,7 +200,7 @@ def accuracy(network: Network, data: Digits) -> float:
 
 
 def run(library: str, method: str, data: Digits, seed: int) -> dict[str, Any]:
-    """Train from the seed's network; a peer that fails says why."""
+    """Train from the seed's network; a peer that fails leaves its error."""
     train = RUNS[library][0]
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002  pytorch-adapt draws its source images from it

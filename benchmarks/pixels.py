@@ -1,8 +1,8 @@
-"""What images cost before they reach the network, each figure beside its floor, in turns in one process.
+"""What images cost before they reach the network, each figure with its floor, in turns in one process.
 
 python benchmarks/pixels.py loader cost training extraction --data-root DATA --out benchmarks/results/pixels.json
 
-- loader: random views out of the store over a DataLoader that decodes every image anew; and writing the floats alone
+- loader: random views out of the store over a DataLoader that decodes every image again; and writing the floats alone
 - cost: the same two in processor time, where the machine is not free for `loader`
 - training: steps that read the store over steps on tensors that are there already
 - extraction: features of a frozen backbone over the bare network
@@ -66,7 +66,7 @@ def stored(spec: str, root: Path, size: int, device: torch.device) -> PixelInput
     """A domain's random views of `size` pixels, decoded already and on the device where it is a GPU."""
     domain = open_domain(spec, root)
     transform = Transform(round(size * 8 / 7), size, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    rows = store_pixels(domain, transform.resize).rows
+    rows = store_pixels(domain.images, domain.spec, transform.resize).rows
     np.asarray(rows).sum()  # into the page cache
     store = placed([rows], device)[0]
     return PixelInputs(store, np.arange(len(rows)), transform, "crop_flip", 0.08, device)
@@ -144,32 +144,32 @@ def extraction(root: Path, device: torch.device, fabric: Any, repeats: int) -> d
     """Images a second of a frozen backbone: bare, decoding included, from kept pixels; and of decoding alone."""
     backbone = build_backbone("efficientnet_lite0", 224)
     transform = Transform(256, 224, backbone.mean, backbone.std, 1)
-    whole = open_domain("pacs:photo", root).select(np.arange(640))
+    whole = open_domain("pacs:photo", root).images.select(np.arange(640))
     module = backbone.module.to(device).to(memory_format=torch.channels_last).eval()
     ready = torch.randn(32, 3, 224, 224, device=device).contiguous(memory_format=torch.channels_last)
     turn = 0
 
-    def domain() -> Any:  # another one each time by its order: features already kept would be found again
+    def images() -> Images:  # in another order each time: features already kept would be found again
         return whole.select(np.roll(np.arange(640), turn))
 
     def bare() -> None:
         nonlocal turn
         turn += 1
         with torch.inference_mode():
-            for _ in range(len(whole.images) // 32):
+            for _ in range(len(whole) // 32):
                 module(ready)
 
     def decoding() -> None:
-        for _ in decode_batches(domain().images, transform.resize, 32):
+        for _ in decode_batches(images(), transform.resize, 32):
             pass
 
     def extracting() -> None:
-        store_features(domain(), backbone, transform, fabric)
+        store_features(images(), "photo", backbone, transform, fabric)
 
     def warm() -> None:
         for name in Path(os.environ["BIWAA_CACHE"]).glob("*/rows.npy"):
             name.unlink()  # so that nothing but pixels is found
-        store_pixels(domain(), transform.resize)
+        store_pixels(images(), "photo", transform.resize)
         begin = time.perf_counter()
         extracting()
         kept_ready.append(time.perf_counter() - begin)
@@ -180,7 +180,7 @@ def extraction(root: Path, device: torch.device, fabric: Any, repeats: int) -> d
         seconds = in_turns(works | {"warm": warm}, repeats, device)
     seconds["warm"] = float(np.median(kept_ready[1:]))
     return {
-        "images_per_second": {name: len(whole.images) / taken for name, taken in seconds.items()},
+        "images_per_second": {name: len(whole) / taken for name, taken in seconds.items()},
         "extraction_over_bare": seconds["bare"] / seconds["extraction"],
         "floor_of_both_in_a_row": seconds["bare"] / (seconds["bare"] + seconds["decoding"]),
         "from_kept_pixels_over_bare": seconds["bare"] / seconds["warm"],

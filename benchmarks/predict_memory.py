@@ -3,7 +3,7 @@
     python benchmarks/predict_memory.py
 
 writes benchmarks/results/predict_memory.json. The images lie in one flat folder, as PNG files of 8 x 8 pixels; the
-model is a LeNet with random weights, since what it says does not matter here.
+model is a LeNet with random weights, since its predictions do not matter here.
 """
 
 import csv
@@ -32,7 +32,7 @@ MEASURED = """
 import re, sys
 from biwaa.cli import main
 code = main(sys.argv[1:])
-# Not getrusage: its peak is handed on by the process that started this one.
+# Not getrusage: its peak is inherited from the process that started this one.
 print("peak", re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], file=sys.stderr)
 sys.exit(code)
 """

@@ -44,12 +44,12 @@ def sample(process: int) -> dict[str, float] | None:
 
 
 def long_run(steps: int, folder: Path) -> dict[str, Any]:
-    """One leg of `steps` steps of BIWAA."""
+    """One stage of `steps` steps of BIWAA."""
     out = folder / "run"
     words = ["train", "--source", "digits:plain", "--target", "digits:photographs", "--recipe", "paper", *TINY,
              "--rounds", "1", "--no-baseline", "--steps", str(steps), "--out", str(out)]  # fmt: skip
-    with (folder / "said").open("w") as said:
-        process = subprocess.Popen([sys.executable, "-m", "biwaa", *words], stdout=said, stderr=said)
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen([sys.executable, "-m", "biwaa", *words], stdout=output, stderr=output)
         samples: list[dict[str, float]] = []
         while process.poll() is None:
             found = sample(process.pid)
@@ -57,7 +57,7 @@ def long_run(steps: int, folder: Path) -> dict[str, Any]:
                 samples.append(found)
             time.sleep(EVERY)
     if process.returncode:
-        raise SystemExit((folder / "said").read_text())
+        raise SystemExit((folder / "output").read_text())
     samples = samples[:-4]  # not the predictions at the end
     tenth = max(1, len(samples) // 10)
     parts = {"second_tenth": samples[tenth : 2 * tenth], "last_tenth": samples[-tenth:]}
@@ -81,10 +81,14 @@ def many_runs(runs: int, folder: Path) -> dict[str, Any]:
              "--out", str(out)]  # fmt: skip
     environment = {**os.environ, "TMPDIR": str(temporary)}
     most: dict[str, float] = {"mib": 0.0, "files": 0.0, "threads": 0.0}
-    with (folder / "bench-said").open("w") as said:
+    with (folder / "bench-output").open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "biwaa", *words], stdout=said, stderr=said, env=environment, start_new_session=True
-        )
+            [sys.executable, "-m", "biwaa", *words],
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+        )  # fmt: skip
         first: dict[str, float] | None = None
         while process.poll() is None:
             found = sample(process.pid)
@@ -94,7 +98,7 @@ def many_runs(runs: int, folder: Path) -> dict[str, Any]:
                     first = found
             time.sleep(EVERY)
     if process.returncode:
-        raise SystemExit((folder / "bench-said").read_text())
+        raise SystemExit((folder / "bench-output").read_text())
     group = subprocess.run(["ps", "-o", "pid=,args=", "--sid", str(process.pid)], capture_output=True, text=True)
     run_files = sorted({path.name for path in out.glob("runs/*/*")})
     return {

@@ -1,9 +1,8 @@
-"""What the method costs beyond its floors, each floor timed beside it in the same process, in turns.
+"""What the method costs beyond its floors, each floor timed in the same process, in turns with it.
 
-python benchmarks/speed.py step compile losses frozen --out benchmarks/results/speed.json
+python benchmarks/speed.py step losses frozen --out benchmarks/results/speed.json
 
 - step: a BIWAA step over a supervised step of the same images; and over the same step written as loops
-- compile: a BIWAA step with `--compile` over the same step without, and what compiling took with an empty cache
 - losses: the semantic losses alone, and what they keep for backward
 - frozen: a round of 5,004 steps on 10,000 features
 
@@ -32,14 +31,15 @@ from biwaa.functional import semantic_losses
 from biwaa.images.augment import one_thread
 from biwaa.images.batches import FeatureInputs
 from biwaa.methods.biwaa import Biwaa
+from biwaa.methods.method import Task
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network, Output
-from biwaa.recipe import Recipe
-from biwaa.training.compiled import compile_network
+from biwaa.recipe import load_recipe
 from biwaa.training.data import Data
 from biwaa.training.describe import versions
+from biwaa.training.fit import StagePlan, fit
 from biwaa.training.folder import RunFolder
-from biwaa.training.stage import train_leg
+from biwaa.training.stage import build_method
 from biwaa.training.step import build_optimizer, training_step
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -47,7 +47,6 @@ import literal
 
 BATCH = 36
 CASES = (("resnet50", 224, 65), ("resnet50", 224, 345), ("resnet18", 64, 65))
-COMPILED = (("resnet18", 64, 65), ("cnn", 28, 10), ("lenet", 28, 10))
 LINES = ("feature_weights", "update_centroids", "semantic_losses")
 """Functions that `literal` has as loops."""
 
@@ -73,13 +72,14 @@ class Steps:
         """Build networks and inputs on the device."""
         torch.manual_seed(0)
         built = build_backbone(backbone, size)
-        self.recipe, self.fabric, self.step = Recipe(batch_size=BATCH), fabric, 0
+        self.recipe, self.fabric, self.step = load_recipe("paper").replace(batch_size=BATCH), fabric, 0
         self.network = Network(built.module, built.features, 256, classes).to(device)
         self.network.to(memory_format=torch.channels_last)
-        self.method = Biwaa(self.recipe, classes, 1000, torch.rand(1000, classes).softmax(dim=1)).to(device)
-        self.optimizer = build_optimizer(self.network, self.method, self.recipe)
+        task = Task(256, classes, 1000, self.recipe.schedule.steps, torch.rand(1000, classes).softmax(dim=1))
+        self.method = Biwaa(task, self.recipe.dann, self.recipe.biwaa).to(device)
+        self.optimizer = build_optimizer(self.network, self.method, self.recipe.optimizer)
         self.plain = copy.deepcopy(self.network)
-        self.plain_optimizer = build_optimizer(self.plain, self.method, self.recipe)
+        self.plain_optimizer = build_optimizer(self.plain, self.method, self.recipe.optimizer)
         images = torch.randn(2 * BATCH, 3, size, size, device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.arange(2 * BATCH, device=device) % classes
@@ -90,19 +90,15 @@ class Steps:
 
         def forward(inputs: Tensor) -> Any:
             with self.fabric.autocast():
-                return Output(*(part.float() for part in self.network(inputs)))  # as Fabric hands them on
+                return Output(*(part.float() for part in self.network(inputs)))  # as Fabric returns them
 
         source = self.images[:BATCH] if source is None else source
         target = self.images[BATCH:] if target is None else target
         self.step += 1
         training_step(
-            self.network, self.method, self.optimizer, (source, self.labels[:BATCH]), (target, self.rows), self.step,
-            forward=forward,
+            self.network, self.method, self.optimizer, self.recipe, self.step, source=(source, self.labels[:BATCH]),
+            target=(target, self.rows), forward=forward,
         )  # fmt: skip
-
-    def rehearse(self) -> list[Output]:
-        """The forwards of a step, as `compile_network` asks for them."""
-        return [self.network(part) for part in torch.split(self.images, BATCH)]
 
     def supervised(self) -> None:
         """Cross-entropy of all 72 images with the same network and optimiser."""
@@ -142,21 +138,6 @@ def steps(device: torch.device, fabric: Any, repeats: int, cases: Any = CASES) -
     return found
 
 
-def compiled(device: torch.device, fabric: Any, repeats: int) -> list[dict[str, Any]]:
-    """Steps with and without, in turns; compiled as a leg is."""
-    found = []
-    for backbone, size, classes in COMPILED:
-        eager, made = (Steps(backbone, size, classes, device, fabric) for _ in range(2))
-
-        with tempfile.TemporaryDirectory() as cache, patch.dict("os.environ", {"TORCHINDUCTOR_CACHE_DIR": cache}):
-            said = compile_network(backbone, made.network, made.rehearse, fabric)
-        seconds = in_turns({"eager": eager.biwaa, "compiled": made.biwaa}, repeats, device)
-        entry = {"backbone": backbone, "pixels": size, "classes": classes, "seconds": seconds}
-        found.append(entry | {"compile_seconds": said.seconds, "failed": said.failed})
-        print(json.dumps(found[-1]), flush=True)
-    return found
-
-
 def losses(device: torch.device, classes: int = 345, width: int = 256) -> dict[str, Any]:
     """Forward and backward of the semantic losses, one thread, and the numbers kept for backward."""
     source, target = (torch.randn(classes, width, device=device, requires_grad=True) for _ in range(2))
@@ -185,19 +166,20 @@ def frozen(device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, An
         generator = torch.Generator().manual_seed(0)
         features = torch.randn(10000, 1280, generator=generator).to(device)
         data = Data(FeatureInputs(features), np.arange(10000) % 65, FeatureInputs(features + 0.5), 65)
-        recipe = Recipe(freeze_backbone=True, steps=steps, checkpoint_every=steps, batch_size=BATCH)
+        recipe = load_recipe("paper").replace(
+            freeze_backbone=True, steps=steps, checkpoint_every=steps, batch_size=BATCH
+        )
+        plan = StagePlan("round 0", recipe, seed=42)
         torch.manual_seed(0)
-        network, method = Network(torch.nn.Identity(), 1280, 256, 65), Biwaa(recipe, 65, 10000, None)
-        seconds = train_leg(
-            "round 0", 42, network, method, data, None, recipe, fabric, RunFolder(Path(folder), writes=False)
-        ).seconds
+        network, method = Network(torch.nn.Identity(), 1280, 256, 65), build_method(plan, data)
+        seconds = fit(plan, network, method, data, fabric, RunFolder(Path(folder), writes=False))
     return {"round_of_steps": steps, "round_seconds": seconds}
 
 
 def main() -> None:
     """Measure what is asked for and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["step", "compile", "losses", "frozen"])
+    parser.add_argument("what", nargs="+", choices=["step", "losses", "frozen"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--repeats", type=int, default=5)
@@ -209,8 +191,6 @@ def main() -> None:
     for what in given.what:
         if what == "step":
             found[what] = steps(fabric.device, fabric, given.repeats)
-        elif what == "compile":
-            found[what] = compiled(fabric.device, fabric, given.repeats)
         elif what == "losses":
             found[what] = losses(fabric.device)
         else:

@@ -2,17 +2,19 @@
 
 python benchmarks/trust.py BENCH... --data-root DATA --out benchmarks/results/trust.json
 
-Target labels are used here to judge, and nowhere else. A pool is a run's rounds and the source-only run beside it;
-`across` pools every method's handed-out leg and source-only of the same task and seed.
+Target labels are used here to judge, and nowhere else. A pool is a run's rounds and the bench's source-only run;
+`across` pools every method's last round and source-only of the same task and seed.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from corrections import em_prior, prior_corrected, weighted_temperature
 from scipy.stats import spearmanr
 
 from biwaa.bench.grid import Bench, load_bench
@@ -21,41 +23,44 @@ from biwaa.domains.domain import check_pair
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.functional import with_temperature
-from biwaa.judging.calibration import expected_calibration_error, fit_temperature
-from biwaa.judging.estimate import estimates, temperature_of
+from biwaa.judging.calibration import expected_calibration_error, held_out_temperature
+from biwaa.judging.estimate import estimates
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.importance import density_ratio
-from biwaa.judging.label_shift import bbse, em_prior, joint_confusion, label_shares, predicted_shares, prior_corrected
+from biwaa.judging.label_shift import bbse, joint_confusion, label_shares, predicted_shares
 from biwaa.judging.metrics import accuracies
 from biwaa.judging.validators import VALIDATORS, scores
+from biwaa.result import read_result
 from biwaa.training.folder import RunFolder
-from biwaa.training.rounds import load_evidence
+from biwaa.training.stage import load_stage
 
 POOLED = ("mixval", "ensv", "agreement")
 """Scores that depend on the pool; the others stand in each run's result.json."""
+Candidate = tuple[Evidence, Mapping[str, float | None]]
+"""What a stage can be judged by, and its scores by name."""
 
 
-def legs(folder: Path) -> tuple[dict[str, Evidence], dict[str, Any]]:
-    """A run's evidence by leg, and its result."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    found = {}
-    for name in result["label_free"]["validators"]:
-        found[name] = load_evidence(RunFolder(folder), name)
-    return found, result
+def stages(folder: Path) -> dict[str, Candidate]:
+    """A run's stages, by name."""
+    run = RunFolder(folder)
+    return {
+        stage.name: (load_stage(run, stage.name).evidence, stage.validators) for stage in read_result(folder).stages
+    }
 
 
-def scored(pool: list[tuple[Evidence, dict[str, Any]]]) -> dict[str, list[float]]:
-    """Every validator's scores of a pool of (evidence, its own scores)."""
+def scored(pool: list[Candidate]) -> dict[str, list[float | None]]:
+    """Every validator's scores of a pool."""
     evidence = [entry for entry, _ in pool]
     found = {name: [own[name] for _, own in pool] for name in VALIDATORS if name not in POOLED}
     return found | {name: scores(evidence, only=name)[name] for name in POOLED}
 
 
-def judge(pool: list[tuple[Evidence, dict[str, Any]]], right: list[float]) -> dict[str, dict[str, float]]:
+def judge(pool: list[Candidate], right: list[float]) -> dict[str, dict[str, float]]:
     """For each validator: accuracy of its pick, regret against the oracle, rank correlation over the pool."""
     found = {}
-    for name, values in scored(pool).items():
-        if any(value is None for value in values):
+    for name, every in scored(pool).items():
+        values = [value for value in every if value is not None]
+        if len(values) < len(every):
             continue
         pick = right[int(np.argmax(values))]
         rank = spearmanr(values, right).statistic if len(set(values)) > 1 and len(set(right)) > 1 else np.nan
@@ -73,7 +78,7 @@ def labels_of(bench: Bench, task: str, root: Path) -> np.ndarray[Any, Any]:
 
 
 def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Judgements of pools, and estimates beside true accuracies, over all runs of the benches."""
+    """Judgements of pools, and estimates with true accuracies, over all runs of the benches."""
     pools, guesses = [], []
     for folder in folders:
         bench = load_bench(folder)
@@ -85,17 +90,14 @@ def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list
 
             for seed in bench.seeds:
                 paths = {v.name: folder / "runs" / f"{task}.{v.name}.{seed}" for v in bench.variants}
-                runs = {name: legs(path) for name, path in paths.items() if (path / "result.json").exists()}
+                runs = {name: stages(path) for name, path in paths.items() if (path / "result.json").exists()}
                 where = {"benchmark": bench.benchmark, "task": task, "seed": seed}
-                base = runs[SOURCE_ONLY]
-                first = base[0]["round 0"], base[1]["label_free"]["validators"]["round 0"]
+                first = runs[SOURCE_ONLY]["round 0"]
                 across = [first]
-                for name, (found, result) in runs.items():
-                    own = result["label_free"]["validators"]
-                    mine = [(evidence, own[leg]) for leg, evidence in found.items()]
-                    last = found[list(found)[-1]]
-                    others = list(found.values())[:-1]
-                    guess = estimates(last, others, temperature_of(last), base[0]["round 0"])
+                for name, found in runs.items():
+                    mine = list(found.values())
+                    *others, last = (evidence for evidence, _ in mine)
+                    guess = estimates(last, others, held_out_temperature(last), first[0])
                     guesses.append(
                         where
                         | {"method": name, "accuracy": accuracy(last)}
@@ -123,9 +125,11 @@ def calibration(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, f
     assert evidence.trained_features is not None
     trained, target, held_out = evidence.trained_features, evidence.features, evidence.source_features
     weights = torch.from_numpy(density_ratio(trained.numpy(), target.numpy(), held_out.numpy()))
-    aware = fit_temperature(evidence.source_probabilities, evidence.source_labels.numpy(), weights)
+    aware = weighted_temperature(evidence.source_probabilities, evidence.source_labels.numpy(), weights)
     found = {}
-    for name, temperature in (("as_it_is", 1.0), ("temperature", temperature_of(evidence)), ("shift_aware", aware)):
+    for name, temperature in {
+        "as_it_is": 1.0, "temperature": held_out_temperature(evidence), "shift_aware": aware
+    }.items():  # fmt: skip
         tempered = with_temperature(evidence.probabilities, temperature)
         found[f"ece_{name}"] = expected_calibration_error(tempered, labels)
     return found
@@ -134,10 +138,10 @@ def calibration(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, f
 def corrections(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, float]:
     """By how many points accuracy changes when the output is corrected for an estimated label distribution or the true.
 
-    Training saw the source evenly over classes, so that is the prior that the output stands on.
+    Training saw the source evenly over classes, so that is the prior of the output.
     """
     assert evidence.held_out is not None
-    temperature, classes = temperature_of(evidence), evidence.probabilities.shape[1]
+    temperature, classes = held_out_temperature(evidence), evidence.probabilities.shape[1]
     target = with_temperature(evidence.probabilities, temperature)
     source = with_temperature(evidence.held_out[0], temperature)
     even = np.full(classes, 1 / classes)
@@ -147,9 +151,9 @@ def corrections(evidence: Evidence, labels: np.ndarray[Any, Any]) -> dict[str, f
         "em": em_prior(target, even),
         "true": label_shares(labels, classes),
     }
-    before = accuracies(target, labels)["over_images"]
+    before = accuracies(target, labels).over_images
     return {
-        f"corrected_by_{name}": 100 * (accuracies(prior_corrected(target, even, prior), labels)["over_images"] - before)
+        f"corrected_by_{name}": 100 * (accuracies(prior_corrected(target, even, prior), labels).over_images - before)
         for name, prior in priors.items()
     }
 

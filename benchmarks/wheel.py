@@ -36,8 +36,8 @@ def main() -> None:
         run([*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)], folder)
         (wheel,) = folder.glob("*.whl")
         members = zipfile.ZipFile(wheel).namelist()
-        strangers = [entry for entry in members if not entry.startswith(("biwaa/", "biwaa-"))]
-        assert not strangers, strangers
+        others = [entry for entry in members if not entry.startswith(("biwaa/", "biwaa-"))]
+        assert not others, others
         venv.create(folder / "env", symlinks=True)
         binaries = folder / "env" / ("Scripts" if os.name == "nt" else "bin")
         run([*PIP, "--python", str(binaries / "python"), "install", "--no-deps", str(wheel)], folder)

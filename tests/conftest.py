@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from biwaa.recipe import NAMED, recipe_from
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import recipe_from
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Options, train_run
 

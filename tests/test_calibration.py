@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from biwaa.evaluation import neighbours
 from hypothesis import given, settings
 
+from biwaa import functional
 from biwaa.functional import with_temperature
 from biwaa.judging.calibration import (
     TEMPERATURES,
@@ -19,9 +19,8 @@ from biwaa.judging.calibration import (
     expected_calibration_error,
     fit_temperature,
     mean_agreement,
-    neighbour_agreement,
 )
-from biwaa.judging.importance import density_ratio
+from biwaa.judging.metrics import neighbour_agreement
 
 quick = settings(max_examples=25, deadline=None)
 shapes = given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 2**31))
@@ -58,10 +57,10 @@ def test_expected_calibration_error(images, classes, bins, seed):
 
 
 def test_calibration_error_of_known_predictions():
-    """Sure and right: none. Sure and wrong: all. A confidence on a border belongs to the bin below it."""
-    sure = two_classes(1.0, 1.0)
-    assert expected_calibration_error(sure, np.array([0, 0])) == 0.0
-    assert expected_calibration_error(sure, np.array([1, 1])) == 1.0
+    """Certain and right: none. Certain and wrong: all. A confidence on a border belongs to the bin below it."""
+    certain = two_classes(1.0, 1.0)
+    assert expected_calibration_error(certain, np.array([0, 0])) == 0.0
+    assert expected_calibration_error(certain, np.array([1, 1])) == 1.0
     # 0.7 (right) and 0.8 (wrong) share the bin (0.6, 0.8], where their gaps of opposite sign are added up first.
     assert expected_calibration_error(two_classes(0.7, 0.8), np.array([0, 1]), bins=5) == pytest.approx(0.25)
 
@@ -73,20 +72,19 @@ def test_the_temperature_that_spoiled_calibration_is_found(spoil, seed):
     assert fit_temperature(with_temperature(p, 1 / spoil), labelled(p, seed)) == pytest.approx(spoil, rel=0.15)
 
 
-@given(st.integers(1, 30), st.integers(2, 5), st.integers(0, 2**31), st.booleans())
+@given(st.integers(1, 30), st.integers(2, 5), st.integers(0, 2**31))
 @quick
-def test_no_temperature_on_a_grid_is_better(images, classes, seed, weighted):
+def test_no_temperature_on_a_grid_is_better(images, classes, seed):
     p, labels = drawn(seed, images, classes)
-    weights = torch.rand(images, generator=torch.Generator().manual_seed(seed)) if weighted else None
 
     def loss(temperature):
         total = 0.0
         for i, row in enumerate(p.tolist()):
             powers = [v ** (1 / temperature) for v in row]
-            total -= (float(weights[i]) if weighted else 1.0) * math.log(powers[labels[i]] / sum(powers))
+            total -= math.log(powers[labels[i]] / sum(powers))
         return total
 
-    found = fit_temperature(p, labels, weights)
+    found = fit_temperature(p, labels)
     assert TEMPERATURES[0] <= found <= TEMPERATURES[1]
     grid = np.geomspace(
         1.01 * TEMPERATURES[0], TEMPERATURES[1] / 1.01, 40
@@ -101,19 +99,9 @@ def test_temperatures_without_a_minimum_end_at_a_bound_or_at_one():
     assert fit_temperature(two_classes(0.9, 0.8, 0.7), wrong) == pytest.approx(high, rel=1e-3)
     assert fit_temperature(two_classes(0.5, 0.5, 0.5), wrong) == 1.0
     assert fit_temperature(two_classes(), right[:0]) == 1.0
-    assert fit_temperature(two_classes(0.9, 0.8, 0.7), right, torch.zeros(3)) == 1.0
     # Exact zeros, as a softmax in float32 gives them.
     assert fit_temperature(two_classes(1.0, 1.0, 1.0).float(), wrong) == pytest.approx(high, rel=1e-3)
     assert fit_temperature(two_classes(1.0, 1.0, 1.0).float(), right) == 1.0
-
-
-@given(st.integers(1, 20), st.integers(2, 5), st.integers(0, 2**31))
-@quick
-def test_integer_weights_repeat_images(images, classes, seed):
-    p, labels = drawn(seed, images, classes)
-    times = torch.randint(0, 4, (images,), generator=torch.Generator().manual_seed(seed))
-    repeated = fit_temperature(p.repeat_interleave(times, dim=0), labels.repeat(times.numpy()))
-    assert fit_temperature(p, labels, times) == pytest.approx(repeated, rel=1e-2)
 
 
 @given(st.integers(1, 20), st.integers(2, 5), st.integers(0, 2**31), st.floats(*TEMPERATURES))
@@ -128,20 +116,6 @@ def test_with_temperature(images, classes, seed, temperature):
     assert scaled.dtype == p.dtype
     torch.testing.assert_close(scaled.argmax(dim=1), p.argmax(dim=1))
     torch.testing.assert_close(with_temperature(p, 1.0), p)
-
-
-def test_weights_bring_the_temperature_of_the_images_that_are_like_the_target():
-    """Calibrated on one half of the source, far too sure on the other, which is where the target lies."""
-    p, _ = drawn(3, 3000, 3, sharpness=1.0)
-    labels = labelled(p)
-    side = torch.arange(3000) % 2
-    said = torch.where(side[:, None] == 1, with_temperature(p, 1 / 4), p)
-    generator = torch.Generator().manual_seed(1)
-    source = 4 * side[:, None].float() + torch.randn(3000, 1, generator=generator)
-    target = 4 + torch.randn(3000, 1, generator=generator)
-    weights = torch.from_numpy(density_ratio(source.numpy(), target.numpy(), source.numpy()))
-    plain, aware = fit_temperature(said, labels), fit_temperature(said, labels, weights)
-    assert abs(aware - 4) < abs(plain - 4)
 
 
 def test_confidences():
@@ -179,11 +153,11 @@ def test_thresholded_confidence_gives_the_source_its_own_accuracy(score):
 
 @shapes
 @quick
-def test_estimates_are_shares_and_right_of_sure_and_right_predictions(images, classes, seed):
+def test_estimates_are_shares_and_exact_for_certain_and_right_predictions(images, classes, seed):
     p, labels = drawn(seed, images, classes)
     q, _ = drawn(seed + 1, images, classes)
-    sure = torch.eye(classes)[torch.from_numpy(labels)]
-    for source, target in itertools.product((p, sure), (p, q, sure)):
+    certain = torch.eye(classes)[torch.from_numpy(labels)]
+    for source, target in itertools.product((p, certain), (p, q, certain)):
         found = [
             average_confidence(target),
             difference_of_confidences(source, labels, target),
@@ -192,31 +166,31 @@ def test_estimates_are_shares_and_right_of_sure_and_right_predictions(images, cl
             mean_agreement([source, target]),
         ]
         assert all(0 <= value <= 1 for value in found)
-        if source is target is sure:
+        if source is target is certain:
             assert found == [1.0] * 5
 
 
 @given(st.integers(2, 4), st.integers(1, 20), st.integers(2, 4), st.integers(0, 2**31))
 @quick
 def test_mean_agreement(count, images, classes, seed):
-    legs = [drawn(seed + n, images, classes)[0] for n in range(count)]
-    alike = [
+    rounds = [drawn(seed + n, images, classes)[0] for n in range(count)]
+    same = [
         sum(int(a[i].argmax()) == int(b[i].argmax()) for i in range(images)) / images
-        for n, a in enumerate(legs)
-        for b in legs[n + 1 :]
+        for n, a in enumerate(rounds)
+        for b in rounds[n + 1 :]
     ]
-    assert mean_agreement(legs) == pytest.approx(sum(alike) / len(alike))
+    assert mean_agreement(rounds) == pytest.approx(sum(same) / len(same))
 
 
-def test_agreement_is_the_accuracy_of_calibrated_legs():
-    """Legs that draw each image's class from its true posterior: they agree as often as they are right."""
+def test_agreement_is_the_accuracy_of_calibrated_rounds():
+    """Rounds that draw each image's class from its true posterior: they agree as often as they are right."""
     p, _ = drawn(2, 20000, 4)
     truth = labelled(p, 9)
-    legs = [torch.eye(4)[torch.from_numpy(labelled(p, seed))] for seed in range(3)]
-    accuracy = float((legs[0].argmax(dim=1).numpy() == truth).mean())
-    assert mean_agreement(legs) == pytest.approx(accuracy, abs=0.015)
-    with pytest.raises(ValueError, match="two legs"):
-        mean_agreement(legs[:1])
+    rounds = [torch.eye(4)[torch.from_numpy(labelled(p, seed))] for seed in range(3)]
+    accuracy = float((rounds[0].argmax(dim=1).numpy() == truth).mean())
+    assert mean_agreement(rounds) == pytest.approx(accuracy, abs=0.015)
+    with pytest.raises(ValueError, match="two predictions"):
+        mean_agreement(rounds[:1])
 
 
 @given(st.integers(2, 20), st.integers(1, 4), st.integers(1, 6), st.integers(1, 60), st.integers(0, 2**31))
@@ -224,23 +198,23 @@ def test_agreement_is_the_accuracy_of_calibrated_legs():
 def test_neighbour_agreement(images, width, k, block, seed):
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(images, width + 1, generator=generator)
-    said = torch.randint(3, (images,), generator=generator)
+    predicted = torch.randint(3, (images,), generator=generator)
     shares = []
     for i in range(images):
         others = [j for j in range(images) if j != i]
         cosine = torch.nn.functional.cosine_similarity(features[i : i + 1], features)
         nearest = sorted(others, key=lambda j: -float(cosine[j]))[:k]
-        shares += [float(said[j] == said[i]) for j in nearest]
+        shares += [float(predicted[j] == predicted[i]) for j in nearest]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "BLOCK", block)
-        assert neighbour_agreement(features, said, k) == pytest.approx(sum(shares) / len(shares))
+        patch.setattr(functional, "BLOCK", block)
+        assert neighbour_agreement(features, predicted, k) == pytest.approx(sum(shares) / len(shares))
 
 
 def test_neighbours_of_clusters_agree():
-    said = torch.arange(300) % 3
-    features = 10 * torch.eye(8)[said] + torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
-    assert neighbour_agreement(features, said) == 1.0
-    shuffled = said[torch.randperm(300, generator=torch.Generator().manual_seed(1))]
+    predicted = torch.arange(300) % 3
+    features = 10 * torch.eye(8)[predicted] + torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    assert neighbour_agreement(features, predicted) == 1.0
+    shuffled = predicted[torch.randperm(300, generator=torch.Generator().manual_seed(1))]
     assert neighbour_agreement(features, shuffled) == pytest.approx(1 / 3, abs=0.06)
     with pytest.raises(ValueError, match="two images"):
-        neighbour_agreement(features[:1], said[:1])
+        neighbour_agreement(features[:1], predicted[:1])

@@ -29,7 +29,7 @@ def shifted():
     return np.vstack([source, target]), np.tile(y, 2), np.repeat([1, -2], 120)
 
 
-def test_target_labels_are_never_looked_at(shifted):
+def test_target_labels_are_never_read(shifted):
     rows, y, domain = shifted
     wrong = np.where(domain > 0, y, 99)
     fits = [FAST.fit(rows, labels, sample_domain=domain).predict_proba(rows) for labels in (y, wrong)]
@@ -67,7 +67,7 @@ def test_images_and_a_run_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings, given, said",
+    "settings, given, message",
     [
         ({"method": "nope"}, {"sample_domain": [1, 1, -1, -1]}, "no method is called 'nope'"),
         ({"settings": {"stepps": 1}}, {}, "did you mean 'steps'"),
@@ -75,6 +75,6 @@ def test_images_and_a_run_folder(tmp_path):
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:no target rows")
-def test_what_cannot_be_fitted(settings, given, said):
-    with pytest.raises(ValueError, match=said):
+def test_what_cannot_be_fitted(settings, given, message):
+    with pytest.raises(ValueError, match=message):
         biwaa.DomainAdapter(**settings).fit(np.eye(4), [0, 1, 0, 1], **given)

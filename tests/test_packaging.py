@@ -1,4 +1,4 @@
-"""What is shipped: the wheel by itself, and the versions that it says it works with."""
+"""What is shipped: the wheel by itself, and the versions that it names."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_oldest_versions_are_those_that_the_project_allows():
-    """Every lower bound of pyproject.toml stands in constraints-oldest.txt, and nothing else does."""
+    """Every lower bound of pyproject.toml is in constraints-oldest.txt, and nothing else does."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],

@@ -1,4 +1,4 @@
-"""biwaa from Python: the pages' code as it stands, all kinds of data, the model alone, names from other packages."""
+"""biwaa from Python: the pages' code as it is, all kinds of data, the model alone, names from other packages."""
 
 import importlib
 import json
@@ -18,10 +18,12 @@ import biwaa
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain, as_images
-from biwaa.methods import METHODS, method_named
+from biwaa.methods import METHODS
 from biwaa.models.backbone import REGISTERED
-from biwaa.recipe import NAMED
-from biwaa.registry import load_plugins
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import recipe_from
+from biwaa.registry import Registry, load_plugins
+from biwaa.result import dump_result, read_result
 
 SHORT = {"rounds": 2, "scouts": 1, "steps": 5, "image_size": 64}
 PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("python.md", "extending.md")]
@@ -30,12 +32,13 @@ PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("python.md", "ex
 @pytest.fixture
 def registries():
     """What a test registers goes with it."""
-    kept = [dict(registry) for registry in (METHODS, REGISTERED, BENCHMARKS)]
-    load_plugins.cache_clear()  # an earlier test may have asked for a name that there is not
+    entries = [registry._entries for registry in (METHODS, REGISTERED, BENCHMARKS)]
+    kept = [dict(known) for known in entries]
+    load_plugins.cache_clear()  # an earlier test may have asked for a name that does not exist
     yield
-    for registry, before in zip((METHODS, REGISTERED, BENCHMARKS), kept, strict=True):
-        registry.clear()
-        registry.update(before)
+    for known, before in zip(entries, kept, strict=True):
+        known.clear()
+        known.update(before)
     load_plugins.cache_clear()
 
 
@@ -65,10 +68,10 @@ def test_code_of_the_pages(tmp_path, monkeypatch, registries):
     for page in PAGES:
         for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S):
             exec(compile(block, str(page), "exec"), names)
-    assert set(names["entries"][-1]) >= {"leg", "step", "classification", "steps_per_second"}
+    assert set(names["entries"][-1]) >= {"stage", "step", "classification", "steps_per_second"}
     assert list((tmp_path / "tracking" / "logged").glob("events.*"))
     assert names["adapter"].score(names["X_target"], names["y"]) > 0.7
-    assert names["run"].result["model"]["backbone"] == "patches"
+    assert names["run"].result.model.backbone == "patches"
 
 
 def test_importing_biwaa_is_light():
@@ -95,7 +98,8 @@ def test_predictions_are_those_of_the_run(tiny_run):
     assert run.predict(str(target)).tolist() == [label for _, label, _ in rows]
     proba = run.predict_proba([path for path, _, _ in rows])
     assert np.abs(proba.max(axis=1) - [float(confidence) for _, _, confidence in rows]).max() < 1e-4
-    assert run.result == json.loads((tiny_run / "result.json").read_text())
+    assert run.result == read_result(tiny_run)
+    assert dump_result(run.result) == (tiny_run / "result.json").read_text()
     with pytest.raises(biwaa.BiwaaError, match="cannot be read"):
         run.predict([target / "gone.png"])
     with pytest.raises(biwaa.BiwaaError, match="trained on images; it was given features, 4 a row"):
@@ -122,7 +126,7 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def test_all_kinds_are_the_same_images():
-    """Pixels and labels come out alike from every kind of object."""
+    """Pixels and labels are the same from every kind of object."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (6, 9, 9, 3), dtype=np.uint8)
     numbers, names = np.array([0, 1, 1, 0, 1, 0]), ("cat", "dog")
@@ -154,7 +158,7 @@ def test_all_kinds_are_the_same_images():
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "given, message",
     [
         (np.zeros((3, 4, 4), dtype=float), "images are uint8"), (np.full((2, 3), np.nan), "not finite"),
         (torch.randn(2, 3, 4, 4) * 9, "not normalised"), (torch.zeros(2, 7, 4, 4), "1 or 3, height, width"),
@@ -162,8 +166,8 @@ def test_all_kinds_are_the_same_images():
         ((np.zeros((2, 3)), [1]), "2 images and labels of int64"),
     ],
 )  # fmt: skip
-def test_objects_that_are_none(given, said):
-    with pytest.raises(biwaa.BiwaaError, match=said):
+def test_objects_that_are_no_domain(given, message):
+    with pytest.raises(biwaa.BiwaaError, match=message):
         as_domain(given, "here")
 
 
@@ -194,7 +198,7 @@ def test_features_adapt_and_travel(tmp_path):
     assert (runs[0].predict(target) == y.astype(str)).mean() > 0.95
     one = np.concatenate([runs[0].predict_proba(target[row : row + 1]) for row in range(20)])
     assert np.array_equal(one, runs[0].predict_proba(target)[:20])
-    assert runs[1].result["accuracy"]["adapted"]["over_images"] > 0.95
+    assert runs[1].result.accuracy.adapted.over_images > 0.95
     with pytest.raises(biwaa.BiwaaError, match="5 features a row, images|images, 5 features a row"):
         biwaa.adapt((source, y), np.zeros((150, 8, 8), np.uint8), out=tmp_path / "no", **settings)
     with pytest.raises(biwaa.BiwaaError, match="trained on features, 5 a row; it was given features, 4 a row"):
@@ -242,16 +246,44 @@ def test_plugins_are_found_by_name(registries, tmp_path, monkeypatch):
     info = tmp_path / "mine-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[biwaa.registry]\nmine = mine\nbad = nowhere\n")
+    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\nbad = nowhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
 
+    assert "mine" not in METHODS  # nothing has asked for it
     with pytest.raises(biwaa.BiwaaError, match="the plugin bad = nowhere cannot be imported"):
-        method_named("mine")
-    (info / "entry_points.txt").write_text("[biwaa.registry]\nmine = mine\n")
-    assert method_named("mine") is METHODS["source_only"]
+        METHODS["mine"]
+    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\n")
+    assert METHODS["mine"] is METHODS["source_only"]
+    assert "mine" in METHODS
+    assert recipe_from({"method": "mine"}, "test").method == "mine"
 
 
-def test_domains_are_handed_through():
+def test_a_registry_names_what_it_has(registries):
+    """An unknown name is answered with the nearest one; a built-in name stays biwaa's own."""
+    shapes = Registry("shape", {"circle": 0, "square": 4})
+    assert (list(shapes), len(shapes), shapes["square"]) == (["circle", "square"], 2, 4)
+    with pytest.raises(biwaa.BiwaaError, match=r"^no shape is called 'sqare': did you mean 'square'\? There are"):
+        shapes["sqare"]
+    with pytest.raises(biwaa.BiwaaError, match=r"^no shape is called 'x': there are circle, square\.$"):
+        shapes["x"]
+    for register in (lambda: shapes.add("circle", 1), lambda: shapes.register("circle")):
+        with pytest.raises(biwaa.BiwaaError, match="the shape 'circle' exists already: register yours under another"):
+            register()
+    assert shapes.register("line")(2) == 2
+    shapes.add("line", 3)  # a name from outside may be given again
+    assert dict(shapes) == {"circle": 0, "square": 4, "line": 3}
+
+
+@pytest.mark.parametrize("registry", [METHODS, REGISTERED, BENCHMARKS], ids=["methods", "backbones", "benchmarks"])
+def test_the_registries_refuse_what_they_do_not_have(registry, registries):
+    with pytest.raises(biwaa.BiwaaError, match=f"^no {registry.kind} is called 'nothing'"):
+        registry["nothing"]
+    for name in registry.built_in:
+        with pytest.raises(biwaa.BiwaaError, match="exists already"):
+            registry.add(name, None)
+
+
+def test_domains_are_passed_through():
     domain = Domain("x", as_images(np.zeros((2, 4, 4), np.uint8), "x"))
     assert as_domain(domain, "other") is domain

@@ -1,12 +1,13 @@
 """Real images through the installed command. Skipped where they are missing (see conftest.data_root)."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from biwaa.result import read_result
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 
@@ -31,11 +32,11 @@ def test_office_photographs_frozen(data_root, tmp_path):
         [COMMAND, "train", "--source", source, "--target", target, "--out", tmp_path / "run", *words],
         check=True, capture_output=True,
     )  # fmt: skip
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert len(result["classes"]) == 10
-    assert result["target"]["images"] == 295
-    assert result["accuracy"]["legs"]["source-only"]["over_images"] > 0.7
-    assert result["accuracy"]["adapted"]["over_images"] > 0.7
+    result = read_result(tmp_path / "run")
+    assert len(result.classes) == 10
+    assert result.target.images == 295
+    assert result.baseline.accuracy.over_images > 0.7
+    assert result.accuracy.adapted.over_images > 0.7
 
 
 @pytest.mark.slow
@@ -50,6 +51,7 @@ def test_digits_end_to_end(data_root, tmp_path):
     specs = ["--source", f"{tmp_path / 'piece.npz'}:usps", "--target", f"{tmp_path / 'piece.npz'}:mnist"]
     words = ["--recipe", "digits", "--rounds", "1", "--steps", "300"]
     subprocess.run([COMMAND, "train", *specs, "--out", tmp_path / "run", *words], check=True, capture_output=True)
-    legs = json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"]["legs"]
-    assert legs["source-only"]["over_images"] > 0.4
-    assert legs["round 0"]["over_images"] > legs["source-only"]["over_images"] + 0.1
+    result = read_result(tmp_path / "run")
+    baseline, adapted = (result.stage(name).accuracy.over_images for name in ("source-only", "round 0"))
+    assert baseline > 0.4
+    assert adapted > baseline + 0.1

@@ -1,7 +1,6 @@
 """What docs/reliability.md promises: nothing is lost, nothing runs that should not, the same comes out again."""
 
 import csv
-import dataclasses
 import json
 import os
 import platform
@@ -22,8 +21,10 @@ from biwaa import files
 from biwaa.cli import main
 from biwaa.images.images import FileImages
 from biwaa.images.store import decode
-from biwaa.recipe import NAMED, recipe_from
-from biwaa.training import folder, leg, memory
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import dump_recipe, recipe_from
+from biwaa.tensors import load_tensors
+from biwaa.training import fit, folder
 
 TINY = recipe_from(
     {**NAMED["demo"], "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
@@ -45,7 +46,7 @@ def pair(tmp_path):
 def train(pair, tmp_path):
     """`biwaa train` with tiny settings; the exit code."""
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(json.dumps(dataclasses.asdict(TINY)))
+    recipe.write_text(dump_recipe(TINY))
 
     def call(out, *more):
         words = ["train", "--source", pair[0], "--target", pair[1], "--recipe", recipe, "--out", out, *more]
@@ -58,7 +59,7 @@ def contents(run):
     return {name: (run / name).read_bytes() for name in OUTPUTS}
 
 
-def said(capsys):
+def sentence(capsys):
     """The one sentence on standard error."""
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("biwaa: ")]
     return line
@@ -67,14 +68,14 @@ def said(capsys):
 def fail_at(monkeypatch, step, act):
     """Let `act` happen in place of a training step."""
     steps = iter(range(10_000))
-    original = leg.training_step
+    original = fit.training_step
 
     def failing(*args, **kwargs):
         if next(steps) == step:
             act()
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(leg, "training_step", failing)
+    monkeypatch.setattr(fit, "training_step", failing)
 
 
 def throw(error):
@@ -96,7 +97,7 @@ def test_killed_runs_end_with_the_same_bytes(mode, kills):
 
 
 @pytest.mark.parametrize(
-    "number, code, word", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "asked to end")]
+    "number, code, word", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_signals_end_a_run_that_can_be_resumed(train, tmp_path, monkeypatch, capsys, number, code, word):
     assert train(tmp_path / "whole") == 0
@@ -106,7 +107,7 @@ def test_signals_end_a_run_that_can_be_resumed(train, tmp_path, monkeypatch, cap
         capsys.readouterr()
         assert train(tmp_path / "cut") == code
     assert signal.getsignal(signal.SIGTERM) is before
-    assert word in (line := said(capsys))
+    assert word in (line := sentence(capsys))
     assert "--resume" in line
     assert train(tmp_path / "cut", "--resume") == 0
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
@@ -117,7 +118,7 @@ def test_checkpoints_by_the_clock(train, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         fail_at(patch, 6, lambda: throw(KeyboardInterrupt()))
         assert train(tmp_path / "cut", "--no-baseline", "--checkpoint-every", "0.000001m") == 130
-    _, facts = leg.load_tensors(tmp_path / "cut" / "checkpoints" / "unfinished.safetensors")
+    _, facts = load_tensors(tmp_path / "cut" / "checkpoints" / "unfinished.safetensors")
     assert facts["step"] == 5  # after each step, and proven by the next
     assert train(tmp_path / "cut", "--no-baseline", "--resume") == 0
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
@@ -150,7 +151,7 @@ def test_two_processes_cannot_train_in_one_folder(train, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(run) == 0
     before = contents(run)
-    with files.owning(run):
+    with files.lock_folder(run):
         assert train(run, "--overwrite") == 2
         assert "another process is at work in" in capsys.readouterr().err
     assert contents(run) == before
@@ -205,7 +206,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
-def test_a_full_disk_says_so_and_the_run_goes_on_later(train, tmp_path, small_disk, monkeypatch, capsys):
+def test_a_full_disk_is_named_and_the_run_goes_on_later(train, tmp_path, small_disk, monkeypatch, capsys):
     assert train(tmp_path / "whole") == 0
     ballast = small_disk / "ballast"
 
@@ -222,7 +223,7 @@ def test_a_full_disk_says_so_and_the_run_goes_on_later(train, tmp_path, small_di
             fail_at(patch, step, fill)
             capsys.readouterr()
             assert train(small_disk / "run", *["--resume"] * (small_disk / "run").exists()) == 2
-        line = said(capsys)
+        line = sentence(capsys)
         assert "No space left on device" in line
         assert "run/" in line
         assert "--resume" in line
@@ -237,7 +238,7 @@ def test_a_full_cache_is_an_error_and_no_crash(train, tmp_path, small_disk, monk
     """Pixels are written through mapped memory: without room the process would be killed by a bus error."""
     monkeypatch.setenv("BIWAA_CACHE", str(small_disk))
     assert train(tmp_path / "run", "--resize", "600") == 2
-    assert "No space left on device" in (line := said(capsys))
+    assert "No space left on device" in (line := sentence(capsys))
     assert str(small_disk) in line
     assert not [path for path in small_disk.iterdir() if path.suffix != ".lock"]
 
@@ -248,7 +249,7 @@ def test_files_that_cannot_be_written_whole(train, tmp_path, small_files, capsys
     capsys.readouterr()
     small_files(most)
     assert train(tmp_path / "run") == 2
-    assert "File too large" in said(capsys)
+    assert "File too large" in sentence(capsys)
     small_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert train(tmp_path / "run", "--resume") == 0
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
@@ -264,34 +265,23 @@ def test_memory_that_runs_out_in_a_step(train, tmp_path, monkeypatch, capsys, er
     with monkeypatch.context() as patch:
         fail_at(patch, 8 + 5, lambda: throw(error))
         assert train(tmp_path / "run") == 2
-    assert "by now 6 do fit, so close what else takes memory and go on with --resume" in said(capsys)
+    assert (line := sentence(capsys)).startswith("biwaa: error: memory ran out with batches of 6 images (")
+    assert "try --batch-size 3 (a run of its own: --resume cannot change it)" in line
+    assert line.endswith("What was finished is kept.")
     assert (tmp_path / "run" / "checkpoints" / "source-only.safetensors").exists()
     assert train(tmp_path / "run", "--resume") == 0
 
 
 def test_an_allocation_that_really_fails(train, tmp_path, capsys):
     assert train(tmp_path / "run", "--bottleneck", str(10**12)) == 2
-    assert "memory ran out" in (line := said(capsys))
-    assert "not even 2 fit" in line
+    assert "memory ran out" in sentence(capsys)
 
 
-@pytest.mark.parametrize("fitting", range(1, 7))
-def test_the_largest_batch_that_fits_is_named(train, tmp_path, monkeypatch, capsys, fitting):
-    """Whatever the step that fails, and wherever in the halving the border lies."""
-    original = memory.training_step
-
-    def step(*args, **kwargs):
-        if len(args[3][1]) > fitting:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(memory, "training_step", step)
-    fail_at(monkeypatch, 8 + 5, lambda: throw(torch.OutOfMemoryError("CUDA out of memory")))
-    assert train(tmp_path / "run") == 2
-    advice = {1: "not even 2 fit", 6: "by now 6 do fit"}.get(fitting, f"--batch-size {fitting} fits")
-    assert advice in said(capsys)
-    monkeypatch.undo()
-    assert train(tmp_path / "run", "--resume") == 0
+@pytest.mark.parametrize("size, advice", [(3, "try --batch-size 2 "), (2, "no batch is smaller")])
+def test_advice_on_memory_for_the_smallest_batches(train, tmp_path, monkeypatch, capsys, size, advice):
+    fail_at(monkeypatch, 2, lambda: throw(MemoryError()))
+    assert train(tmp_path / "run", "--batch-size", size) == 2
+    assert advice in sentence(capsys)
 
 
 LIMITED = """
@@ -311,14 +301,14 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_the_batch_that_is_named_has_memory_to_train(tmp_path):
-    """A process with 400 MiB to spend; a quarter more images than are named do not fit."""
+def test_halving_the_batch_as_advised_ends_in_a_run(tmp_path):
+    """A process with 400 MiB to spend: the first batch does not fit, and a later one of those that it names does."""
     classes = {"cat": 130, "dog": 130}
     for name, seed in (("source", 0), ("target", 1)):
         write_images(tmp_path / name, classes, seed=seed, size=64)
     recipe = tmp_path / "recipe.yaml"
     changed = {"image_size": 64, "resize": 64, "steps": 2, "baseline": False, "log_every": 1}
-    recipe.write_text(json.dumps(dataclasses.asdict(TINY) | changed))
+    recipe.write_text(dump_recipe(TINY.replace(**changed)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}  # freed memory goes back
 
     def words(size):
@@ -332,9 +322,12 @@ def test_the_batch_that_is_named_has_memory_to_train(tmp_path):
         return done
 
     assert main(words(8)) == 0  # decodes: its threads would take memory of the first of the others alone
-    named = int(re.search(r"--batch-size (\d+) fits", run(256).stderr)[1])
-    assert run(named).returncode == 0
-    assert run(named * 5 // 4).returncode == 2
+    sizes, done = [256], run(256)
+    while done.returncode:
+        sizes.append(int(re.search(r"memory ran out .* try --batch-size (\d+)", done.stderr)[1]))
+        done = run(sizes[-1])
+    assert len(sizes) > 1
+    assert sizes == [256 >> halvings for halvings in range(len(sizes))]
 
 
 def test_images_that_change_before_a_resumption(train, pair, tmp_path, monkeypatch, capsys):
@@ -348,10 +341,10 @@ def test_images_that_change_before_a_resumption(train, pair, tmp_path, monkeypat
     image.unlink()
     capsys.readouterr()
     assert train(run, "--resume") == 2
-    assert "target_images differ" in said(capsys)
+    assert "target_images differ" in sentence(capsys)
     image.write_bytes((pair[1] / "dog" / "0.png").read_bytes())
     assert train(run, "--resume") == 2
-    assert "target_images differ" in said(capsys)
+    assert "target_images differ" in sentence(capsys)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     image.write_bytes(content)
     os.utime(image, ns=times)
@@ -362,7 +355,7 @@ def test_a_run_folder_that_vanishes(train, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     fail_at(monkeypatch, 8 + 1, lambda: run.rename(tmp_path / "moved"))
     assert train(run) == 2
-    assert "was moved or emptied" in said(capsys)
+    assert "was moved or emptied" in sentence(capsys)
     monkeypatch.undo()
     assert train(tmp_path / "moved", "--resume") == 0
 
@@ -378,10 +371,10 @@ def test_a_pickle_given_as_weights_runs_nothing(train, tmp_path, capsys):
     for name in ("evil.pth", "evil.safetensors"):
         torch.save({"state_dict": Evil()}, tmp_path / name)
         assert train(tmp_path / "run", "--weights", tmp_path / name) == 2
-        assert "is not a state dict of tensors" in said(capsys)
+        assert "is not a state dict of tensors" in sentence(capsys)
     np.savez(tmp_path / "evil.npz", a_x=np.array([Evil()], dtype=object))
     assert main(["check", f"{tmp_path / 'evil.npz'}:a"]) == 2
-    assert "not readable as arrays" in said(capsys)
+    assert "not readable as arrays" in sentence(capsys)
     assert not (tmp_path / "pwned").exists()
 
 
@@ -451,7 +444,7 @@ def test_names_come_out_of_predictions_as_they_are(train, pair, tmp_path, capsys
     broken.write_bytes(b"")
     capsys.readouterr()
     assert train(tmp_path / "again") == 2
-    line = said(capsys)
+    line = sentence(capsys)
     assert "\\x1b[2J\\n\\u202e.png" in line
     assert main(["predict", str(tmp_path / "run"), str(pair[1]), "--out", str(tmp_path / "p.csv")]) == 0
     with (tmp_path / "p.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -472,7 +465,7 @@ def test_lists_of_every_make(pair, tmp_path, capsys):
     }
     listing.write_bytes("cat/0.png 0".encode("utf-16"))
     assert main(["check", f"{listing}@{pair[0]}"]) == 2
-    assert "not a text file in UTF-8" in said(capsys)
+    assert "not a text file in UTF-8" in sentence(capsys)
 
 
 # --- the same again -----------------------------------------------------------------------------------------------
@@ -497,7 +490,7 @@ def test_a_run_is_repeated_by_its_recipe(train, pair, tmp_path, capsys):
     assert (tmp_path / "b" / "recipe.yaml").read_bytes() == (tmp_path / "a" / "recipe.yaml").read_bytes()
 
 
-# --- what is touched, what is said --------------------------------------------------------------------------------
+# --- what is touched, what is printed --------------------------------------------------------------------------------
 
 WATCHED = """
 import os, sys
@@ -527,7 +520,7 @@ sys.exit(code)
 def test_nothing_is_written_elsewhere_and_no_network_is_used(pair, tmp_path):
     """Every opening, making and renaming, and every socket, of a run without a home to write to."""
     run, cache, recipe = tmp_path / "run", tmp_path / "cache", tmp_path / "recipe.yaml"
-    recipe.write_text(json.dumps(dataclasses.asdict(TINY)))
+    recipe.write_text(dump_recipe(TINY))
     home = tmp_path / "home"
     home.mkdir(mode=0o500)
     temporary = tmp_path / "temporary"  # PyTorch makes empty folders in the system's
@@ -565,7 +558,7 @@ def test_quiet(train, tmp_path, capsys):
     assert quiet.err == ""
     assert quiet.out == loud.out
     assert main(["check", str(tmp_path / "gone"), "--quiet"]) == 2
-    assert "no such folder" in said(capsys)
+    assert "no such folder" in sentence(capsys)
     assert train(tmp_path / "again") == 0
     assert "source-only: 8/8 steps" in capsys.readouterr().err  # quiet for the one command
 
@@ -582,11 +575,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
-@pytest.mark.parametrize(("said", "keeps"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
-def test_what_a_step_frees_is_kept_for_the_next_unless_the_user_said_otherwise(said, keeps):
+@pytest.mark.parametrize(("given", "keeps"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_what_a_step_frees_is_kept_for_the_next_unless_the_user_sets_otherwise(given, keeps):
     environment = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "GLIBC" not in name}
     ran = subprocess.run(
-        [sys.executable, "-c", FAULTS], env=environment | said, capture_output=True, text=True, check=True
+        [sys.executable, "-c", FAULTS], env=environment | given, capture_output=True, text=True, check=True
     )
     kept, faults = ran.stdout.split()
     assert kept == str(keeps)

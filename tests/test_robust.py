@@ -1,7 +1,7 @@
 """What the recipe `robust` adds: a teacher out of earlier rounds, class confusion, held-out source, a choice."""
 
 import csv
-import dataclasses
+import json
 import math
 
 import hypothesis.strategies as st
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_images
+from conftest import train_pair, write_images
 from hypothesis import given, settings
 
 from biwaa.cli import main
@@ -18,19 +18,22 @@ from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.functional import (
     align_distribution,
+    coral,
     neighbours_of_a_class,
-    recoloured,
     reliability,
     smooth_over_neighbours,
-    taught_cross_entropy,
+    teacher_cross_entropy,
 )
 from biwaa.judging.choice import choose
 from biwaa.judging.evidence import Evidence
-from biwaa.methods.biwaa import Biwaa
+from biwaa.methods.biwaa import Biwaa, BiwaaSettings
+from biwaa.methods.dann import DannSettings
+from biwaa.methods.method import Task
 from biwaa.methods.pace import most_confident
-from biwaa.recipe import NAMED, load_recipe, recipe_from
+from biwaa.named_recipes import NAMED
+from biwaa.recipe import load_recipe, recipe_from
+from biwaa.result import Collapsed, DiscriminatorIdle, read_result
 from biwaa.tensors import load_tensors
-from biwaa.training.run import adapt
 
 quick = settings(max_examples=30, deadline=None)
 shapes = given(st.integers(2, 12), st.integers(2, 5), st.integers(0, 2**31))
@@ -60,7 +63,7 @@ def test_smoothing_is_the_formula(count, classes, seed):
     torch.testing.assert_close(found.sum(dim=1), torch.ones(count, dtype=torch.float64))
 
 
-def test_sure_images_pull_unsure_ones():
+def test_certain_images_pull_uncertain_ones():
     p = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.45, 0.55]])
     found = smooth_over_neighbours(p, torch.tensor([[1, 2], [0, 2], [0, 1]]))
     assert found.argmax(dim=1).tolist() == [0, 0, 0]
@@ -69,7 +72,7 @@ def test_sure_images_pull_unsure_ones():
 
 @given(st.integers(5, 40), st.integers(2, 5), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 0.75, 1.0]))
 @quick
-def test_aligned_distribution_has_the_wanted_shares(count, classes, seed, damping):
+def test_aligned_distribution_has_the_damped_shares(count, classes, seed, damping):
     p = drawn(count, classes, seed)
     wanted = p.mean(dim=0) ** damping
     wanted = wanted / wanted.sum()
@@ -78,7 +81,7 @@ def test_aligned_distribution_has_the_wanted_shares(count, classes, seed, dampin
     torch.testing.assert_close(found.mean(dim=0), wanted, rtol=0.02, atol=5e-3)
 
 
-def test_a_class_that_nobody_predicts_makes_no_nan():
+def test_a_class_that_is_never_predicted_makes_no_nan():
     p = torch.tensor([[0.7, 0.3, 0.0], [0.2, 0.8, 0.0]])
     found = align_distribution(p, 0.75)
     assert found.isfinite().all()
@@ -92,14 +95,14 @@ def test_reliability_runs_from_chance_to_certainty():
 
 @shapes
 @quick
-def test_taught_cross_entropy(batch, classes, seed):
+def test_teacher_cross_entropy(batch, classes, seed):
     logits, teacher = drawn(batch, classes, seed) * 4, drawn(batch, classes, seed + 1)
     total = 0.0
-    for row, told in zip(logits.tolist(), teacher.tolist(), strict=True):
-        label = told.index(max(told))
-        r = (max(told) - 1 / classes) / (1 - 1 / classes)
+    for row, theirs in zip(logits.tolist(), teacher.tolist(), strict=True):
+        label = theirs.index(max(theirs))
+        r = (max(theirs) - 1 / classes) / (1 - 1 / classes)
         total -= r**2 * (row[label] - math.log(sum(math.exp(v) for v in row)))
-    assert float(taught_cross_entropy(logits, teacher)) == pytest.approx(total / batch, rel=1e-8)
+    assert float(teacher_cross_entropy(logits, teacher)) == pytest.approx(total / batch, rel=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -113,17 +116,18 @@ def test_taught_cross_entropy(batch, classes, seed):
 )
 def test_what_no_loss_reads_is_not_kept(factors, kept):
     """Neither in memory nor in checkpoints: of ten million images the label memory alone would be gigabytes."""
-    method = Biwaa(dataclasses.replace(load_recipe("robust"), **factors), 3, 20, None)
+    none = {"adversarial": 0.0, "alignment": 0.0, "separation": 0.0}
+    method = Biwaa(Task(8, 3, 20, 100), DannSettings(), BiwaaSettings(**none | factors))
     assert {name.split(".")[0] for name in method.state_dict()} == kept
 
 
-def test_neighbours_are_the_most_alike(monkeypatch):
-    monkeypatch.setattr("biwaa.evaluation.neighbours.BLOCK", 7 * 40)
+def test_neighbours_are_the_nearest(monkeypatch):
+    monkeypatch.setattr("biwaa.functional.BLOCK", 7 * 40)
     features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
     found = neighbours_of_a_class(features, 4, 5)
     for i in range(40):
-        alike = [float(F.cosine_similarity(features[i], features[j], dim=0)) if j != i else -2 for j in range(40)]
-        assert sorted(found[i].tolist()) == sorted(np.argsort(alike)[::-1][:4].tolist())
+        cosines = [float(F.cosine_similarity(features[i], features[j], dim=0)) if j != i else -2 for j in range(40)]
+        assert sorted(found[i].tolist()) == sorted(np.argsort(cosines)[::-1][:4].tolist())
     assert neighbours_of_a_class(features, 30, 5).shape == (40, 4)  # half of a class
     assert neighbours_of_a_class(features[:3], 30, 5).shape == (3, 2)
 
@@ -133,23 +137,23 @@ def test_neighbours_are_the_most_alike(monkeypatch):
 def test_most_confident_share_of_each_class(count, classes, seed):
     rng = np.random.default_rng(seed)
     confidence = rng.random(count) * (rng.random(count) > 0.2)
-    said = rng.integers(classes, size=count)
+    predicted = rng.integers(classes, size=count)
     expected = np.zeros(count)
     for k in range(classes):
-        rows = [i for i in range(count) if said[i] == k and confidence[i] > 0]
+        rows = [i for i in range(count) if predicted[i] == k and confidence[i] > 0]
         rows.sort(key=lambda i: -confidence[i])
         expected[rows[: round(0.4 * len(rows))]] = 1
-    found = most_confident(torch.from_numpy(confidence), torch.from_numpy(said), 0.4)
+    found = most_confident(torch.from_numpy(confidence), torch.from_numpy(predicted), 0.4)
     assert found.tolist() == expected.tolist()
 
 
-def test_recoloured_source_has_the_targets_covariance():
+def test_coral_gives_the_source_the_targets_covariance():
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(4, 4, generator=generator)
     source = 20 * torch.randn(3000, 4, generator=generator)  # wide, so that the added identity hardly counts
     target = 20 * torch.randn(3000, 4, generator=generator) @ mix
     source, target = source - source.mean(0), target - target.mean(0)
-    found = recoloured(source, target)
+    found = coral(source, target)
     torch.testing.assert_close(torch.cov(found.T), torch.cov(target.T), rtol=0.02, atol=3.0)
 
 
@@ -172,7 +176,7 @@ def test_choice():
 TINY = recipe_from(
     {**NAMED["robust"], "backbone": "cnn", "weights": "none", "steps": 6, "rounds": 3, "scouts": 2, "batch_size": 8,
      "image_size": 12, "resize": 14, "crops": 1, "augment": "none", "bottleneck": 8, "discriminator": 16,
-     "adversarial": 1.0, "source_held_out": 0.25, "log_every": 2, "checkpoint_every": 4},
+     "source_held_out": 0.25, "log_every": 2, "checkpoint_every": 4},
     "test",
 )  # fmt: skip
 
@@ -188,52 +192,56 @@ def contents(path):
     return (path / "model.safetensors").read_bytes(), (path / "predictions.csv").read_bytes()
 
 
-def test_robust_run_says_how_far_to_trust_it(pair, tmp_path):
-    run = adapt(*pair, TINY, tmp_path / "run")
+def test_a_robust_run_reports_how_far_to_trust_it(pair, tmp_path):
+    run = train_pair(*pair, TINY, tmp_path / "run")
     result = run.result
-    assert result["finished"]
-    assert set(result["label_free"]["validators"]) == {"source-only", "round 0", "round 1", "round 2"}
-    assert all(value is not None for value in result["label_free"]["validators"]["round 2"].values())
-    assert all(0 <= value <= 1 for value in result["estimated_accuracy"].values())
-    assert result["calibration"]["temperature"] > 0
-    assert {"held_out_source", "target"} <= set(result["calibration"])
-    held = load_tensors(run.folder.leg("round 0"))[0]["source_labels"]
+    assert result.finished
+    assert result.method == read_result(tmp_path / "run").method == "mcc_teacher"
+    assert [stage.name for stage in result.stages] == ["source-only", "round 0", "round 1", "round 2"]
+    assert all(stage.validators and None not in stage.validators.values() for stage in result.stages)
+    assert all(0 <= value <= 1 for value in result.estimated_accuracy.values())
+    assert result.calibration.temperature > 0
+    assert None not in (result.calibration.held_out_source, result.calibration.target)
+    with (tmp_path / "run" / "log.jsonl").open() as file:
+        terms = {entry["stage"]: set(entry) for entry in map(json.loads, file)}
+    assert all("confusion" in terms[f"round {number}"] for number in range(3))
+    assert [name for name, losses in terms.items() if "pseudo_label" in losses] == ["round 2"]  # the scouts have none
+    assert not any("domain" in losses for losses in terms.values())
+    held = load_tensors(run.folder.stage("round 0"))[0]["source_labels"]
     assert len(held) == 4 + 3 + round(0.25 * 14)
-    chosen = result["model"]["checkpoint"].removeprefix("last step of ")
-    said = load_tensors(run.folder.leg(chosen))[0]["probabilities"].argmax(dim=1).tolist()
+    predicted = load_tensors(run.folder.stage(result.model.stage))[0]["probabilities"].argmax(dim=1).tolist()
     with (tmp_path / "run" / "predictions.csv").open() as file:
-        assert [row["label"] for row in csv.DictReader(file)] == [result["classes"][k] for k in said]
+        assert [row["label"] for row in csv.DictReader(file)] == [result.classes[k] for k in predicted]
 
 
 def test_a_robust_run_goes_on_to_the_byte(pair, tmp_path):
-    adapt(*pair, TINY, tmp_path / "whole")
-    run = adapt(*pair, TINY, tmp_path / "cut")
-    run.folder.leg("round 2").unlink()
-    adapt(*pair, TINY, tmp_path / "cut", resume=True)
+    train_pair(*pair, TINY, tmp_path / "whole")
+    run = train_pair(*pair, TINY, tmp_path / "cut")
+    run.folder.stage("round 2").unlink()
+    train_pair(*pair, TINY, tmp_path / "cut", resume=True)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-def test_model_is_the_chosen_legs(pair, tmp_path):
-    """With a choice of its own each run hands out another leg; its tensors are those of that leg."""
-    run = adapt(*pair, dataclasses.replace(TINY, choice="entropy"), tmp_path / "run")
-    scores = {name: entry["entropy"] for name, entry in run.result["label_free"]["validators"].items()}
-    best = max(scores, key=lambda name: scores[name])
-    assert run.result["model"]["checkpoint"] == f"last step of {best}"
-    model, leg = load_tensors(run.folder.model)[0], load_tensors(run.folder.leg(best))[0]
-    assert torch.equal(model["classifier.weight"], leg["classifier.weight"])
+def test_the_model_is_that_of_the_selected_stage(pair, tmp_path):
+    """The stage with the best score of that name; the model's tensors are that stage's."""
+    run = train_pair(*pair, TINY.replace(choice="entropy"), tmp_path / "run")
+    best = max(run.result.stages, key=lambda stage: stage.validators["entropy"]).name
+    assert (run.result.model.stage, run.result.model.chosen_by) == (best, "entropy")
+    assert run.result.selected.name == best
+    model, stage = load_tensors(run.folder.model)[0], load_tensors(run.folder.stage(best))[0]
+    assert torch.equal(model["classifier.weight"], stage["classifier.weight"])
 
 
 def test_warnings_of_runs_that_fail_so(pair, tmp_path):
-    """A discriminator that cannot learn, and a target that is one class for the model: both are said."""
+    """A discriminator that cannot learn, and a target that is one class for the model: each has its warning."""
     source, target = pair
-    still = dataclasses.replace(TINY, learning_rate=1e-9, choice="last")
-    said = adapt(source, Domain(target.spec, target.images), still, tmp_path / "still").result["warnings"]
-    assert any("discriminator" in text for text in said)
+    still = TINY.replace(method="biwaa", learning_rate=1e-9, choice="last")
+    found = train_pair(source, Domain(target.spec, target.images), still, tmp_path / "still").result.warnings
+    assert any(isinstance(warning, DiscriminatorIdle) for warning in found)
     grey = write_images(tmp_path / "grey", {"x": 30}, seed=3, size=24)
-    alike = open_domain(str(grey / "x"))
-    said = adapt(source, alike, dataclasses.replace(TINY, steps=60), tmp_path / "grey-run").result["warnings"]
-    assert any("never predicted" in text or "takes" in text for text in said)
-    assert all(text.endswith(".") for text in said)
+    same = open_domain(str(grey / "x"))
+    found = train_pair(source, same, TINY.replace(steps=60), tmp_path / "grey-run").result.warnings
+    assert any(isinstance(warning, Collapsed) for warning in found)
 
 
 def test_bad_settings_are_refused_by_name(pair, tmp_path, capsys):
@@ -249,4 +257,4 @@ def test_bad_settings_are_refused_by_name(pair, tmp_path, capsys):
 def test_robust_is_the_default_of_train(capsys):
     assert main(["train", "--help"]) == 0
     assert "[robust]" in capsys.readouterr().out
-    assert load_recipe("robust").choice != "last"
+    assert load_recipe("robust").schedule.choice != "last"

@@ -1,7 +1,5 @@
 """Whole training steps: the golden runs, the literal trainer, and one backward through the backbone."""
 
-import dataclasses
-
 import literal
 import numpy as np
 import pytest
@@ -14,19 +12,30 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from biwaa.methods import METHODS
-from biwaa.methods.biwaa import Biwaa
+from biwaa.methods.method import Task
 from biwaa.models.network import Network
-from biwaa.recipe import Recipe
+from biwaa.recipe import recipe_from
 from biwaa.training.step import build_optimizer, training_step
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
+def settings_of(**changed):
+    return recipe_from({"batch_size": 8, "dropout": 0.0, **changed}, "test")
+
+
+def method_of(recipe, classes, targets, previous=None):
+    """The recipe's method, as a stage builds it."""
+    kind = METHODS[recipe.method]
+    task = Task(recipe.network.bottleneck, classes, targets, recipe.schedule.steps, previous)
+    return kind(task, *(getattr(recipe, group) for group in kind.groups))
+
+
 def toy(inputs, hidden, width, classes, targets, previous=None, disc=32, lr=0.01):
-    recipe = Recipe(bottleneck=width, discriminator=disc, dropout=0.0, learning_rate=lr, batch_size=8)
+    recipe = settings_of(bottleneck=width, discriminator=disc, learning_rate=lr)
     network = Network(nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU()), hidden, width, classes)
-    method = Biwaa(recipe, classes, targets, previous)
-    return network, method, build_optimizer(network, method, recipe)
+    method = method_of(recipe, classes, targets, previous)
+    return network, method, build_optimizer(network, method, recipe.optimizer), recipe
 
 
 def parts(network, method):
@@ -42,7 +51,7 @@ def test_golden_five_steps(which):
     with np.load(GOLDEN / f"steps_{which}_round.npz") as archive:
         g = {key: torch.from_numpy(archive[key]) for key in archive}
     previous = g["previous_round_probabilities"] if which == "later" else None
-    network, method, optimizer = toy(10, 24, 16, 6, 40, previous)
+    network, method, optimizer, recipe = toy(10, 24, 16, 6, 40, previous)
     with torch.no_grad():
         for name, parameter in parts(network, method).items():
             parameter.copy_(g[f"init.{name}"])
@@ -56,8 +65,8 @@ def test_golden_five_steps(which):
     method.pseudo_labels = watched
     for i in range(5):
         losses = training_step(
-            network, method, optimizer,
-            (g["step.xs"][i], g["step.ys"][i]), (g["step.xt"][i], g["step.idx"][i]), i,
+            network, method, optimizer, recipe, i,
+            source=(g["step.xs"][i], g["step.ys"][i]), target=(g["step.xt"][i], g["step.idx"][i]),
         )  # fmt: skip
         assert torch.equal(pseudo[-1], g["step.pseudo"][i])
         theirs_to_ours = {"ce": "classification", "domain": "domain", "align": "alignment", "sep": "separation"}
@@ -75,7 +84,7 @@ def compare_with_literal(classes, batch, seed, later, first, steps=3):
     torch.manual_seed(seed)
     targets = 10
     previous = torch.rand(targets, classes).softmax(dim=1) if later else None
-    network, method, optimizer = toy(5, 7, 4, classes, targets, previous, disc=6)
+    network, method, optimizer, recipe = toy(5, 7, 4, classes, targets, previous, disc=6)
     ours = {"body": network.backbone[0], "bottleneck": network.bottleneck, "fc": network.classifier}
     ours |= {f"d{n}": method.discriminator.layers[3 * (n - 1)] for n in (1, 2, 3)}
     named = {f"{name}.{part}": getattr(layer, part) for name, layer in ours.items() for part in ("weight", "bias")}
@@ -86,7 +95,9 @@ def compare_with_literal(classes, batch, seed, later, first, steps=3):
         xs, xt = torch.randn(2, batch, 5)
         ys = torch.randint(classes, (batch,))
         rows = torch.randperm(targets)[:batch]
-        losses = training_step(network, method, optimizer, (xs.double(), ys), (xt.double(), rows), i)
+        losses = training_step(
+            network, method, optimizer, recipe, i, source=(xs.double(), ys), target=(xt.double(), rows)
+        )
         expected = slow.step(xs, ys, xt, rows, i)
         trained = [losses[name] for name in ("classification", "domain", "alignment", "separation")]
         for loss, value in zip(trained, expected[:4], strict=True):
@@ -120,42 +131,42 @@ def test_one_forward_of_each_domain_and_one_backward():
             out.register_hook(lambda _: calls.__setitem__("backward", calls["backward"] + 1))
             return out
 
-    network, method, optimizer = toy(5, 7, 4, 3, 10)
+    network, method, optimizer, recipe = toy(5, 7, 4, 3, 10)
     network.backbone = Counting(5, 7)
-    training_step(
-        network, method, optimizer, (torch.randn(6, 5), torch.randint(3, (6,))), (torch.randn(6, 5), torch.arange(6)), 0
-    )
+    source, target = (torch.randn(6, 5), torch.randint(3, (6,))), (torch.randn(6, 5), torch.arange(6))
+    training_step(network, method, optimizer, recipe, 0, source=source, target=target)
     # One backward pass reaches the two forwards' outputs once each.
     assert calls == {"forward": 2, "backward": 2}
 
 
 def test_source_only_never_sees_the_target():
-    recipe = Recipe(method="source_only", bottleneck=4, batch_size=6)
+    recipe = settings_of(method="source_only", bottleneck=4, batch_size=6)
     network = Network(nn.Linear(5, 7), 7, 4, 3)
-    method = METHODS["source_only"](recipe, 3, 10, None)
+    method = method_of(recipe, 3, 10)
     poison = torch.full((6, 5), torch.nan)
     source = (torch.randn(6, 5), torch.randint(3, (6,)))
-    training_step(network, method, build_optimizer(network, method, recipe), source, (poison, torch.arange(6)), 0)
+    optimizer = build_optimizer(network, method, recipe.optimizer)
+    training_step(network, method, optimizer, recipe, 0, source=source, target=(poison, torch.arange(6)))
     assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
 def test_parts_switch_off():
-    full = Recipe(bottleneck=4, discriminator=8, batch_size=6, dropout=0.0)
+    full = settings_of(bottleneck=4, discriminator=8, batch_size=6)
     torch.manual_seed(0)
     network = Network(nn.Linear(5, 7), 7, 4, 3)
     source, target = (torch.randn(6, 5), torch.randint(3, (6,))), (torch.randn(6, 5), torch.arange(6))
     found = {}
     for name, recipe in {
         "all": full,
-        "weighting": dataclasses.replace(full, alignment=0.0, separation=0.0),
-        "plain": dataclasses.replace(full, alignment=0.0, separation=0.0, weighting=False),
-        "dann": dataclasses.replace(full, method="dann"),
+        "weighting": full.replace(alignment=0.0, separation=0.0),
+        "plain": full.replace(alignment=0.0, separation=0.0, weighting=False),
+        "dann": full.replace(method="dann"),
     }.items():
         torch.manual_seed(1)
-        method = METHODS[recipe.method](recipe, 3, 10, None)
+        method = method_of(recipe, 3, 10)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
         optimizer.param_groups[0]["initial"] = 0.0
-        losses = training_step(network, method, optimizer, source, target, 5)
+        losses = training_step(network, method, optimizer, recipe, 5, source=source, target=target)
         found[name] = {key: float(loss.value.detach()) for key, loss in losses.items()}
     assert set(found["all"]) == {"classification", "domain", "domain_accuracy", "alignment", "separation"}
     assert set(found["weighting"]) == {"classification", "domain", "domain_accuracy"}
@@ -166,12 +177,13 @@ def test_parts_switch_off():
 @pytest.mark.parametrize(("whose", "method"), [("shared", "biwaa"), ("target", "biwaa"), ("target", "source_only")])
 def test_batch_norm_averages_are_of_both_domains_or_of_the_target(whose, method):
     torch.manual_seed(0)
-    recipe = Recipe(method=method, bottleneck=4, discriminator=8, batch_size=8, batch_norm=whose)
+    recipe = settings_of(method=method, bottleneck=4, discriminator=8, batch_norm=whose)
     network = Network(nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 6)), 6, 4, 3)
-    made = METHODS[method](recipe, 3, 20, None)
+    made = method_of(recipe, 3, 20)
     source, target = torch.randn(8, 5) + 10, torch.randn(8, 5) - 10
     labels = torch.arange(8) % 3
-    training_step(network, made, build_optimizer(network, made, recipe), (source, labels), (target, torch.arange(8)), 0)
+    optimizer = build_optimizer(network, made, recipe.optimizer)
+    training_step(network, made, optimizer, recipe, 0, source=(source, labels), target=(target, torch.arange(8)))
     mean = torch.zeros(5)
     seen = [source] * (whose == "shared" or method == "source_only") + [target] * (method != "source_only")
     for batch in seen:
@@ -197,19 +209,20 @@ class Crossings(TorchDispatchMode):
 
 def on_a_gpu_that_is_not_there(name, later):
     """A step up to its losses; a value that the host wants to know cannot be had, and raises."""
-    recipe = Recipe(method=name, bottleneck=8, discriminator=8, pseudo_label=1.0, confusion=1.0)
+    recipe = settings_of(method=name, bottleneck=8, discriminator=8, dropout=0.5)
     with FakeTensorMode(), torch.device("cuda"):
         backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
         network = Network(backbone, 4 * 6 * 6, 8, 3).train()
-        method = METHODS[name](recipe, 3, 10, torch.rand(10, 3) if later else None)
+        method = method_of(recipe, 3, 10, torch.rand(10, 3) if later else None)
         source, target, strong = (torch.rand(6, 3, 8, 8) for _ in range(3))
         labels, rows = torch.zeros(6, dtype=torch.long), torch.arange(6)
-        optimizer = build_optimizer(network, method, recipe)
+        optimizer = build_optimizer(network, method, recipe.optimizer)
         with Crossings() as crossings:
             for step in range(2):
                 training_step(
-                    network, method, optimizer, (source, labels), (target if method.sees_target else target[:0], rows),
-                    step, backward=lambda loss: None, strong=strong if method.strong_view else None,
+                    network, method, optimizer, recipe, step, source=(source, labels),
+                    target=(target if method.sees_target else target[:0], rows),
+                    strong=strong if method.strong_view else None, backward=lambda loss: None,
                 )  # fmt: skip
     return crossings.found
 
@@ -232,7 +245,7 @@ def test_a_step_that_makes_the_host_wait_is_found(monkeypatch, waiting):
             waiting(found["classification"].value)
             return found
 
-    monkeypatch.setitem(METHODS, "waiting", Waiting)
+    monkeypatch.setitem(METHODS._entries, "waiting", Waiting)
     try:
         found = on_a_gpu_that_is_not_there("waiting", later=False)
     except (RuntimeError, DataDependentOutputException, DynamicOutputShapeException) as error:

@@ -45,8 +45,8 @@ def predictions(seed, images, classes):
     return drawn(seed, images, classes).softmax(dim=1)
 
 
-def one_hot(labels, classes=CLASSES, sure=0.97):
-    return torch.full((len(labels), classes), (1 - sure) / (classes - 1)).scatter(1, labels[:, None], sure)
+def one_hot(labels, classes=CLASSES, confidence=0.97):
+    return torch.full((len(labels), classes), (1 - confidence) / (classes - 1)).scatter(1, labels[:, None], confidence)
 
 
 def blobs(images, noise, seed, shift=0.0):
@@ -119,12 +119,12 @@ def test_soft_neighbourhood_density_is_the_same_in_blocks(monkeypatch):
 
 def test_a_collapse_loses_where_diversity_counts_and_wins_where_it_does_not():
     features, labels = blobs(200, 0.5, seed=0)
-    good = Evidence(one_hot(labels, sure=0.9), features)
-    collapsed = Evidence(one_hot(torch.zeros_like(labels), sure=0.999), features)
+    good = Evidence(one_hot(labels, confidence=0.9), features)
+    collapsed = Evidence(one_hot(torch.zeros_like(labels), confidence=0.999), features)
     for name in ("information_maximisation", "nuclear_norm", "v_measure", "ami"):
         better, worse = VALIDATORS[name]([good, collapsed])
         assert better > worse, name
-    # Known failures, said in their docstrings.
+    # Known failures, named in their docstrings.
     for name in ("entropy", "snd"):
         better, worse = VALIDATORS[name]([good, collapsed])
         assert better < worse, name
@@ -212,8 +212,8 @@ def test_large_targets_are_sampled_alike(monkeypatch):
 
 def test_source_accuracy():
     _, labels = blobs(50, 1.0, seed=4)
-    said = torch.where(torch.arange(50) < 20, (labels + 1) % CLASSES, labels)
-    evidence = Evidence(one_hot(labels), source_probabilities=one_hot(said), source_labels=labels)
+    predicted = torch.where(torch.arange(50) < 20, (labels + 1) % CLASSES, labels)
+    evidence = Evidence(one_hot(labels), source_probabilities=one_hot(predicted), source_labels=labels)
     assert source_accuracy(evidence) == pytest.approx(0.6)
 
 
@@ -238,11 +238,13 @@ def test_equal_weights_leave_the_plain_risk():
 
 def dev_evidence(shift, images=600, wrong=None):
     trained, target, held_out = (blobs(images, 1.0, seed, at) for seed, at in ((5, 0.0), (6, shift), (7, 0.0)))
-    said = held_out[1] if wrong is None else torch.where(wrong(held_out[0]), (held_out[1] + 1) % CLASSES, held_out[1])
+    predicted = (
+        held_out[1] if wrong is None else torch.where(wrong(held_out[0]), (held_out[1] + 1) % CLASSES, held_out[1])
+    )
     return Evidence(
         one_hot(target[1]),
         features=target[0],
-        source_probabilities=one_hot(said),
+        source_probabilities=one_hot(predicted),
         source_features=held_out[0],
         source_labels=held_out[1],
         trained_features=trained[0],
@@ -289,17 +291,17 @@ def test_domains_too_small_to_tell_apart():
 @quick
 def test_agreement_within_the_pool(candidates, images, classes, seed):
     pool = [Evidence(predictions(seed + c, images, classes)) for c in range(candidates)]
-    said = [evidence.probabilities.argmax(dim=1).tolist() for evidence in pool]
+    predicted = [evidence.probabilities.argmax(dim=1).tolist() for evidence in pool]
     p = [evidence.probabilities.tolist() for evidence in pool]
     ensemble = []
     for i in range(images):
         summed = [sum(p[c][i][k] for c in range(candidates)) for k in range(classes)]
         ensemble.append(summed.index(max(summed)))
     for c in range(candidates):
-        expected = sum(said[c][i] == ensemble[i] for i in range(images)) / images
+        expected = sum(predicted[c][i] == ensemble[i] for i in range(images)) / images
         assert ensv(pool)[c] == pytest.approx(expected)
         others = [d for d in range(candidates) if d != c]
-        shares = [sum(said[c][i] == said[d][i] for i in range(images)) / images for d in others]
+        shares = [sum(predicted[c][i] == predicted[d][i] for i in range(images)) / images for d in others]
         assert agreement(pool)[c] == pytest.approx(sum(shares) / len(shares) if shares else 1)
 
 
@@ -323,17 +325,17 @@ def test_a_clear_majority_never_elects_the_worst(seed):
 @quick
 def test_mixing_pairs(images, classes, seed):
     p = predictions(seed, images, classes)
-    said = p.argmax(dim=1).tolist()
+    predicted = p.argmax(dim=1).tolist()
     pairs = mixing_pairs(p, 20, seed)
     assert torch.equal(pairs, mixing_pairs(p, 20, seed))
     assert pairs.shape == (20, 2)
-    intra = [(a, b) for a, b in pairs.tolist() if said[a] == said[b]]
-    inter = [(a, b) for a, b in pairs.tolist() if said[a] != said[b]]
+    intra = [(a, b) for a, b in pairs.tolist() if predicted[a] == predicted[b]]
+    inter = [(a, b) for a, b in pairs.tolist() if predicted[a] != predicted[b]]
     assert all(a != b for a, b in intra)
-    sizes = Counter(said)
+    sizes = Counter(predicted)
     with_partner = {
-        "intra": [i for i in range(images) if sizes[said[i]] > 1],
-        "inter": [i for i in range(images) if sizes[said[i]] < images],
+        "intra": [i for i in range(images) if sizes[predicted[i]] > 1],
+        "inter": [i for i in range(images) if sizes[predicted[i]] < images],
     }
     half = 10 if all(with_partner.values()) else 20
     for kind, part in (("intra", intra), ("inter", inter)):
@@ -346,10 +348,10 @@ def test_mixing_pairs(images, classes, seed):
 
 
 def test_every_partner_is_drawn():
-    said = torch.tensor([0, 1, 0, 2, 1, 0])
-    drawn_pairs = {tuple(pair) for pair in mixing_pairs(one_hot(said), 4000, 0).tolist()}
+    predicted = torch.tensor([0, 1, 0, 2, 1, 0])
+    drawn_pairs = {tuple(pair) for pair in mixing_pairs(one_hot(predicted), 4000, 0).tolist()}
     assert drawn_pairs == {(a, b) for a in range(6) for b in range(6) if a != b and not (a == 3 == b)}
-    assert mixing_pairs(one_hot(said[:1]), 5, 0).shape == (0, 2)
+    assert mixing_pairs(one_hot(predicted[:1]), 5, 0).shape == (0, 2)
 
 
 @given(st.integers(2, 5), st.integers(0, 2**31))

@@ -70,7 +70,7 @@ def test_source_accuracy():
 
 
 def test_control_variate_is_a_regression_on_the_weights():
-    """What a straight line through (weight, weighted loss) says of the weight 1."""
+    """What a straight line through (weight, weighted loss) gives for the weight 1."""
     rng = np.random.default_rng(3)
     losses, weights = rng.integers(0, 2, 80).astype(float), rng.lognormal(size=80)
     line = LinearRegression().fit(weights[:, None], weights * losses)
@@ -78,7 +78,7 @@ def test_control_variate_is_a_regression_on_the_weights():
 
 
 def test_density_ratio_is_near_that_of_discriminant_analysis():
-    """Gaussians of one covariance: both models are right, so both tell nearly the same ratio."""
+    """Gaussians of one covariance: both models are right, so both give nearly the same ratio."""
     rng = np.random.default_rng(4)
     source, target = rng.normal(size=(3000, 5)), rng.normal(size=(1500, 5)) + 0.4
     x = rng.normal(size=(200, 5))
@@ -120,7 +120,7 @@ def on_target(model, x, domain):
 
 @pytest.mark.filterwarnings(
     "ignore:divide by zero", "ignore:invalid value"
-)  # skada multiplies 0 by log 0, then mends it
+)  # skada multiplies 0 by log 0, then repairs it
 def test_skada_entropy(metrics, task):
     """skada's mean is over images and classes, so K times smaller: the same order of candidates."""
     model, x, y, domain = task
@@ -173,7 +173,7 @@ class Ours(ClassifierMixin, BaseEstimator):
 def test_skada_deep_embedded_validation(metrics, task, seed):
     """The same split, weights and 0/1 loss.
 
-    The loss is handed over as a column: the row that skada 0.6.0's own loss returns becomes a matrix with the weights.
+    The loss is passed as a column: the row that skada 0.6.0's own loss returns becomes a matrix with the weights.
     """
     model, x, y, domain = task
 

@@ -35,7 +35,7 @@ class Recipe:
     """All settings of a run."""
 
     method: str = "biwaa"
-    """How the domains are adapted: mcc_teacher, biwaa, dann, mcc, source_only .."""
+    """How the domains are adapted: mcc_teacher, biwaa, dann, source_only or another."""
     seed: int = 42
     """Round r draws from seed + 100 r."""
     data: DataSettings = field(default_factory=DataSettings)

@@ -164,10 +164,10 @@ def _advising_on_memory(recipe: Recipe, fabric: Fabric) -> Iterator[None]:
         if not reason:
             raise
         size = recipe.data.batch_size
-        half = size // 2 // fabric.world_size * fabric.world_size
+        half = max(size // 2, 2) // fabric.world_size * fabric.world_size
         smaller = (
             f"try --batch-size {half} (a run of its own: --resume cannot change it)"
-            if half >= 2
+            if 0 < half < size
             else "no batch is smaller"
         )
         raise BiwaaError(
