@@ -1,6 +1,6 @@
 """How it got there: losses, label-free scores and accuracy by stage, class shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from biwaa.report import pictures
 from biwaa.report.cells import Cell, PageTable, number, percent, shaded
@@ -52,10 +52,7 @@ def _accuracy(run: Reading) -> list[Picture]:
         return []
     images = [100 * one.over_images if one else None for one in found]
     classes = [100 * one.over_classes if one else None for one in found]
-    values = ", ".join(
-        f"{stage} {value:.1f}" for stage, value in zip(run.stages, images, strict=True) if value is not None
-    )
-    words = f"Target accuracy over images in percent: {values}. Selected: {run.selected}."
+    words = f"Target accuracy over images in percent: {_by_name(run, images, '.1f')}. Selected: {run.selected}."
     lines = [("over images", images, ACCENT, "-"), ("over classes", classes, MUTED, "--")]
     return [pictures.by_stage(run.stages, lines, run.selected, "percent right", "Accuracy by round", words)]
 
@@ -69,11 +66,15 @@ def _scores(run: Reading) -> list[Picture]:
         return []
     name = _title(shown)
     title = f"A score without labels: {name}" if by == LAST else f"The score that selected: {name}"
-    words = ", ".join(
-        f"{stage} {value:.4g}" for stage, value in zip(run.stages, values, strict=True) if value is not None
-    )
+    words = _by_name(run, values, ".4g")
     lines = [(name, values, ACCENT, "-")]
     return [pictures.by_stage(run.stages, lines, run.selected, name, title, f"{title}, higher is better: {words}.")]
+
+
+def _by_name(run: Reading, values: Sequence[float | None], form: str) -> str:
+    """A value a stage, in words."""
+    pairs = zip(run.stages, values, strict=True)
+    return ", ".join(f"{stage} {value:{form}}" for stage, value in pairs if value is not None)
 
 
 def _losses(run: Reading) -> list[Picture]:
@@ -110,8 +111,8 @@ def _class_shares(run: Reading) -> Picture:
 
     lines = [("source", shares(source), SOURCE, 1.0, "o")]
     others = [stage for stage in result.rounds if stage.name != selected.name]
-    for number_, stage in enumerate(others):
-        lines.append(("" if number_ else "other rounds", shares(stage.predicted_shares), ACCENT, 0.35, "."))
+    for place, stage in enumerate(others):
+        lines.append(("" if place else "other rounds", shares(stage.predicted_shares), ACCENT, 0.35, "."))
     if result.baseline and selected.name != SOURCE_ONLY:
         lines.append((SOURCE_ONLY, shares(result.baseline.predicted_shares), SOURCE, 1.0, "x"))
     lines.append((selected.name, shares(selected.predicted_shares), ACCENT, 1.0, "o"))

@@ -1,4 +1,4 @@
-"""Facts of a run in plain sentences: its warnings, and how far its estimate can be trusted.
+"""Facts of a run in plain sentences: its warnings, and how its model was selected.
 
 A warning becomes one or two sentences: what is wrong, the number that shows it, and what to do, which `advice` draws
 from the settings at hand.
@@ -7,7 +7,7 @@ from the settings at hand.
 from typing import assert_never
 
 from biwaa.errors import listed
-from biwaa.recipe import GROUP_OF, Recipe, load_recipe
+from biwaa.recipe import Recipe
 from biwaa.report.advice import (
     Advice,
     adapts,
@@ -18,10 +18,10 @@ from biwaa.report.advice import (
     more_held_out,
     more_steps,
     other_method,
-    reads,
     stronger_backbone,
     without_discriminator,
 )
+from biwaa.report.estimate import READINGS
 from biwaa.result import (
     LAST,
     SOURCE_ONLY,
@@ -40,27 +40,6 @@ from biwaa.result import (
     SourceOnlySelected,
     WithoutPseudoLabel,
 )
-
-READINGS = {
-    "estimate": "the estimate",
-    "agreement_of_rounds": "agreement among the rounds",
-    "agreement_with_source_only": "agreement with source-only",
-    "agreement_of_neighbours": "agreement among nearest neighbours",
-    "agreement_of_neighbours_source_only": "the same for source-only, an estimate of its accuracy",
-    "confidence": "mean confidence, calibrated",
-    "difference_of_confidences": "held-out source accuracy minus the loss of confidence",
-    "thresholded_confidence": "share of confidences above a threshold set on the source",
-    "thresholded_entropy": "share of entropies below a threshold set on the source",
-}
-"""Label-free estimates of the accuracy, in words."""
-
-MEASURED = (
-    "Over 54 benchmark runs of the recipe robust (PACS and Office's ten classes, frozen EfficientNet-Lite0) such "
-    "estimates were off by 5.5 points on average and by 27 at worst, and rather too high"
-)
-"""docs/robust.md; true of runs with that recipe's settings alone."""
-NOT_TRAINING = ("seed", "backbone", "weights", "freeze_backbone", "image_size")
-"""Settings that `MEASURED` names as its conditions, or that do not belong to a recipe; those of the machine too."""
 
 
 def in_percent(share: float) -> str:
@@ -119,8 +98,8 @@ def _problem(warning: AnyWarning, result: Result) -> str:
         case EstimatesDisagree():
             low, high = (READINGS.get(name, name) for name in (warning.lowest, warning.highest))
             return (
-                f"Estimates of the target accuracy contradict each other, so none can be trusted: "
-                f"{in_percent(warning.low)} by {low}, {in_percent(warning.high)} by {high}."
+                "Estimates of the target accuracy contradict each other, so none can be trusted: "
+                f"{in_percent(warning.low)} ({low}) and {in_percent(warning.high)} ({high})."
             )
         case EstimateLow(estimate=estimate):
             return f"Only about {in_percent(estimate)} of the target images are estimated to be right."
@@ -179,7 +158,6 @@ def _remedy(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
 
 def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
     """What to do that is no other setting."""
-    measured = result.accuracy is not None or result.held_out is not None
     match warning:
         case Collapsed() | LabelShift() if not _adapted(result, recipe):
             return "check with `biwaa check` that both domains hold these classes"
@@ -189,10 +167,10 @@ def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
             return "compare with source-only"
         case FarFromSource():
             return "check with `biwaa check` that the target shows the source's classes"
+        case EstimatesDisagree() | EstimateLow() if result.accuracy or result.held_out:
+            return "go by the measured accuracy"
         case EstimatesDisagree() | EstimateLow():
-            return (
-                "go by the measured accuracy" if measured else "label some target images and pass them with --held-out"
-            )
+            return "label some target images and pass them with --held-out"
         case FewHeldOut():
             return "give more labelled source images"
         case _:
@@ -232,47 +210,6 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
 def _adapted(result: Result, recipe: Recipe) -> bool:
     """Whether the selected model was adapted at all."""
     return adapts(recipe) and result.model.stage != SOURCE_ONLY
-
-
-def doubt(result: Result) -> str:
-    """Why no estimate of the accuracy is shown; empty where one is."""
-    for warning in result.warnings:
-        match warning:
-            case Collapsed():
-                return "the predictions may have collapsed"
-            case RoundsAtChance():
-                return "the last two rounds agree little more than by chance"
-            case EstimatesDisagree():
-                return "the estimates contradict each other"
-    return "" if "estimate" in result.estimated_accuracy else "this run kept nothing to estimate from"
-
-
-def shown_estimate(result: Result) -> float | None:
-    """The label-free estimate of the target accuracy in [0, 1]; None where `doubt` says why there is none."""
-    return None if doubt(result) else result.estimated_accuracy["estimate"]
-
-
-def estimate_error(result: Result, recipe: Recipe) -> str:
-    """How wrong such an estimate is, as far as that was measured: a sentence for below it."""
-    if not result.finished:
-        return "How wrong the estimate of an unfinished run is was not measured."
-    if other := _unlike_robust(recipe):
-        return (
-            f"How wrong this estimate is was not measured: the recipe robust has other settings ({listed(other, 3)})."
-        )
-    return f"{MEASURED}."
-
-
-def _unlike_robust(recipe: Recipe) -> list[str]:
-    """Settings that affect training and are not the recipe robust's."""
-    robust, here = load_recipe("robust"), recipe.flat()
-    if recipe.method != robust.method:
-        return ["method"]
-    return [
-        name
-        for name, value in robust.flat().items()
-        if GROUP_OF[name] != "machine" and name not in NOT_TRAINING and reads(recipe, name) and here[name] != value
-    ]
 
 
 def selected_text(result: Result) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from biwaa.recipe import Recipe
-from biwaa.report.sentences import doubt, estimate_error, in_percent, selected_text, shown_estimate, warning_texts
-from biwaa.result import Accuracy, Result
+from biwaa.report.estimate import doubt, estimate_error, shown_estimate
+from biwaa.report.sentences import in_percent, selected_text, warning_texts
+from biwaa.result import SOURCE_ONLY, Accuracy, Result
 
 WIDTH = 44
 """Letters of a row's name."""
@@ -12,8 +13,12 @@ WIDTH = 44
 
 def summarise(result: Result, recipe: Recipe) -> str:
     """Accuracies where there are labels, then how the model was selected, its estimate and the warnings."""
-    lines = [*_measured(result), *_held_out(result), selected_text(result)]
-    if (share := result.label_free.agreement_with_source_only) is not None:
+    lines = [*_measured(result), *_held_out(result)]
+    if result.accuracy is None:
+        lines.append(f"the {result.target.images} target images have no labels: accuracy on them was not measured")
+    lines.append(selected_text(result))
+    share = result.label_free.agreement_with_source_only
+    if share is not None and result.model.stage != SOURCE_ONLY:
         lines.append(f"  it agrees with source-only on {in_percent(share)} of the target images")
     lines += [*_estimate(result, recipe), *_shares(result)]
     if not result.finished:
@@ -24,7 +29,7 @@ def summarise(result: Result, recipe: Recipe) -> str:
 def _measured(result: Result) -> list[str]:
     images, accuracy = result.target.images, result.accuracy
     if accuracy is None:
-        return [f"the {images} target images have no labels: accuracy on them was not measured"]
+        return []
     rows = [(_name(result, stage.name), stage.accuracy) for stage in result.stages]
     rows.append(("average of the rounds' predictions", accuracy.average_of_rounds))
     title = f"target accuracy in percent ({images} images; their labels were not used in training; seed {result.seed}):"
@@ -45,7 +50,7 @@ def _name(result: Result, stage: str) -> str:
 
 def _accuracies(rows: Sequence[tuple[str, Accuracy | None]]) -> list[str]:
     return _table(
-        ("last step of", "over images", "over classes"),
+        ("stage, its last step", "over images", "over classes"),
         [(name, (found.over_images, found.over_classes)) for name, found in rows if found],
     )
 
@@ -60,13 +65,13 @@ def _estimate(result: Result, recipe: Recipe) -> list[str]:
 def _shares(result: Result) -> list[str]:
     """How the classes' shares differ: as predicted, in the source and, where it is known, in truth."""
     shares, selected = result.label_shares, result.selected
-    text = f"predicted class shares differ from the source's by {in_percent(selected.distance_to_source)}"
+    apart = in_percent(selected.distance_to_source)
+    lines = [f"predicted class shares differ from the source's by {apart} (total variation)"]
     if shares.source_to_true is not None and selected.distance_to_true is not None:
-        text += (
-            f", the target's true shares by {in_percent(shares.source_to_true)}; predicted and true shares differ by "
-            f"{in_percent(selected.distance_to_true)}"
+        lines.append(
+            f"  the target's true shares differ from the source's by {in_percent(shares.source_to_true)}, and from the "
+            f"predicted ones by {in_percent(selected.distance_to_true)}"
         )
-    lines = [f"{text} (total variation)"]
     if result.source.shift == result.target.shift == "none":
         return lines
     columns = {"source": shares.source, "predicted": selected.predicted_shares}

@@ -1,9 +1,10 @@
 """Did it work: what was measured, the estimate without labels and its error, warnings."""
 
 from biwaa.report.cells import Cell, PageTable, percent
+from biwaa.report.estimate import READINGS, doubt, estimate_error, shown_estimate
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section
-from biwaa.report.sentences import READINGS, doubt, estimate_error, in_percent, shown_estimate, warning_texts
+from biwaa.report.sentences import in_percent, warning_texts
 from biwaa.result import LAST, SOURCE_ONLY, Accuracy
 
 BY_NOTHING = "nothing: trained on the source alone"
@@ -31,9 +32,7 @@ def _accuracy(page: Section, run: Reading) -> str:
         return ""
     share = accuracy.adapted.over_images
     text = f"{round(share * images)} of {images} target images are classified right, {in_percent(share)}."
-    page.figures.append(
-        Figure(in_percent(share), "of the target images right", f"by {run.selected}, the model selected")
-    )
+    page.figures.append(Figure(in_percent(share), "of the target images right", f"by {run.selected}, selected"))
     baseline = run.result.baseline
     if run.selected == SOURCE_ONLY:
         return f"{text} Adapting was judged no better than source-only, so the source-only model was selected."
@@ -60,7 +59,7 @@ def _held_out(page: Section, run: Reading) -> str:
 
 
 def _estimate(page: Section, run: Reading, known: bool) -> list[str]:
-    """The label-free estimate with its error, or why there is none; sentences for the lead where nothing is measured."""
+    """The label-free estimate with its error, or why there is none; sentences for the lead if nothing was measured."""
     result, found = run.result, run.result.estimated_accuracy
     share, why = shown_estimate(result), doubt(result)
     lead = [] if known else [f"The {result.target.images} target images have no labels, so accuracy was not measured."]
