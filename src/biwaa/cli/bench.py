@@ -1,4 +1,4 @@
-"""`biwaa bench`: its flags, and the doing of it."""
+"""`biwaa bench`: its flags, and what it does with them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar, Literal, Self
 import tyro
 from tyro.conf import Positional, arg
 
+from biwaa.domains.spec import default_data_root
 from biwaa.errors import BiwaaError
-from biwaa.recipe import Recipe, load_recipe
+from biwaa.recipe import Recipe, load_recipe, task_settings
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class BenchFlags:
     out: Path | None = None
     """Folder for the runs and the tables."""
     methods: tuple[str, ...] = ()
-    """Which variants, all unless named; METHOD@ROUNDS trains any method in rounds."""
+    """Which variants, all unless named; METHOD@ROUNDS trains a method in that many rounds."""
     tasks: tuple[str, ...] = ()
     """Which tasks, as A2W or amazon>webcam; all unless named."""
     seeds: tuple[int, ...] = (42, 43, 44)
@@ -57,8 +58,26 @@ class BenchFlags:
 
 def bench(flags: BenchFlags) -> None:
     """Do what the flags of `biwaa bench` say."""
-    from biwaa.bench.command import bench_or_show
+    from biwaa.bench.command import choose_engine, plan, show_bench, train_bench
 
-    failures = bench_or_show(flags)
+    if flags.show:
+        print(show_bench(flags.out or Path(flags.suite)))
+        return
+    if flags.out is None:
+        raise BiwaaError("name the folder for runs and tables with --out; `biwaa bench DIR --show` prints a table.")
+    named = load_recipe(flags.recipe)
+    for wanted, flag, name in (
+        (flags.settings.seed == named.seed, "--seeds", "--seed"),
+        (flags.settings.method == named.method, "--methods", "--method"),
+    ):
+        if not wanted:
+            raise BiwaaError(f"a bench takes {flag}, not {name}.")
+    root = flags.data_root or default_data_root()
+    frozen = flags.settings.network.freeze_backbone
+    train = choose_engine(flags.cluster, flags.cluster_options, flags.processes, frozen)
+    special = task_settings(flags.recipe)
+    planned = plan(flags.suite, flags.settings, special, flags.tasks, flags.methods, flags.seeds, root)
+    failures = train_bench(planned, flags.out, root, train, flags.keep_models)
+    print(show_bench(flags.out))
     if failures:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")
