@@ -188,7 +188,8 @@ def _figures(result: Result, recipe: Recipe) -> list[str]:
                              [(stage.name, stage.held_out) for stage in result.stages])  # fmt: skip
     if not lines:
         lines += ["The target has no labels: no accuracy was measured.", ""]
-    lines += [f"{selected_text(result).capitalize()}.", ""]
+    selected = selected_text(result)
+    lines += [f"{selected[0].upper()}{selected[1:]}.", ""]
     share = shown_estimate(result)
     if share is None:
         lines.append(f"Accuracy estimated without labels: unknown, since {doubt(result)}.")

@@ -4,6 +4,7 @@
 - a function looks at the recipe and gives advice, or None where it does not apply
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -95,8 +96,10 @@ def other_method(recipe: Recipe) -> Advice:
     return Advice(f"--method {name}", {"method": name})
 
 
-def without_discriminator() -> Advice:
-    """A method that has none, for runs with one."""
+def without_discriminator(recipe: Recipe) -> Advice | None:
+    """A method that has none."""
+    if recipe.method == "mcc":
+        return None
     return Advice("--method mcc (it has no discriminator)", {"method": "mcc"})
 
 
@@ -130,7 +133,7 @@ def stronger_backbone(recipe: Recipe) -> Advice | None:
 def more_held_out(recipe: Recipe, images: int, wanted: int) -> Advice | None:
     """Keep a larger share of the source from training, where a sensible share gives enough."""
     share = recipe.data.source_held_out
-    needed = round(share * wanted / max(images, 1) + 0.005, 2)
+    needed = math.ceil(100 * share * wanted / max(images, 1) - 1e-9) / 100
     if not share or needed > MOST_HELD_OUT:
         return None
     return Advice(f"a higher --source-held-out ({needed:g})", {"source_held_out": needed})

@@ -7,7 +7,7 @@ from biwaa.report.cells import Cell, PageTable, number, percent, shaded
 from biwaa.report.pictures import ACCENT, INK, MUTED, SOURCE, Picture
 from biwaa.report.read import Reading
 from biwaa.report.section import Group, Section, Swatch
-from biwaa.report.sentences import in_percent
+from biwaa.report.sentences import in_percent, selected_text
 from biwaa.result import LAST, SOURCE_ONLY, Stage
 
 ROWS = 20
@@ -29,9 +29,8 @@ NOT_A_LOSS = ("stage", "step", "steps_per_second")
 def how(run: Reading) -> Section:
     """Pictures by stage, the losses, and the figures behind them."""
     page = Section("how", "How did it get there?")
-    by = run.result.model.chosen_by
-    how = "because it is the last round" if by == LAST else f"by {_title(by)}, without labels"
-    page.lead = f"{len(run.stages)} trainings, each from scratch. Selected: {run.selected}, {how}."
+    selected = selected_text(run.result)
+    page.lead = f"{len(run.stages)} trainings, each from scratch; {selected}."
     page.groups.append(Group([*_accuracy(run), *_scores(run), _class_shares(run)]))
     losses = _losses(run)
     if losses:

@@ -189,7 +189,7 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
         case RoundsAtChance():
             ways = [lower_learning_rate(recipe), more_steps(recipe)]
         case DiscriminatorSeparates():
-            ways = [horizon(recipe, 0.25), without_discriminator()]
+            ways = [horizon(recipe, 0.25), without_discriminator(recipe)]
         case DiscriminatorIdle():
             ways = [horizon(recipe, 4), higher_head_factor(recipe)]
         case EstimateLow() | FarFromSource():
