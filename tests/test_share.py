@@ -127,7 +127,8 @@ def test_the_card_says_what_was_measured(tiny_run):
         assert f"| {stage.name} | {100 * stage.accuracy.over_images:.1f} |" in card
     assert card.index("| source-only |") < card.index("estimated without labels")
     for words in ("all 36 target images, whose labels were not used in training", f"one seed, {result.seed}",
-                  "Selected: round 0 (last step), because it is the last round.", "@inproceedings", "`cat`, `dog`, `eel`", "60 labelled images",
+                  "Selected: round 0 (last step), because it is the last round.", "@inproceedings",
+                  "`cat`, `dog`, `eel`", "60 labelled images",
                   'biwaa.from_pretrained("me/model")'):  # fmt: skip
         assert words in card
     assert "license" not in yaml.safe_load(model_card(tiny_run, "me/model").split("---")[1])
@@ -153,7 +154,8 @@ def test_the_card_of_a_run_without_labels(tiny_run, tmp_path):
     assert "was not measured for these settings" in card
     assert "- warning:" not in card
     held_out = replace(
-        result, held_out=DomainFacts(spec=str(tmp_path / "held"), images=7), warnings=(RoundsAtChance(agreement=0.3, chance=0.25),),
+        result, held_out=DomainFacts(spec=str(tmp_path / "held"), images=7),
+        warnings=(RoundsAtChance(agreement=0.3, chance=0.25),),
         stages=tuple(replace(stage, held_out=Accuracy(over_images=0.714, over_classes=0.7)) for stage in found.stages),
     )  # fmt: skip
     write_result(tmp_path, held_out)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 from biwaa.version import __version__ as __version__
 
 _WHERE = {
-    "adapt": "api", "Run": "api", "load": "evaluation.classifier", "Classifier": "evaluation.classifier",
+    "adapt": "api", "Run": "api", "load": "inference.classifier", "Classifier": "inference.classifier",
     "DomainAdapter": "estimator", "BiwaaError": "errors", "Recipe": "recipe",
     "register_method": "methods", "register_backbone": "models.backbone", "register_benchmark": "domains.catalogue",
     "push_to_hub": "share", "from_pretrained": "share",
