@@ -1,16 +1,14 @@
 """Maps of what a discriminator aligns: by a literal computation, on every kind of backbone, through the command."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_images
+from conftest import TINY, write_images
 from PIL import Image
-from test_run import TINY
 from torch import nn
 
+from biwaa.api import adapt
 from biwaa.cli import main
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
@@ -19,7 +17,6 @@ from biwaa.images.augment import Transform
 from biwaa.inference.heat import centre_views, heat_maps
 from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
-from biwaa.training.run import adapt
 
 
 def test_against_a_literal_computation():
@@ -32,9 +29,9 @@ def test_against_a_literal_computation():
     for row, image in enumerate(images):
         maps = backbone.module.convolutions(image[None]).detach().requires_grad_()
         features = network.bottleneck(backbone.module.head(maps.flatten(1)))
-        said = int(network.classifier(features).argmax())
-        assert found.predicted[row] == said
-        weights = feature_weights(features, torch.tensor([said]), network.classifier)
+        predicted = int(network.classifier(features).argmax())
+        assert found.predicted[row] == predicted
+        weights = feature_weights(features, torch.tensor([predicted]), network.classifier)
         for seen, ours in ((features, found.plain), (features * weights, found.weighted)):
             (slope,) = torch.autograd.grad(seen.pow(2).sum() / 2, maps, retain_graph=True)
             heat = torch.zeros(6, 6)
@@ -114,7 +111,7 @@ def runs(tmp_path_factory):
     target = write_images(root / "target", {"cat": 12, "d$o_g$": 12}, seed=1, size=24)
     pair = open_domain(str(source)), open_domain(str(target))
     for name, settings in (("run", {}), ("dann", {"method": "dann"})):
-        adapt(*pair, dataclasses.replace(TINY, rounds=1, baseline=False, **settings), root / name)
+        adapt(*pair, out=root / name, recipe=TINY, baseline=False, verbose=False, **settings)
     return root
 
 

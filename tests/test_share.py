@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 import biwaa
+from biwaa.recipe import load_recipe
+from biwaa.result import Accuracy, DomainFacts, RoundsAtChance, read_result, write_result
 from biwaa.share import model_card, public_spec
 
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -97,6 +101,12 @@ def test_there_and_back(hub, tiny_run, tmp_path):
     assert files["model.safetensors"] == (tiny_run / "model.safetensors").read_bytes()
     for name in ("README.md", "recipe.yaml", "result.json"):
         assert str(tiny_run.parent).encode() not in files[name], name  # no folder of this machine
+    for name in ("recipe.yaml", "result.json"):
+        (tmp_path / name).write_bytes(files[name])
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == load_recipe(str(tiny_run / "recipe.yaml"))
+    pushed, kept = read_result(tmp_path), read_result(tiny_run)
+    assert (pushed.source.spec, pushed.target.spec) == ("source", "target")
+    assert replace(pushed, source=kept.source, target=kept.target) == kept
     image = tiny_run.parent / "target" / "cat" / "0.png"
     code = "import biwaa, sys; print(biwaa.from_pretrained('me/model').predict([sys.argv[1]])[0])"
     back = run(sys.executable, "-c", code, image)
@@ -109,24 +119,30 @@ def test_there_and_back(hub, tiny_run, tmp_path):
 def test_the_card_says_what_was_measured(tiny_run):
     card = model_card(tiny_run, "me/model", "cc-by-4.0")
     front = yaml.safe_load(card.split("---")[1])
-    result = json.loads((tiny_run / "result.json").read_text())
-    adapted = result["accuracy"]["adapted"]["over_images"]
+    result = read_result(tiny_run)
+    adapted = result.accuracy.adapted.over_images
     assert front["license"] == "cc-by-4.0"
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == adapted
-    for name, of in result["accuracy"]["legs"].items():
-        assert f"| {name}, last step | {100 * of['over_images']:.1f} |" in card
-    for words in (result["accuracy"]["split"], f"one seed, {result['seed']}", result["model"]["chosen_by"],
-                  "@inproceedings", "`cat`, `dog`, `eel`", "60 labelled images",
+    for stage in result.stages:
+        assert f"| {stage.name} | {100 * stage.accuracy.over_images:.1f} |" in card
+    assert card.index("| source-only |") < card.index("estimated without labels")
+    for words in ("all 36 target images, whose labels were not used in training", f"one seed, {result.seed}",
+                  "Selected: round 0 (last step), because it is the last round.", "@inproceedings",
+                  "`cat`, `dog`, `eel`", "60 labelled images",
                   'biwaa.from_pretrained("me/model")'):  # fmt: skip
         assert words in card
     assert "license" not in yaml.safe_load(model_card(tiny_run, "me/model").split("---")[1])
 
 
 def test_the_card_of_a_run_without_labels(tiny_run, tmp_path):
-    result = json.loads((tiny_run / "result.json").read_text())
-    del result["accuracy"]
-    result["source"]["spec"] = "pacs:photo"
-    (tmp_path / "result.json").write_text(json.dumps(result))
+    shutil.copy(tiny_run / "recipe.yaml", tmp_path)
+    found = read_result(tiny_run)
+    result = replace(
+        found, accuracy=None, source=replace(found.source, spec="pacs:photo"), warnings=(),
+        stages=tuple(replace(stage, accuracy=None) for stage in found.stages),
+        estimated_accuracy={"estimate": 0.836},
+    )  # fmt: skip
+    write_result(tmp_path, result)
     with pytest.raises(biwaa.BiwaaError, match="is not finished"):
         model_card(tmp_path, "me/model")
     (tmp_path / "model.safetensors").write_bytes(b"")
@@ -134,6 +150,20 @@ def test_the_card_of_a_run_without_labels(tiny_run, tmp_path):
     assert "no accuracy was measured" in card
     assert "Terms of PACS" in card
     assert "model-index" not in card
+    assert "Accuracy estimated without labels: 84 % (an estimate, not a measurement)." in card
+    assert "was not measured for these settings" in card
+    assert "- warning:" not in card
+    held_out = replace(
+        result, held_out=DomainFacts(spec=str(tmp_path / "held"), images=7),
+        warnings=(RoundsAtChance(agreement=0.3, chance=0.25),),
+        stages=tuple(replace(stage, held_out=Accuracy(over_images=0.714, over_classes=0.7)) for stage in found.stages),
+    )  # fmt: skip
+    write_result(tmp_path, held_out)
+    card = model_card(tmp_path, "me/model")
+    assert "on 7 held-out images of `held`" in card
+    assert card.index("| round 0 | 71.4 | 70.0 |") < card.index("estimated without labels: unknown, since the last two")
+    assert "- warning: The last two rounds agree on 30.0 %" in card
+    assert str(tmp_path) not in card
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,17 @@ def test_tensorboard_has_the_log(tiny_run, tmp_path):
     events = EventAccumulator(str(tmp_path / "tracking" / "run"))
     events.Reload()
     log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
-    for leg in ("source-only", "round 0"):
-        expected = [(line["step"], line["classification"]) for line in log if line["leg"] == leg]
-        found = events.Scalars(f"{leg.replace(' ', '_')}/classification")
+    for stage in ("source-only", "round 0"):
+        expected = [(line["step"], line["classification"]) for line in log if line["stage"] == stage]
+        found = events.Scalars(f"{stage.replace(' ', '_')}/classification")
         assert [(event.step, event.value) for event in found] == [
             (step, pytest.approx(value)) for step, value in expected
         ]
-    accuracy = run.result["accuracy"]["adapted"]["over_images"]
-    assert events.Scalars("accuracy/over_images")[0].value == pytest.approx(accuracy)
+    accuracy = run.result.accuracy.adapted
+    assert events.Scalars("accuracy/over_images")[0].value == pytest.approx(accuracy.over_images)
+    assert events.Scalars("accuracy/over_classes")[0].value == pytest.approx(accuracy.over_classes)
+    estimate = run.result.estimated_accuracy["estimate"]
+    assert events.Scalars("estimated_accuracy/estimate")[0].value == pytest.approx(estimate)
 
 
 class Recorder:
@@ -58,9 +61,9 @@ def test_the_calls_of_the_others(name, tmp_path, monkeypatch):
     fake.__getattr__ = lambda attribute: getattr(recorder, attribute)
     monkeypatch.setitem(sys.modules, name, fake)
     with track_run([name], tmp_path / "run", TINY) as tracker:
-        tracker.listeners[0]({"leg": "round 0", "step": 20, "classification": 0.5})
+        tracker.listeners[0]({"stage": "round 0", "step": 20, "classification": 0.5})
     assert recorder.calls[0][2].get("name", recorder.calls[0][2].get("run_name")) == "run"
-    assert any(TINY.steps == values.get("steps") for call in recorder.calls for values in _mappings(call))
+    assert any(TINY.schedule.steps == values.get("steps") for call in recorder.calls for values in _mappings(call))
     assert any(values.get("round 0/classification") == 0.5 for call in recorder.calls for values in _mappings(call))
 
 

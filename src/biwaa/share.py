@@ -1,9 +1,8 @@
 """A run on the Hugging Face hub: its model, its recipe, its figures and a model card; and back.
 
-Names of local folders stay at home: of paths only the last part is published.
+Names of local folders are not published: of paths only the last part is.
 """
 
-import json
 import re
 import tempfile
 from os import PathLike
@@ -13,12 +12,15 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from msgspec.structs import replace
 
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
 from biwaa.inference.classifier import Classifier, load
-from biwaa.recipe import dump_recipe, load_recipe
-from biwaa.result import read_result
+from biwaa.recipe import Recipe, dump_recipe, load_recipe
+from biwaa.report.estimate import doubt, estimate_error, shown_estimate
+from biwaa.report.sentences import selected_text, warning_texts
+from biwaa.result import Accuracy, DomainFacts, Result, read_result, write_result
 from biwaa.version import __version__
 
 CITATION = """@inproceedings{westfechtel2023biwaa,
@@ -41,40 +43,58 @@ def model_card(run: str | PathLike[str], repo_id: str, licence: str | None = Non
     Raises:
         BiwaaError: the folder holds no finished run.
     """
-    result = _result(Path(run))
-    source, target = (public_spec(result[place]["spec"]) for place in ("source", "target"))
+    run = Path(run)
+    return _card(public(_result(run)), load_recipe(str(run / "recipe.yaml")), repo_id, licence)
+
+
+def _card(result: Result, recipe: Recipe, repo_id: str, licence: str | None) -> str:
+    source, target, model = result.source.spec, result.target.spec, result.model
     front: dict[str, Any] = {
         "library_name": "biwaa",
         "pipeline_tag": "image-classification",
-        "tags": ["domain-adaptation", "unsupervised-domain-adaptation", result["method"]],
+        "tags": ["domain-adaptation", "unsupervised-domain-adaptation", result.method],
     }
     if licence:
         front["license"] = licence
-    adapted = result.get("accuracy", {}).get("adapted")
-    if adapted:
-        metric = {"type": "accuracy", "value": adapted["over_images"], "name": "target accuracy over images"}
+    if result.accuracy:
+        share = result.accuracy.adapted.over_images
+        metric = {"type": "accuracy", "value": share, "name": "target accuracy over images"}
         task = {"task": {"type": "image-classification"}, "dataset": {"type": target, "name": target}}
         front["model-index"] = [{"name": repo_id, "results": [task | {"metrics": [metric]}]}]
-    model = result["model"]
     lines = [
         "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(), "---", "",
         f"# {repo_id.rpartition('/')[2]}", "",
-        f"An image classifier with {len(result['classes'])} classes, adapted from labelled images of `{source}` to "
-        f"unlabelled images of `{target}` with biwaa {result['versions']['biwaa']} "
-        f"(method `{result['method']}`, backbone `{model['backbone']}`{', frozen' if model['frozen'] else ''}).", "",
-        f"Classes: {', '.join(f'`{name}`' for name in result['classes'])}.", "",
+        f"An image classifier with {len(result.classes)} classes, adapted from labelled images of `{source}` to "
+        f"unlabelled images of `{target}` with biwaa {result.versions['biwaa']} "
+        f"(method `{result.method}`, backbone `{model.backbone}`{', frozen' if model.frozen else ''}).", "",
+        f"Classes: {', '.join(f'`{name}`' for name in result.classes)}.", "",
         "## Data", "",
-        f"- source: `{source}`, {result['source']['images']} labelled images.{_terms(source)}",
-        f"- target: `{target}`, {result['target']['images']} images; training saw no label of them.{_terms(target)}",
-        f"- the backbone's weights: {public_spec(model['weights'])}.", "",
+        f"- source: `{source}`, {result.source.images} labelled images.{_terms(source)}",
+        f"- target: `{target}`, {result.target.images} images; no label of them was used in training.{_terms(target)}",
+        f"- the backbone's weights: {model.weights}.", "",
         "## Figures", "",
-        *_figures(result), "",
+        *_figures(result, recipe), "",
         "## Use", "",
         "```python", "import biwaa", "", f'model = biwaa.from_pretrained("{repo_id}")',
         'print(model.predict(["image.jpg"]))', "```", "",
         "## Cite", "", "```bibtex", CITATION, "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def public(result: Result) -> Result:
+    """A result without the folders of this machine."""
+
+    def without_folders(facts: DomainFacts) -> DomainFacts:
+        return replace(facts, spec=public_spec(facts.spec))
+
+    return replace(
+        result,
+        source=without_folders(result.source),
+        target=without_folders(result.target),
+        held_out=without_folders(result.held_out) if result.held_out else None,
+        model=replace(result.model, weights=public_spec(result.model.weights)),
+    )
 
 
 def public_spec(spec: str) -> str:
@@ -93,7 +113,7 @@ def push_to_hub(
     licence: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Publish model.safetensors, recipe.yaml, result.json and a model card; the target's file names stay at home.
+    """Publish model.safetensors, recipe.yaml, result.json and a model card; the target's file names are not published.
 
     Args:
         run: a finished run folder.
@@ -109,20 +129,15 @@ def push_to_hub(
         BiwaaError: no finished run, or the hub refuses or cannot be reached.
     """
     run = Path(run)
-    result = _result(run)
-    card = model_card(run, repo_id, licence)
+    result = public(_result(run))
     recipe = load_recipe(str(run / "recipe.yaml"))
-    for place in ("source", "target", "held_out"):
-        if place in result:
-            result[place]["spec"] = public_spec(result[place]["spec"])
-    result["model"]["weights"] = public_spec(result["model"]["weights"])
-    text = dump_recipe(recipe).replace(recipe.network.weights, public_spec(recipe.network.weights))
+    recipe = recipe.replace(weights=public_spec(recipe.network.weights))
     api = HfApi(token=token, library_name="biwaa", library_version=__version__)
     with tempfile.TemporaryDirectory(prefix="biwaa-push-") as draft:
         folder = Path(draft)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-        (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(_card(result, recipe, repo_id, licence), encoding="utf-8")
+        (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+        write_result(folder, result)
         (folder / "model.safetensors").symlink_to((run / "model.safetensors").absolute())
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
@@ -153,30 +168,47 @@ def from_pretrained(
     return load(path, device)
 
 
-def _result(run: Path) -> dict[str, Any]:
+def _result(run: Path) -> Result:
     result = read_result(run)
-    if not result["finished"] or not (run / "model.safetensors").is_file():
+    if not result.finished or not (run / "model.safetensors").is_file():
         raise BiwaaError(f"{run} is not finished: `biwaa train --resume` goes on with it.")
     return result
 
 
-def _figures(result: dict[str, Any]) -> list[str]:
-    """A table of every leg's accuracy where the target has labels, else the estimate without."""
-    lines = [f"Handed out: {result['model']['checkpoint']}, chosen by {result['model']['chosen_by']}.", ""]
-    if accuracy := result.get("accuracy"):
-        lines += [
-            f"Accuracy in percent on {accuracy['split']}; one seed, {result['seed']}; no average over seeds:", "",
-            "| checkpoint | over images | over classes |", "| --- | --- | --- |",
-        ]  # fmt: skip
-        for name, of in accuracy["legs"].items():
-            lines.append(f"| {name}, last step | {100 * of['over_images']:.1f} | {100 * of['over_classes']:.1f} |")
+def _figures(result: Result, recipe: Recipe) -> list[str]:
+    """What was measured, then the estimate without labels, then the warnings."""
+    lines = []
+    if result.accuracy:
+        where = f"all {result.target.images} target images, whose labels were not used in training"
+        lines += _accuracies(f"Accuracy in percent on {where}; one seed, {result.seed}; no average over seeds:",
+                             [(stage.name, stage.accuracy) for stage in result.stages])  # fmt: skip
+    if result.held_out:
+        where = f"{result.held_out.images} held-out images of `{result.held_out.spec}`, not used in training"
+        lines += _accuracies(f"Accuracy in percent on {where}:",
+                             [(stage.name, stage.held_out) for stage in result.stages])  # fmt: skip
+    if not lines:
+        lines += ["The target has no labels: no accuracy was measured.", ""]
+    selected = selected_text(result)
+    lines += [f"{selected[0].upper()}{selected[1:]}.", ""]
+    share = shown_estimate(result)
+    if share is None:
+        lines.append(f"Accuracy estimated without labels: unknown, since {doubt(result)}.")
     else:
-        lines.append("The target has no labels: no accuracy was measured.")
-    estimate = result["estimated_accuracy"].get("estimate")
-    if estimate is not None:
-        lines += ["", f"Estimated without labels: {100 * estimate:.0f} % (an estimate, not a measurement)."]
-    lines += [f"- warning: {text}" for text in result["warnings"]]
+        about = "an estimate, not a measurement"
+        lines.append(
+            f"Accuracy estimated without labels: {100 * share:.0f} % ({about}). {estimate_error(result, recipe)}"
+        )
+    if texts := warning_texts(result, recipe):
+        lines += ["", *(f"- warning: {text}" for text in texts)]
     return lines
+
+
+def _accuracies(title: str, rows: list[tuple[str, Accuracy | None]]) -> list[str]:
+    lines = [title, "", "| stage, its last step | over images | over classes |", "| --- | --- | --- |"]
+    for name, found in rows:
+        if found:
+            lines.append(f"| {name} | {100 * found.over_images:.1f} | {100 * found.over_classes:.1f} |")
+    return [*lines, ""]
 
 
 def _terms(spec: str) -> str:

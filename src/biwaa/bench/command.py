@@ -1,7 +1,8 @@
 """What `biwaa bench` does: plan the grid, train what is not trained yet, write the tables."""
 
 import functools
-import signal
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,20 @@ import torch
 from biwaa.bench import engine
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.render import write_tables
-from biwaa.bench.suites import resolve, variants
+from biwaa.bench.suites import METHODS_STUDY, Variant, resolve, variants
 from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, empty_classes, find
 from biwaa.domains.shift import class_shares
-from biwaa.domains.spec import default_data_root
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.backbone import build_backbone
 from biwaa.models.weights import load_weights
 from biwaa.progress import say, track
-from biwaa.recipe import Recipe, load_recipe, recipe_from, task_settings
+from biwaa.recipe import Recipe, recipe_from
 
 
 def plan(
     suite: str,
     recipe: Recipe,
-    special: dict[str, Any],
+    special: dict[str, dict[str, Any]],
     tasks: tuple[str, ...],
     methods: tuple[str, ...],
     seeds: tuple[int, ...],
@@ -46,7 +46,7 @@ def plan(
             had, a setting that no recipe has, no seed, or a domain that is missing or incomplete.
     """
     name, _, study = suite.partition("/")
-    study = study or "methods"
+    study = study or METHODS_STUDY
     entry = BENCHMARKS[name]
     chosen = variants(study, recipe, methods)
     pairs = [entry.task(task) for task in tasks or entry.tasks]
@@ -55,16 +55,15 @@ def plan(
     for run in (resolve(variant, recipe, seeds[0]) for variant in chosen):
         for rule in {run.data.source_shift, run.data.target_shift} - {"none"}:
             class_shares(rule, len(entry.classes))
-    settings = recipe.flat()
     known = {entry.task_name(*entry.task(task)): changed for task, changed in special.items()}
     for task, changed in known.items():
-        recipe_from({**settings, **changed}, f"the settings of the task {task}")
+        recipe.replace(f"the settings of the task {task}", **changed)
     named = tuple(dict.fromkeys(entry.task_name(*pair) for pair in pairs))
     notes = _check_data(entry, pairs, data_root)
     load_weights(
         build_backbone(recipe.network.backbone, recipe.data.image_size), recipe.network.weights
     )  # reported once, not by every run
-    return Bench(name, study, settings, known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
+    return Bench(name, study, recipe.flat(), known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
 
 
 def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> tuple[str, ...]:
@@ -95,39 +94,47 @@ def _is_there(entry: Benchmark, domain: str, root: Path) -> bool:
     return found is not None and not empty_classes(found)
 
 
-def train_bench(bench: Bench, folder: Path, data_root: Path, train: engine.Engine, keep_models: bool) -> list[str]:
-    """Train what is not trained yet of the runs that `bench` names.
+def rounds_text(bench: Bench) -> str:
+    """How many rounds each variant trains, in a line: the study may set them, whatever --rounds says."""
+    recipe = recipe_from(bench.settings, "bench.json")
+    rounds = {variant.name: resolve(variant, recipe, 0).schedule.rounds for variant in bench.variants}
+    usual, how_often = Counter(rounds.values()).most_common(1)[0]
+    parts = [f"{name} {number}" for name, number in rounds.items() if number != usual]
+    parts.append(f"{'all others' if parts else 'all'} {usual}" if how_often > 1 or not parts else _only(rounds, usual))
+    if bench.study == METHODS_STUDY:
+        return f"rounds: {', '.join(parts)}; METHOD@N trains a method in N rounds"
+    fixed = any(_sets_rounds(variant) for variant in bench.variants)
+    return f"rounds: {', '.join(parts)}{'; the study sets some of them itself' if fixed else ''}"
+
+
+def _only(rounds: Mapping[str, int], number: int) -> str:
+    return ", ".join(f"{name} {many}" for name, many in rounds.items() if many == number)
+
+
+def _sets_rounds(variant: Variant) -> bool:
+    return "rounds" in variant.settings
+
+
+def choose_engine(
+    cluster: str, cluster_options: Mapping[str, str], processes: int | None, frozen: bool
+) -> engine.Engine:
+    """What trains a list of runs.
 
     Args:
-        bench: as of `plan`.
-        folder: the bench's.
-        data_root: where benchmarks lie.
-        train: trains a list of runs.
-        keep_models: keep each run's model and checkpoints.
+        cluster: none, ray or slurm.
+        cluster_options: of Ray's tasks or submitit's jobs, as text.
+        processes: runs at a time on this machine; None for one a GPU, or one a core where the backbone is frozen.
+        frozen: whether the backbone is.
 
-    Returns:
-        A sentence for each failed run.
+    Raises:
+        BiwaaError: the cluster's library is missing, or less than one process is asked for.
     """
-    enrol(bench, folder)
-    works = bench.works(folder.absolute(), data_root.absolute(), keep_models)
-    failures = []
-    with track(f"{bench.benchmark}/{bench.study}", len(works), "runs") as advance:
-        for done, outcome in enumerate(engine.train_all(works, train), 1):
-            if outcome.state == "failed":
-                failures.append(f"{outcome.name}: {outcome.reason}")
-                say(f"failed: {failures[-1]}")
-            advance(done)
-    return failures
-
-
-def _engine(given: Any) -> engine.Engine:
-    engine.check_cluster(given.cluster)
-    options = {name: _number(value) for name, value in given.cluster_options.items()}
-    if given.cluster != "none":
-        return functools.partial({"ray": engine.ray, "slurm": engine.slurm}[given.cluster], options=options)
-    processes = given.processes
+    engine.check_cluster(cluster)
+    options = {name: _number(value) for name, value in cluster_options.items()}
+    if cluster != "none":
+        return functools.partial({"ray": engine.ray, "slurm": engine.slurm}[cluster], options=options)
     if processes is None:
-        processes = torch.cuda.device_count() or (engine.cores() if given.settings.network.freeze_backbone else 1)
+        processes = torch.cuda.device_count() or (engine.cores() if frozen else 1)
     if processes < 1:
         raise BiwaaError(f"--processes must be at least 1, not {processes}.")
     return functools.partial(engine.local, processes=processes)
@@ -143,27 +150,39 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def bench_or_show(given: Any) -> list[str]:
-    """Do what the command line asks for (`cli.Bench`); a sentence for each failed run.
+def train_bench(bench: Bench, folder: Path, data_root: Path, train: engine.Engine, keep_models: bool) -> list[str]:
+    """Train what is not trained yet of the runs that `bench` names.
+
+    Args:
+        bench: as of `plan`.
+        folder: the bench's.
+        data_root: where benchmarks lie.
+        train: trains a list of runs, as of `choose_engine`.
+        keep_models: keep each run's model and checkpoints.
+
+    Returns:
+        A sentence for each failed run.
 
     Raises:
-        BiwaaError: the flags contradict each other, or anything of `plan` and `train_bench`.
+        BiwaaError: the folder holds another bench, or something else.
     """
-    if given.show:
-        folder = given.out or Path(given.suite)
-        print(write_tables(load_bench(folder), folder))
-        return []
-    if given.out is None:
-        raise BiwaaError("name the folder for runs and tables with --out; `biwaa bench DIR --show` prints a table.")
-    plain = load_recipe(given.recipe)
-    for name, flag in (("seed", "--seeds"), ("method", "--methods")):
-        if getattr(given.settings, name) != getattr(plain, name):
-            raise BiwaaError(f"a bench takes {flag}, not --{name}.")
-    root = given.data_root or default_data_root()
-    special = task_settings(given.recipe)
-    train = _engine(given)
-    bench = plan(given.suite, given.settings, special, given.tasks, given.methods, given.seeds, root)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like an interrupt: all processes with this one
-    failures = train_bench(bench, given.out, root, train, given.keep_models)
-    print(write_tables(load_bench(given.out), given.out))
+    enrol(bench, folder)
+    say(rounds_text(bench))
+    works = bench.works(folder.absolute(), data_root.absolute(), keep_models)
+    failures = []
+    with track(f"{bench.benchmark}/{bench.study}", len(works), "runs") as advance:
+        for done, outcome in enumerate(engine.train_all(works, train), 1):
+            if outcome.state == "failed":
+                failures.append(f"{outcome.name}: {outcome.reason}")
+                say(f"failed: {failures[-1]}")
+            advance(done)
     return failures
+
+
+def show_bench(folder: Path) -> str:
+    """The tables of a bench as they stand, as Markdown; all its table files are written anew.
+
+    Raises:
+        BiwaaError: the folder holds no bench, or one of an earlier version.
+    """
+    return write_tables(load_bench(folder), folder)

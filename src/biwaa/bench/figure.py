@@ -12,7 +12,7 @@ from biwaa.files import replacing
 
 
 def draw(bench: Bench, rows: list[Row], path: Path) -> None:
-    """Draw `gains`, best mean on top; nothing where no variant has a source-only beside it."""
+    """Draw `gains`, best mean on top; nothing where no variant can be compared with its source-only."""
     count = len(gains(bench, rows))
     if not count:
         return

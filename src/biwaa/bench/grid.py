@@ -19,6 +19,8 @@ from biwaa.files import write_text
 from biwaa.recipe import RESUMABLE, recipe_from
 from biwaa.result import Result, read_result
 
+FORMAT = 2
+"""Of bench.json; 1 had no number, and the method `biwaa` stood for that of the recipe `robust` too."""
 DECIDED = ("seed", "method", "baseline")
 """Settings that the grid decides."""
 
@@ -115,14 +117,18 @@ def load_bench(folder: Path) -> Bench:
     """What a bench folder compares.
 
     Raises:
-        BiwaaError: the folder holds no bench.
+        BiwaaError: the folder holds no bench, or one of an earlier version, whose settings meant something else.
     """
     try:
         facts = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+        if facts.pop("format", 1) != FORMAT:
+            raise BiwaaError(
+                f"{folder} holds a bench of another version of biwaa: read its table.md, or show it with that version."
+            )
         variants = tuple(Variant(**variant) for variant in facts.pop("variants"))
         lists = {name: tuple(facts.get(name, ())) for name in ("tasks", "seeds", "notes")}
         return Bench(**{**facts, **lists}, variants=variants)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise BiwaaError(f"{folder} holds no bench: there is no readable bench.json in it.") from None
 
 
@@ -141,7 +147,7 @@ def enrol(bench: Bench, folder: Path) -> Bench:
     with FileLock(folder / "bench.lock"):
         if (folder / "bench.json").exists():
             bench = _joined(load_bench(folder), bench, folder)
-        facts = dataclasses.asdict(bench)
+        facts = {"format": FORMAT} | dataclasses.asdict(bench)
         write_text(folder / "bench.json", json.dumps(facts, indent=2) + "\n")
     return bench
 

@@ -4,16 +4,22 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from biwaa.bench.figure import draw
 from biwaa.bench.grid import Bench, Work
 from biwaa.bench.rows import VALIDATOR, Row, collect, finished
 from biwaa.bench.tables import Table, tables
+from biwaa.errors import BiwaaError
 from biwaa.files import write_text
+from biwaa.methods import METHODS
+from biwaa.methods.method import Method
+from biwaa.recipe import Recipe, recipe_from
+from biwaa.result import Result
 
 
-def markdown(bench: Bench, found: list[Table], works: list[Work], results: dict[str, dict[str, Any]]) -> str:
+def markdown(bench: Bench, found: list[Table], works: list[Work], results: dict[str, Result]) -> str:
     """The whole page."""
     lines = [f"# {bench.entry.title}: {bench.study}", "", *protocol(bench), ""]
     if measured := machines(results):
@@ -32,10 +38,10 @@ def markdown(bench: Bench, found: list[Table], works: list[Work], results: dict[
     return "\n".join(lines)
 
 
-def machines(results: dict[str, dict[str, Any]]) -> list[str]:
+def machines(results: dict[str, Result]) -> list[str]:
     """Every kind of machine and set of versions that runs were measured with."""
     found = dict.fromkeys(
-        ", ".join(f"{key} {value}" for key, value in {**result["hardware"], **result["versions"]}.items())
+        ", ".join(f"{key} {value}" for key, value in {**result.hardware, **result.versions}.items())
         for result in results.values()
     )
     return list(found)
@@ -43,26 +49,67 @@ def machines(results: dict[str, dict[str, Any]]) -> list[str]:
 
 def protocol(bench: Bench) -> list[str]:
     """How the figures were made, in sentences; empty lines part paragraphs."""
-    settings = bench.settings
-    how = "trained end to end"
-    if settings["freeze_backbone"]:
-        whose = "its own" if settings["statistics"] == "domain" else "the source's"
-        how = f"frozen, the features of each domain standardised by {whose} statistics"
+    recipe = recipe_from(bench.settings, "bench.json")
     special = "; ".join(
         f"{task}: {', '.join(f'{key} {value}' for key, value in changed.items())}"
         for task, changed in bench.task_settings.items()
     )
+    seeds = ", ".join(map(str, bench.seeds))
     lines = [
-        f"Backbone {settings['backbone']}, {how}; {settings['steps']} steps a round, {settings['batch_size']} images a "
-        f"domain and step. Percent, mean ± standard deviation over seeds {', '.join(map(str, bench.seeds))}. All "
-        "target images, which were trained on without labels; held-out images where the benchmark has a test split.",
+        f"Backbone {recipe.network.backbone}, {_statistics(recipe)}; {recipe.schedule.steps} steps a round, "
+        f"{recipe.data.batch_size} images a domain and step.{_own_ways(bench, recipe)} Percent, mean ± standard "
+        f"deviation over seeds {seeds}. All target images, whose labels were not used in training; held-out images "
+        "where the benchmark has a test split.",
         "",
-        f"The label-free choice takes, of a run's rounds and source-only, the highest "
+        "The label-free choice takes, of a run's rounds and source-only, the highest "
         f"{VALIDATOR.replace('_', ' ')}; the oracle takes the best by target labels. Published rows are as their "
         "sources have them, each with its protocol.",
     ]
     lines += ["", f"Settings of single tasks: {special}."] if special else []
     return lines + [text for note in bench.notes for text in ("", f"**{note}.**")]
+
+
+STATISTICS = {
+    "domain": "the features of each domain standardised by its own mean and deviation",
+    "source": "the features of both domains standardised by the source's mean and deviation",
+    "coral": "the features of each domain standardised by its own mean and deviation, the source's then given the "
+    "target's covariance (CORAL)",
+}
+"""What frozen features are standardised by."""
+BATCH_NORM = {
+    "shared": "BatchNorm's running averages over both domains' batches",
+    "target": "BatchNorm's running averages over the target's batches alone",
+}
+
+
+def _statistics(recipe: Recipe) -> str:
+    """How the backbone is trained, and by what features or batches are normalised."""
+    network = recipe.network
+    if network.freeze_backbone:
+        return f"frozen, {STATISTICS[network.statistics]}"
+    return f"trained end to end, {BATCH_NORM[network.batch_norm]}"
+
+
+def _own_ways(bench: Bench, recipe: Recipe) -> str:
+    """Which methods freeze the backbone or standardise its features whatever the settings say."""
+    found = []
+    for variant in bench.variants:
+        name = variant.settings.get("method", recipe.method)
+        method = _method(name)
+        if method and method.frozen and not recipe.network.freeze_backbone:
+            statistics = STATISTICS[method.statistics or recipe.network.statistics]
+            found.append(f" {variant.title}: backbone frozen, {statistics}.")
+        elif method and method.statistics and method.statistics != recipe.network.statistics:
+            found.append(f" {variant.title}: {STATISTICS[method.statistics]}.")
+    return "".join(found)
+
+
+def _method(name: str) -> type[Method] | None:
+    """A method; None of a plug-in that is not installed here."""
+    try:
+        return METHODS[name]
+    except BiwaaError:
+        return None
 
 
 def latex(found: list[Table]) -> str:
@@ -94,14 +141,15 @@ def long_csv(bench: Bench, rows: list[Row]) -> str:
          "steps", "images", "seconds"]
     )  # fmt: skip
     for row in rows:
-        figures = dict(row.accuracy)
-        figures |= {f"round {n}": {"over_images": value} for n, value in enumerate(row.by_round)}
-        for figure, means in figures.items():
+        figures: list[tuple[str, str, str, str]] = [
+            (figure, f"{found.over_images:.4f}", f"{found.over_classes:.4f}", row.picked if figure == "chosen" else "")
+            for figure, found in row.accuracy.items()
+        ]
+        figures += [(f"round {number}", f"{value:.4f}", "", "") for number, value in enumerate(row.by_round)]
+        for cells in figures:
             writer.writerow(
-                [bench.benchmark, bench.study, row.task, row.variant, row.seed, figure, f"{means['over_images']:.4f}",
-                 f"{means['over_classes']:.4f}" if "over_classes" in means else "",
-                 row.picked if figure == "chosen" else "",
-                 row.cost["steps"], row.cost["images"], row.cost["seconds"]]
+                [bench.benchmark, bench.study, row.task, row.variant, row.seed, *cells, row.cost.steps, row.cost.images,
+                 row.cost.seconds]
             )  # fmt: skip
     return text.getvalue()
 
@@ -117,7 +165,7 @@ def write_tables(bench: Bench, folder: Path) -> str:
     write_text(folder / "table.csv", long_csv(bench, rows))
     write_text(folder / "table.tex", latex(found))
     facts = {"measured_with": machines(results)}
-    write_text(folder / "table.json", json.dumps(facts | {"rows": [vars(row) for row in rows]}, indent=1) + "\n")
+    write_text(folder / "table.json", json.dumps(facts | {"rows": msgspec.to_builtins(rows)}, indent=1) + "\n")
     if rows:
         draw(bench, rows, folder / "table.png")
     return text

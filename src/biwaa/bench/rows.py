@@ -2,48 +2,56 @@
 
 - a run's candidates are its rounds and the source-only run of the same task and seed
 - `last` is the last round's last step, `chosen` the candidate with the highest label-free score, `oracle` the one
-  with the most target labels right, which nobody without labels can pick
+  with the most target labels right, which is not available in practice
 - a mean over tasks stands only where every task is there
 """
 
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
+
+from msgspec import Struct
 
 from biwaa.bench.grid import Bench, Work
 from biwaa.bench.suites import SOURCE_ONLY
+from biwaa.errors import BiwaaError
+from biwaa.result import Accuracy, Cost, Result, Stage
 
 VALIDATOR = "nuclear_norm"
 """The label-free score that chooses."""
-FIGURES = ("last", "chosen", "oracle", "average", "held_out")
+Figure = Literal["last", "chosen", "oracle", "average", "held_out"]
+FIGURES: dict[Figure, str] = {
+    "last": "last round", "chosen": "label-free choice", "oracle": "oracle (target labels)",
+    "average": "average of rounds", "held_out": "last round, held-out images",
+}  # fmt: skip
+"""Every accuracy of a run, and its title."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One finished run, accuracies in percent."""
+class Row(Struct, frozen=True, kw_only=True):
+    """One finished run; accuracies and distances in percent."""
 
     task: str
     variant: str
     seed: int
-    accuracy: dict[str, dict[str, float]]
-    """last, average (of the rounds), chosen, oracle, held_out: each over_images and over_classes."""
+    accuracy: dict[Figure, Accuracy]
+    """`chosen` and `oracle` only with its source-only, `held_out` only where the benchmark has a test split."""
     by_round: tuple[float, ...]
     """Over images, each round's last step."""
     picked: str
     """The candidate that the validator chose; empty while its source-only is not there."""
-    distance: dict[str, float]
-    """Total variation between label distributions, in percent: source_to_true, estimated_to_true."""
-    cost: dict[str, float]
-    """steps, images, seconds."""
+    source_to_true: float
+    """Total variation between the class shares of the source and the target's true ones."""
+    predicted_to_true: float
+    """The same between those that the last round predicts and the true ones."""
+    cost: Cost
 
 
-def finished(works: list[Work]) -> dict[str, dict[str, Any]]:
+def finished(works: list[Work]) -> dict[str, Result]:
     """The results of the runs that are finished, by name."""
     return {work.name: result for work in works if (result := work.result())}
 
 
-def collect(bench: Bench, results: dict[str, dict[str, Any]]) -> list[Row]:
+def collect(bench: Bench, results: dict[str, Result]) -> list[Row]:
     """A row for each of the bench's `finished` runs."""
     rows = []
     for seed in bench.seeds:
@@ -55,32 +63,45 @@ def collect(bench: Bench, results: dict[str, dict[str, Any]]) -> list[Row]:
     return rows
 
 
-def _row(task: str, variant: str, seed: int, result: dict[str, Any], source_only: dict[str, Any] | None) -> Row:
-    legs = result["accuracy"]["legs"]
-    rounds = list(legs)
-    scores = {name: entry[VALIDATOR] for name, entry in result["label_free"]["validators"].items()}
-    accuracy = {"last": legs[rounds[-1]], "average": result["accuracy"]["average_of_rounds"]}
+def _row(task: str, variant: str, seed: int, result: Result, source_only: Result | None) -> Row:
+    rounds, last = result.rounds, result.rounds[-1]
+    apart, true = result.label_shares.source_to_true, last.distance_to_true
+    if result.accuracy is None or apart is None or true is None:
+        raise BiwaaError(f"the run {task}.{variant}.{seed} has no accuracy: its target had no labels.")
+    accuracy: dict[Figure, Accuracy] = {"last": _measured(last), "average": result.accuracy.average_of_rounds}
     picked = ""
     if source_only:  # without it the pool is not the one that the tables speak of
-        pool = legs | {SOURCE_ONLY: source_only["accuracy"]["legs"]["round 0"]}
-        scores[SOURCE_ONLY] = source_only["label_free"]["validators"]["round 0"][VALIDATOR]
-        picked = max(scores, key=lambda name: scores[name])
-        accuracy["chosen"] = pool[picked]
-        accuracy["oracle"] = max(pool.values(), key=lambda figures: figures["over_images"])
-    if "held_out" in result:
-        accuracy["held_out"] = result["held_out"]["legs"][rounds[-1]]
-    apart = result["label_distribution"]["total_variation"]
+        pool = {SOURCE_ONLY: source_only.rounds[0]} | {stage.name: stage for stage in rounds}
+        picked = max(pool, key=lambda name: _score(pool[name]))
+        accuracy["chosen"] = _measured(pool[picked])
+        accuracy["oracle"] = max(map(_measured, pool.values()), key=lambda found: found.over_images)
+    if last.held_out:
+        accuracy["held_out"] = last.held_out
     return Row(
-        task, variant, seed,
-        {name: {mean: 100 * value for mean, value in figures.items()} for name, figures in accuracy.items()},
-        tuple(100 * legs[name]["over_images"] for name in rounds),
-        picked,
-        {
-            "source_to_true": 100 * apart["source_to_true"],
-            "estimated_to_true": 100 * apart["estimated_to_true"][rounds[-1]],
-        },
-        result["cost"],
-    )  # fmt: skip
+        task=task,
+        variant=variant,
+        seed=seed,
+        accuracy={figure: _in_percent(found) for figure, found in accuracy.items()},
+        by_round=tuple(100 * _measured(stage).over_images for stage in rounds),
+        picked=picked,
+        source_to_true=100 * apart,
+        predicted_to_true=100 * true,
+        cost=result.cost,
+    )
+
+
+def _measured(stage: Stage) -> Accuracy:
+    assert stage.accuracy is not None  # `_row` made sure that the target has labels
+    return stage.accuracy
+
+
+def _score(stage: Stage) -> float:
+    value = stage.validators.get(VALIDATOR)
+    return float("-inf") if value is None else value
+
+
+def _in_percent(found: Accuracy) -> Accuracy:
+    return Accuracy(over_images=100 * found.over_images, over_classes=100 * found.over_classes)
 
 
 def over_seeds(values: Iterable[float], seeds: int) -> str:
@@ -104,9 +125,14 @@ def task_means(rows: list[Row], tasks: tuple[str, ...], value: Callable[[Row], f
     return means
 
 
-def accuracy_of(figure: str, mean: str = "over_images") -> Callable[[Row], float | None]:
-    """Reads one accuracy off a row; None where the run has no such figure."""
-    return lambda row: row.accuracy.get(figure, {}).get(mean)
+def accuracy_of(figure: Figure, *, over_classes: bool = False) -> Callable[[Row], float | None]:
+    """Reads one accuracy off a row, over images unless asked otherwise; None where the run has no such figure."""
+
+    def read(row: Row) -> float | None:
+        found = row.accuracy.get(figure)
+        return None if found is None else found.over_classes if over_classes else found.over_images
+
+    return read
 
 
 def gains(bench: Bench, rows: list[Row]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The tables of a bench, as text cells: by task, over classes, by way of choosing, by round, label shift, cost."""
+"""The tables of a bench, as text cells: by task, over classes, by way of choosing, by round, class shares, cost."""
 
 import csv
 import io
@@ -25,12 +25,12 @@ class Table:
 
 
 def tables(bench: Bench, rows: list[Row]) -> list[Table]:
-    """All tables of a bench: by task, over classes, by way of choosing, by round, label shift, cost."""
+    """All tables of a bench: by task, over classes, by way of choosing, by round, class shares, cost."""
     of = {variant.title: [row for row in rows if row.variant == variant.name] for variant in bench.variants}
     groups = {title: mine for title, mine in of.items() if mine}
     found = [
-        _by_task(bench, groups, "over_images", "Target accuracy over images, last step of the last round"),
-        _by_task(bench, groups, "over_classes", "The same over classes"),
+        _by_task(bench, groups, "Target accuracy over images, last step of the last round"),
+        _by_task(bench, groups, "The same over classes", over_classes=True),
         _choices(bench, groups),
         _gains(bench, rows),
     ]
@@ -41,8 +41,8 @@ def tables(bench: Bench, rows: list[Row]) -> list[Table]:
     return [*found, _cost(groups)]
 
 
-def _by_task(bench: Bench, groups: Groups, mean: str, title: str) -> Table:
-    read, seeds = accuracy_of("last", mean), len(bench.seeds)
+def _by_task(bench: Bench, groups: Groups, title: str, over_classes: bool = False) -> Table:
+    read, seeds = accuracy_of("last", over_classes=over_classes), len(bench.seeds)
     lines = []
     for name, mine in groups.items():
         cells = [
@@ -50,7 +50,7 @@ def _by_task(bench: Bench, groups: Groups, mean: str, title: str) -> Table:
             for task in bench.tasks
         ]
         lines.append((name, *cells, over_seeds(task_means(mine, bench.tasks, read), seeds)))
-    if mean == "over_images":
+    if not over_classes:
         lines += published_rows(bench)
     return Table(title, ("", *bench.tasks, "mean"), tuple(lines))
 
@@ -62,17 +62,13 @@ def _mean(bench: Bench, rows: list[Row], value: Callable[[Row], float | None]) -
 
 def _choices(bench: Bench, groups: Groups) -> Table:
     figures = [name for name in FIGURES if any(name in row.accuracy for mine in groups.values() for row in mine)]
-    names = {
-        "last": "last round", "average": "average of rounds", "chosen": "label-free choice",
-        "oracle": "oracle (target labels)", "held_out": "last round, held-out images",
-    }  # fmt: skip
     lines = []
     for title, mine in groups.items():
         cells = [_mean(bench, mine, accuracy_of(figure)) for figure in figures]
         pick = sum(row.picked == SOURCE_ONLY for row in mine)
         lines.append((title, *cells, f"{pick} of {len(mine)}"))
-    header = ("", *(names[figure] for figure in figures), "choice is source-only")
-    return Table("Mean over tasks, by who chooses among the rounds and source-only", header, tuple(lines))
+    header = ("", *(FIGURES[figure] for figure in figures), "choice is source-only")
+    return Table("Mean over tasks, by how the model is selected among the rounds and source-only", header, tuple(lines))
 
 
 def _gains(bench: Bench, rows: list[Row]) -> Table:
@@ -107,20 +103,23 @@ def _distances(bench: Bench, groups: Groups) -> Table:
     lines = tuple(
         (
             title,
-            _mean(bench, mine, lambda row: row.distance["source_to_true"]),
-            _mean(bench, mine, lambda row: row.distance["estimated_to_true"]),
+            _mean(bench, mine, lambda row: row.source_to_true),
+            _mean(bench, mine, lambda row: row.predicted_to_true),
         )
         for title, mine in groups.items()
     )
-    title = "Distance to the target's true label distribution (total variation, percent; mean over tasks)"
-    return Table(title, ("", "source's distribution", "last round's predictions"), lines)
+    title = "How far class shares differ from the target's true ones (total variation, percent; mean over tasks)"
+    return Table(title, ("", "the source's", "as the last round predicts"), lines)
 
 
 def _cost(groups: Groups) -> Table:
     lines = []
     for title, rows in groups.items():
-        values = [statistics.mean(row.cost[key] for row in rows) for key in ("steps", "images", "seconds")]
-        lines.append((title, f"{values[0]:.0f}", f"{values[1]:.0f}", f"{values[2]:.1f}", str(len(rows))))
+        steps, images, seconds = (
+            statistics.mean(values)
+            for values in zip(*((row.cost.steps, row.cost.images, row.cost.seconds) for row in rows), strict=True)
+        )
+        lines.append((title, f"{steps:.0f}", f"{images:.0f}", f"{seconds:.1f}", str(len(rows))))
     header = ("", "steps", "images through training", "seconds", "runs")
     return Table("Cost of a run, all its rounds (mean; decoding and frozen features come before)", header, tuple(lines))
 

@@ -1,4 +1,4 @@
-"""`biwaa bench`: its flags, and the doing of it."""
+"""`biwaa bench`: its flags, and what it does with them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ class BenchFlags:
     out: Path | None = None
     """Folder for the runs and the tables."""
     methods: tuple[str, ...] = ()
-    """Which variants, all unless named; METHOD@ROUNDS trains any method in rounds."""
+    """Which variants, all unless named; METHOD@ROUNDS trains a method in that many rounds."""
     tasks: tuple[str, ...] = ()
     """Which tasks, as A2W or amazon>webcam; all unless named."""
     seeds: tuple[int, ...] = (42, 43, 44)
@@ -58,8 +58,26 @@ class BenchFlags:
 
 def bench(flags: BenchFlags, settings: "Recipe") -> None:
     """Do what the flags of `biwaa bench` say."""
-    from biwaa.bench.command import bench_or_show
+    from biwaa.bench.command import choose_engine, plan, show_bench, train_bench
+    from biwaa.domains.spec import default_data_root
+    from biwaa.recipe import load_recipe, task_settings
 
-    failures = bench_or_show(flags, settings)
+    if flags.show:
+        print(show_bench(flags.out or Path(flags.suite)))
+        return
+    if flags.out is None:
+        raise BiwaaError("name the folder for runs and tables with --out; `biwaa bench DIR --show` prints a table.")
+    named = load_recipe(flags.recipe)
+    for same, flag, name in (
+        (settings.seed == named.seed, "--seeds", "--seed"), (settings.method == named.method, "--methods", "--method")
+    ):  # fmt: skip
+        if not same:
+            raise BiwaaError(f"a bench takes {flag}, not {name}.")
+    root = flags.data_root or default_data_root()
+    train = choose_engine(flags.cluster, flags.cluster_options, flags.processes, settings.network.freeze_backbone)
+    special = task_settings(flags.recipe)
+    planned = plan(flags.suite, settings, special, flags.tasks, flags.methods, flags.seeds, root)
+    failures = train_bench(planned, flags.out, root, train, flags.keep_models)
+    print(show_bench(flags.out))
     if failures:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")

@@ -1,4 +1,4 @@
-"""The page of a bench: every task and method with source-only beside, the bench's tables, sortable."""
+"""The page of a bench: every task and method with source-only, the bench's tables, sortable."""
 
 import re
 import statistics
@@ -7,12 +7,15 @@ from pathlib import Path
 from biwaa.bench.figure import gains_figure
 from biwaa.bench.grid import Bench, load_bench
 from biwaa.bench.render import machines, protocol
-from biwaa.bench.rows import Row, accuracy_of, collect, finished, gains
+from biwaa.bench.rows import FIGURES, Figure, Row, accuracy_of, collect, finished, gains
 from biwaa.bench.tables import Table, tables
-from biwaa.report import pictures
-from biwaa.report.cells import Cell, PageTable, percent
+from biwaa.report import pictures, section
+from biwaa.report.cells import Cell, PageTable, count, number, percent
 from biwaa.report.page import render
-from biwaa.report.section import Figure, Group, Section
+from biwaa.report.section import Group, Section
+
+_OTHERS: tuple[Figure, ...] = ("chosen", "oracle", "held_out")
+"""Accuracies next to the last round's."""
 
 
 def bench_page(folder: Path) -> str:
@@ -46,18 +49,18 @@ def _worked(bench: Bench, rows: list[Row], planned: int, failed: list[str]) -> S
         worst = min((gain, titles[name], task) for name, of in gains(bench, rows).items() for task, gain in of.items())
         page.lead += f" {titles[best]} gains most over source-only, on average over the tasks."
         page.figures = [
-            Figure(
+            section.Figure(
                 f"{found[best]:+.1f}", f"points over source-only, {titles[best]}", "mean over the tasks, last round"
             ),
-            Figure(f"{worst[0]:+.1f}", "points, the worst of all", f"{worst[1]} on {worst[2]}"),
+            section.Figure(f"{worst[0]:+.1f}", "points, the worst of all", f"{worst[1]} on {worst[2]}"),
         ]
-        said = ", ".join(f"{titles[name]} {gain:+.1f}" for name, gain in sorted(found.items(), key=lambda it: -it[1]))
+        means = ", ".join(f"{titles[name]} {gain:+.1f}" for name, gain in sorted(found.items(), key=lambda it: -it[1]))
         with pictures.figure(8, 0.7 + 0.26 * len(found)) as drawn:
             gains_figure(bench, rows, drawn)
             shown = pictures.picture(
                 drawn,
                 "Points of target accuracy over source-only, a dot a task, a bar the mean",
-                f"Mean gains: {said}.",
+                f"Mean gains: {means}.",
             )
         page.groups.append(Group([shown], "whole"))
     page.tables.append(_every(bench, rows, titles))
@@ -74,8 +77,7 @@ def _every(bench: Bench, rows: list[Row], titles: dict[str, str]) -> PageTable:
             mine = [row for row in rows if (row.task, row.variant) == (task, variant.name)]
             if not mine:
                 continue
-            beside = [value.get((task, variant.source_only, row.seed)) for row in mine]
-            pairs = [(last(row), base) for row, base in zip(mine, beside, strict=True)]
+            pairs = [(last(row), value.get((task, variant.source_only, row.seed))) for row in mine]
             gain = [here - base for here, base in pairs if here is not None and base is not None]
             base = _mean([base for _, base in pairs])
             lines.append(
@@ -83,17 +85,16 @@ def _every(bench: Bench, rows: list[Row], titles: dict[str, str]) -> PageTable:
                     Cell(task), Cell(titles[variant.name]), _mean([here for here, _ in pairs]), base,
                     Cell("-") if variant.name == variant.source_only or not gain
                     else percent(statistics.mean(gain) / 100, sign=True),
-                    *(_mean([accuracy_of(figure)(row) for row in mine]) for figure in ("chosen", "oracle", "held_out")),
-                    Cell(f"{statistics.mean(row.cost['seconds'] for row in mine):.1f}",
-                         statistics.mean(row.cost["seconds"] for row in mine)),
-                    Cell(str(len(mine)), float(len(mine))),
+                    *(_mean([accuracy_of(figure)(row) for row in mine]) for figure in _OTHERS),
+                    number(statistics.mean(row.cost.seconds for row in mine), digits=1),
+                    count(len(mine)),
                 )
             )  # fmt: skip
-    header = ("task", "method", "last round", "source-only", "gain", "label-free choice", "oracle", "held-out images",
-              "seconds", "seeds")  # fmt: skip
+    others = [FIGURES[figure] for figure in _OTHERS]
+    header = ("task", "method", FIGURES["last"], "source-only", "gain", *others, "seconds", "seeds")
     caption = "Every task and method: target accuracy over images in percent, mean over seeds"
-    note = "The oracle chooses by target labels, which nobody without labels can."
-    kept = [k for k, name in enumerate(header) if name != "held-out images" or any(line[k].value for line in lines)]
+    note = "The oracle chooses by target labels, which are not available in practice."
+    kept = [k for k, name in enumerate(header) if name != FIGURES["held_out"] or any(line[k].value for line in lines)]
     cells = tuple(tuple(line[k] for k in kept) for line in lines)
     return PageTable(caption, tuple(header[k] for k in kept), cells, note, tall=len(cells) > 40)
 

@@ -1,4 +1,4 @@
-"""Tables of the page: cells as text, beside each the number that it is sorted and shaded by."""
+"""Tables of the page: cells as text, each with the number that it is sorted and shaded by."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """What a cell says, what it is sorted by, and how strongly it is shaded, from 0 to 1."""
+    """A cell's text, what it is sorted by, and how strongly it is shaded, from 0 to 1."""
 
     text: str
     value: float | None = None

@@ -21,7 +21,7 @@ Place = tuple[NDArray[np.float64], NDArray[np.float64]]
 class State:
     """A sample of both domains' features under one network, at unit length."""
 
-    leg: str
+    stage: str
     source: NDArray[np.float32]
     """(n, D)."""
     target: NDArray[np.float32]
@@ -32,8 +32,8 @@ class State:
     """(m,) which target images."""
 
 
-def state(leg: str, evidence: Evidence) -> State | None:
-    """The same images whatever the leg; None where the leg kept too little."""
+def state(stage: str, evidence: Evidence) -> State | None:
+    """The same images whatever the stage; None where the stage kept too little."""
     features, trained = evidence.features, evidence.trained_features
     if features is None or trained is None or min(len(features), len(trained)) < 5:
         return None
@@ -41,7 +41,7 @@ def state(leg: str, evidence: Evidence) -> State | None:
     labels = evidence.trained_labels
     rows = np.arange(len(features)) if evidence.rows is None else evidence.rows.numpy()
     return State(
-        leg, _units(trained[ours]), _units(features[theirs]),
+        stage, _units(trained[ours]), _units(features[theirs]),
         None if labels is None else labels.numpy()[ours], rows[theirs],
     )  # fmt: skip
 

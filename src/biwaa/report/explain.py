@@ -1,4 +1,4 @@
-"""`biwaa explain`: images beside maps of what a discriminator aligns in them, without weighting and with it."""
+"""`biwaa explain`: images with maps of what a discriminator aligns in them, without weighting and with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +22,12 @@ from biwaa.report.pictures import short
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """What one model says of the images."""
+    """What one model sees in the images and predicts of them."""
 
     views: NDArray[np.uint8]
     """(B, H, W, 3), what it sees of them."""
     heat: Heat
-    said: list[str]
+    predicted: list[str]
     """(B) predicted classes."""
 
 
@@ -40,7 +40,7 @@ def explain_paths(
         run: the run whose weighted features are mapped.
         paths: images, folders, list files or FILE.npz:NAME.
         out: the PNG to write.
-        beside: another run, as one by DANN, whose plain features stand beside.
+        beside: another run, such as one by DANN, whose plain features are drawn too.
         rows: images at most.
         seed: by which that many are drawn.
         device: auto, cpu, cuda or mps.
@@ -82,8 +82,8 @@ def _explain(model: SavedModel, pixels: NDArray[np.uint8], device: str) -> Expla
     fabric = open_fabric(device)
     views, inputs = centre_views(model.transform, as_tensor(pixels, fabric.device))
     heat = Heat(*(part.cpu() for part in heat_maps(model.network.to(fabric.device), inputs)))
-    said = [model.classes[label] for label in heat.predicted.tolist()]
-    return Explained(views.permute(0, 2, 3, 1).cpu().numpy(), heat, said)
+    predicted = [model.classes[label] for label in heat.predicted.tolist()]
+    return Explained(views.permute(0, 2, 3, 1).cpu().numpy(), heat, predicted)
 
 
 def _draw(run: Path, beside: Path | None, found: dict[Path, list[Explained]], names: list[str], out: Path) -> None:
@@ -104,7 +104,7 @@ def _draw(run: Path, beside: Path | None, found: dict[Path, list[Explained]], na
                 grey = one.views[0].mean(axis=2)
                 place.imshow(grey, cmap="gray", vmin=0, vmax=255)
                 place.imshow(getattr(one.heat, seen)[0].numpy(), cmap="inferno", vmin=0, vmax=1, alpha=0.6)
-                place.set_xlabel(short(one.said[0], 24))
+                place.set_xlabel(short(one.predicted[0], 24))
         for place, title in zip(grid[0], ["image", *(title for title, _, _ in columns)], strict=True):
             place.set_title(title, fontsize=8)
         for place in grid.flat:

@@ -1,93 +1,106 @@
-"""How it got there: losses, validators and accuracy by training, label distributions."""
+"""How it got there: losses, label-free scores and accuracy by stage, class shares."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from biwaa.report import pictures
 from biwaa.report.cells import Cell, PageTable, number, percent, shaded
 from biwaa.report.pictures import ACCENT, INK, MUTED, SOURCE, Picture
 from biwaa.report.read import Reading
-from biwaa.report.section import Group, Section, Swatch, points
-from biwaa.training.rounds import BASELINE
+from biwaa.report.section import Group, Section, Swatch
+from biwaa.report.sentences import in_percent, selected_text
+from biwaa.result import LAST, SOURCE_ONLY, Stage
 
 ROWS = 20
 """Classes that a figure of shares shows."""
 POINTS = 200
 """Points of a curve."""
+USUAL = "nuclear_norm"
+"""The label-free score that is drawn where none chose."""
 TITLES = {
     "classification": "Source classification loss", "domain": "Discriminator's loss",
     "domain_accuracy": "Discriminator's accuracy", "alignment": "Alignment loss", "separation": "Separation loss",
     "confusion": "Class confusion", "pseudo_label": "Loss on pseudo-labels",
 }  # fmt: skip
 SHORT = {"ami": "AMI", "snd": "SND", "dev": "DEV", "ensv": "EnsV", "mixval": "MixVal", "v_measure": "V-measure"}
+NOT_A_LOSS = ("stage", "step", "steps_per_second")
+"""What else a line of log.jsonl holds."""
 
 
 def how(run: Reading) -> Section:
-    """Pictures by round, the losses, and the figures behind them."""
+    """Pictures by stage, the losses, and the figures behind them."""
     page = Section("how", "How did it get there?")
-    by = run.result["model"]["chosen_by"]
-    page.lead = f"{len(run.rounds)} trainings, each from afresh. Handed out: {run.chosen}, chosen by {by}."
-    page.groups.append(Group([*_accuracy(run), *_scores(run), _distribution(run)]))
+    selected = selected_text(run.result)
+    page.lead = f"{len(run.stages)} trainings, each from scratch; {selected}."
+    page.groups.append(Group([*_accuracy(run), *_scores(run), _class_shares(run)]))
     losses = _losses(run)
     if losses:
-        shades = zip(run.rounds, pictures.shades(run.rounds), strict=True)
-        legend = [Swatch(leg, colour, strength) for leg, (colour, strength) in shades]
+        shades = zip(run.stages, pictures.shades(run.stages), strict=True)
+        legend = [Swatch(stage, colour, strength) for stage, (colour, strength) in shades]
         page.groups.append(Group(losses, "small", "Training", legend))
-    page.tables += [_legs(run), _distances(run)]
+    page.tables += [_by_stage(run), _distances(run)]
     return page
 
 
+def _title(score: str) -> str:
+    return SHORT.get(score, score.replace("_", " "))
+
+
 def _accuracy(run: Reading) -> list[Picture]:
-    if "accuracy" not in run.result:
+    found = [stage.accuracy for stage in run.result.stages]
+    if not any(found):
         return []
-    legs = run.result["accuracy"]["legs"]
-    images, classes = ([100 * legs[leg][mean] for leg in run.rounds] for mean in ("over_images", "over_classes"))
-    said = ", ".join(f"{leg} {value:.1f}" for leg, value in zip(run.rounds, images, strict=True))
-    said = f"Target accuracy over images in percent: {said}. Handed out: {run.chosen}."
+    images = [100 * one.over_images if one else None for one in found]
+    classes = [100 * one.over_classes if one else None for one in found]
+    words = f"Target accuracy over images in percent: {_by_name(run, images, '.1f')}. Selected: {run.selected}."
     lines = [("over images", images, ACCENT, "-"), ("over classes", classes, MUTED, "--")]
-    return [pictures.by_leg(run.rounds, lines, run.chosen, "percent right", "Accuracy by round", said)]
+    return [pictures.by_stage(run.stages, lines, run.selected, "percent right", "Accuracy by round", words)]
 
 
 def _scores(run: Reading) -> list[Picture]:
     """The label-free score that chose, or would by default."""
-    scores = run.result["label_free"].get("validators", {})
-    known: dict[str, Any] = next(iter(scores.values()), {})
-    choice = run.recipe.schedule.choice if run.recipe.schedule.choice in known else "nuclear_norm"
-    values = [scores.get(leg, {}).get(choice) for leg in run.rounds]
+    by = run.result.model.chosen_by
+    shown = USUAL if by == LAST else by
+    values = [stage.validators.get(shown) for stage in run.result.stages]
     if all(value is None for value in values):
         return []
-    name = SHORT.get(choice, choice.replace("_", " "))
-    title = f"What chose: {name}" if run.recipe.schedule.choice == choice else f"A score without labels: {name}"
-    said = ", ".join(f"{leg} {value:.4g}" for leg, value in zip(run.rounds, values, strict=True) if value is not None)
+    name = _title(shown)
+    title = f"A score without labels: {name}" if by == LAST else f"The score that selected: {name}"
+    words = _by_name(run, values, ".4g")
     lines = [(name, values, ACCENT, "-")]
-    return [pictures.by_leg(run.rounds, lines, run.chosen, name, title, f"{title}, higher is better: {said}.")]
+    return [pictures.by_stage(run.stages, lines, run.selected, name, title, f"{title}, higher is better: {words}.")]
+
+
+def _by_name(run: Reading, values: Sequence[float | None], form: str) -> str:
+    """A value a stage, in words."""
+    pairs = zip(run.stages, values, strict=True)
+    return ", ".join(f"{stage} {value:{form}}" for stage, value in pairs if value is not None)
 
 
 def _losses(run: Reading) -> list[Picture]:
-    aside = ("leg", "step", "steps_per_second")
     found = []
-    for name in dict.fromkeys(key for entry in run.log for key in entry if key not in aside):
+    for name in dict.fromkeys(key for entry in run.log for key in entry if key not in NOT_A_LOSS):
         lines = []
-        for leg in run.rounds:
-            entries = [entry for entry in run.log if entry.get("leg") == leg and name in entry]
+        for stage in run.stages:
+            entries = [entry for entry in run.log if entry["stage"] == stage and name in entry]
             entries = entries[:: max(1, -(-len(entries) // POINTS))]
             if entries:
-                lines.append((leg, [entry["step"] for entry in entries], [entry[name] for entry in entries]))
+                lines.append((stage, [entry["step"] for entry in entries], [entry[name] for entry in entries]))
         if lines:
             title = TITLES.get(name, name.replace("_", " ").capitalize())
-            ends = ", ".join(f"{leg} from {y[0]:.3g} to {y[-1]:.3g}" for leg, _, y in lines)
+            ends = ", ".join(f"{stage} from {y[0]:.3g} to {y[-1]:.3g}" for stage, _, y in lines)
             level = 0.5 if name == "domain_accuracy" else None
             note = "Dashed: it cannot tell the domains apart." if level else ""
             found.append(pictures.curves(lines, title, f"{title} over the steps: {ends}.", level, note))
     return found
 
 
-def _distribution(run: Reading) -> Picture:
-    found = run.result["label_distribution"]
-    true, source, estimated = found.get("true_target"), found["source"], found["estimated_target"]
-    handed, reference = estimated[run.chosen], true or source
+def _class_shares(run: Reading) -> Picture:
+    result, selected = run.result, run.result.selected
+    source, true = result.label_shares.source, result.label_shares.true_target
+    reference = true or source
 
     def gap(name: str) -> float:
-        return abs(float(handed[name]) - float(reference[name]))
+        return abs(selected.predicted_shares[name] - reference[name])
 
     widest = sorted(run.classes, key=gap, reverse=True)[:ROWS]
     names = [name for name in run.classes if name in widest]
@@ -96,48 +109,55 @@ def _distribution(run: Reading) -> Picture:
         return [100 * of[name] for name in names]
 
     lines = [("source", shares(source), SOURCE, 1.0, "o")]
-    others = [leg for leg in run.rounds if leg not in (run.chosen, BASELINE)]
-    lines += [("" if leg != others[0] else "other rounds", shares(estimated[leg]), ACCENT, 0.35, ".") for leg in others]
-    if run.chosen != BASELINE and BASELINE in estimated:
-        lines.append((BASELINE, shares(estimated[BASELINE]), SOURCE, 1.0, "x"))
-    lines.append((run.chosen, shares(handed), ACCENT, 1.0, "o"))
+    others = [stage for stage in result.rounds if stage.name != selected.name]
+    for place, stage in enumerate(others):
+        lines.append(("" if place else "other rounds", shares(stage.predicted_shares), ACCENT, 0.35, "."))
+    if result.baseline and selected.name != SOURCE_ONLY:
+        lines.append((SOURCE_ONLY, shares(result.baseline.predicted_shares), SOURCE, 1.0, "x"))
+    lines.append((selected.name, shares(selected.predicted_shares), ACCENT, 1.0, "o"))
     if true:
         lines.append(("true", shares(true), INK, 1.0, "|"))
     worst = widest[0]
-    said = (
-        f"Label distributions. The widest gap is at {worst}: {100 * handed[worst]:.1f} % predicted by {run.chosen}, "
-        f"{100 * source[worst]:.1f} % of the source" + (f", {100 * true[worst]:.1f} % in truth." if true else ".")
+    words = (
+        f"Class shares. The widest gap is at {worst}: {in_percent(selected.predicted_shares[worst])} predicted by "
+        f"{selected.name}, {in_percent(source[worst])} of the source"
+        + (f", {in_percent(true[worst])} in truth." if true else ".")
     )
     note = f"The {ROWS} classes with the widest gaps, of {len(run.classes)}." if len(names) < len(run.classes) else ""
-    return pictures.dots(names, lines, "Label distribution, source and as predicted of the target", said, note)
+    return pictures.dots(names, lines, "Class shares, of the source and as predicted of the target", words, note)
 
 
-def _legs(run: Reading) -> PageTable:
-    scores = run.result["label_free"].get("validators", {})
-    accuracy = run.result.get("accuracy", {}).get("legs")
-    header, columns = ["training"], []
-    if accuracy:
-        header += ["right, over images", "over classes"]
-        columns = [
-            shaded([percent(accuracy[leg][mean]) for leg in run.rounds]) for mean in ("over_images", "over_classes")
-        ]
-    for name in next(iter(scores.values()), {}):
-        header.append(SHORT.get(name, name.replace("_", " ")))
-        columns.append(shaded([number(scores.get(leg, {}).get(name)) for leg in run.rounds]))
-    names = [Cell(leg + ", handed out" * (leg == run.chosen)) for leg in run.rounds]
-    what = "Accuracy in percent, and scores without labels" if accuracy else "Scores without labels"
+def _by_stage(run: Reading) -> PageTable:
+    stages = run.result.stages
+    header, columns = ["stage"], []
+    means: dict[str, Callable[[Stage], float | None]] = {
+        "right, over images": lambda stage: stage.accuracy.over_images if stage.accuracy else None,
+        "over classes": lambda stage: stage.accuracy.over_classes if stage.accuracy else None,
+    }
+    measured = any(stage.accuracy for stage in stages)
+    if measured:
+        header += list(means)
+        columns = [shaded([percent(read(stage)) for stage in stages]) for read in means.values()]
+    for name in stages[0].validators:
+        header.append(_title(name))
+        columns.append(shaded([number(stage.validators.get(name)) for stage in stages]))
+    names = [Cell(stage.name + ", selected" * (stage.name == run.selected)) for stage in stages]
+    what = "Accuracy in percent, and scores without labels" if measured else "Scores without labels"
     caption = f"{what}; higher is better, shaded from a column's lowest to its highest"
     return PageTable(caption, tuple(header), tuple(zip(names, *columns, strict=True)))
 
 
 def _distances(run: Reading) -> PageTable:
-    apart = run.result["label_distribution"]["total_variation"]
-    true = apart.get("estimated_to_true")
+    apart = run.result.label_shares.source_to_true
     rows = tuple(
-        (Cell(leg), percent(apart["estimated_to_source"][leg]), *([percent(true[leg])] if true else []))
-        for leg in run.rounds
+        (
+            Cell(stage.name),
+            percent(stage.distance_to_source),
+            *([] if apart is None else [percent(stage.distance_to_true)]),
+        )
+        for stage in run.result.stages
     )
-    note = f"The target's true distribution is {points(apart['source_to_true'])} from the source's." if true else ""
-    header = ("training", "from the source's", *(["from the target's true one"] if true else []))
-    caption = "How far the predicted label distribution lies from others (total variation, percent)"
+    note = "" if apart is None else f"The target's true shares differ from the source's by {in_percent(apart)}."
+    header = ("stage", "from the source's", *([] if apart is None else ["from the target's true ones"]))
+    caption = "How far predicted class shares differ from others (total variation, percent)"
     return PageTable(caption, header, rows, note)

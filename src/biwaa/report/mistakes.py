@@ -9,9 +9,10 @@ from biwaa.judging.metrics import accuracy_by_class
 from biwaa.report import pictures
 from biwaa.report.cells import Cell, PageTable, count, percent
 from biwaa.report.read import Reading, TargetImages
-from biwaa.report.section import Group, Section, points
+from biwaa.report.section import Group, Section
+from biwaa.report.sentences import in_percent
 from biwaa.report.thumbnails import thumbnail
-from biwaa.training.rounds import BASELINE
+from biwaa.result import SOURCE_ONLY
 
 GALLERY = 24
 """Images shown."""
@@ -25,14 +26,15 @@ PAIRS = 15
 Counts = NDArray[np.int64]
 
 
-def fails(run: Reading, images: TargetImages) -> Section:
+def mistakes(run: Reading, images: TargetImages) -> Section:
     """With labels the mistakes, without them the least certain images."""
-    page = Section("fails", "Where does it fail?")
+    page = Section("mistakes", "Where does it fail?")
+    found = run.predictions
     rows = _without_labels(page, run) if run.truth is None else _with_labels(page, run, run.truth)
     for row in rows.tolist():
-        said = f"{run.classes[run.said[row]]}, {100 * run.confidence[row]:.0f} %"
+        predicted = f"{run.classes[found.labels[row]]}, {100 * found.confidence[row]:.0f} %"
         detail = "" if run.truth is None else f"is {run.classes[run.truth[row]]}"
-        page.gallery.append(thumbnail(images, run.names[row], said, detail))
+        page.gallery.append(thumbnail(images, found.names[row], predicted, detail))
     missing = sum(bool(one.missing) for one in page.gallery)
     if missing:
         page.notes.append(
@@ -44,24 +46,25 @@ def fails(run: Reading, images: TargetImages) -> Section:
 
 def _without_labels(page: Section, run: Reading) -> NDArray[np.int64]:
     """Fill the page; the rows to show."""
-    chosen = run.legs.get(run.chosen)
-    margin = run.confidence
-    if chosen:
-        top = chosen.probabilities.double().topk(2, dim=1).values.numpy()
+    selected = run.evidence.get(run.selected)
+    margin = run.predictions.confidence
+    if selected:
+        top = selected.probabilities.double().topk(2, dim=1).values.numpy()
         margin = top[:, 0] - top[:, 1]
     page.lead = "Without labels its mistakes cannot be shown."
-    if run.result.get("accuracy"):
-        page.lead = "The run kept no labels of single images: `biwaa train --resume` with the same words keeps them."
+    if run.result.accuracy:
+        page.lead = "The run kept no labels of single images: the same `biwaa train` command with --resume keeps them."
     page.lead += " These are the images that the model is least certain of, the predicted classes in turn."
     page.gallery_title = "Label these first"
     page.tables.append(_predicted(run))
-    return least_certain(run.said, margin, GALLERY)
+    return least_certain(run.predictions.labels, margin, GALLERY)
 
 
 def _with_labels(page: Section, run: Reading, truth: NDArray[np.int64]) -> NDArray[np.int64]:
     """Fill the page; the rows to show."""
-    counts = confusion(run.said, truth, len(run.classes))
-    wrong = int((run.said != truth).sum())
+    predicted = run.predictions.labels
+    counts = confusion(predicted, truth, len(run.classes))
+    wrong = int((predicted != truth).sum())
     page.lead = _worst(run, counts, wrong)
     page.tables.append(_by_class(run, counts, truth))
     if len(run.classes) <= MANY:
@@ -69,37 +72,37 @@ def _with_labels(page: Section, run: Reading, truth: NDArray[np.int64]) -> NDArr
     else:
         page.groups.append(Group([_picture(run, counts)]))
     pairs = [
-        (Cell(run.classes[true]), Cell(run.classes[said]), count(many), percent(many / counts[true].sum()))
-        for true, said, many in confused(counts, PAIRS)
+        (Cell(run.classes[true]), Cell(run.classes[other]), count(many), percent(many / counts[true].sum()))
+        for true, other, many in confused(counts, PAIRS)
     ]
     if pairs:
-        header = ("true class", "taken for", "images", "percent of the class")
+        header = ("true class", "mistaken for", "images", "percent of the class")
         page.tables.append(PageTable("Most frequent confusions", header, tuple(pairs)))
     # By the model's own figures: the four digits of predictions.csv would leave ties to the order of files.
-    chosen = run.legs.get(run.chosen)
-    sure = run.confidence if chosen is None else chosen.probabilities.double().amax(dim=1).numpy()
-    rows = surest_mistakes(run.said, truth, sure, GALLERY)
+    selected = run.evidence.get(run.selected)
+    sure = run.predictions.confidence if selected is None else selected.probabilities.double().amax(dim=1).numpy()
+    rows = surest_mistakes(predicted, truth, sure, GALLERY)
     page.gallery_title = f"The most confident mistakes, {len(rows)} of {wrong}"
     return rows
 
 
 def _worst(run: Reading, counts: Counts, wrong: int) -> str:
     if not wrong:
-        return "Nowhere: every target image is right."
+        return "Nowhere: every target image is classified right."
     shares = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
     present = np.flatnonzero(counts.sum(axis=1))
     worst = int(present[np.argmin(shares[present])])
-    true, said, many = confused(counts, 1)[0]
+    true, other, many = confused(counts, 1)[0]
     return (
-        f"{wrong} images are wrong. The worst class is {run.classes[worst]}, {points(shares[worst])} of it right; the "
-        f"most frequent confusion is {run.classes[true]} taken for {run.classes[said]}, {many} times."
+        f"{wrong} images are wrong. The worst class is {run.classes[worst]}, {in_percent(shares[worst])} of it right; "
+        f"the most frequent confusion is {run.classes[true]} mistaken for {run.classes[other]}, {many} times."
     )
 
 
 def _by_class(run: Reading, counts: Counts, truth: NDArray[np.int64]) -> PageTable:
     classes = len(run.classes)
-    mine = accuracy_by_class(run.said, truth, classes)
-    base = run.legs.get(BASELINE)
+    mine = accuracy_by_class(run.predictions.labels, truth, classes)
+    base = run.evidence.get(SOURCE_ONLY)
     before = accuracy_by_class(base.probabilities.argmax(dim=1).numpy(), truth, classes) if base else None
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -111,7 +114,7 @@ def _by_class(run: Reading, counts: Counts, truth: NDArray[np.int64]) -> PageTab
             row += [percent(before[k]), percent(mine[k] - before[k], sign=True)]
         rows.append((*row, Cell(f"{run.classes[most]} ({wrong[k, most]})" if wrong[k, most] else "")))
     compared = ("source-only, %", "gain") if before is not None else ()
-    header = ("class", "images", "right, %", *compared, "most taken for")
+    header = ("class", "images", "right, %", *compared, "most often mistaken for")
     return PageTable("Accuracy by class, worst first", header, tuple(rows), tall=len(rows) > TALL)
 
 
@@ -134,20 +137,21 @@ def _picture(run: Reading, counts: Counts) -> pictures.Picture:
 
 
 def _predicted(run: Reading) -> PageTable:
-    counts = np.bincount(run.said, minlength=len(run.classes))
-    source = run.result["label_distribution"]["source"]
+    labels, confidence = run.predictions.labels, run.predictions.confidence
+    counts = np.bincount(labels, minlength=len(run.classes))
+    source = run.result.label_shares.source
     rows = []
     for k, name in enumerate(run.classes):
-        mean = float(run.confidence[run.said == k].mean()) if counts[k] else None
-        share = percent(float(counts[k] / len(run.said)))
-        rows.append((Cell(name), count(int(counts[k])), share, percent(source.get(name)), percent(mean)))
+        mean = float(confidence[labels == k].mean()) if counts[k] else None
+        share = percent(float(counts[k] / len(labels)))
+        rows.append((Cell(name), count(int(counts[k])), share, percent(source[name]), percent(mean)))
     header = ("class", "images", "share, %", "share of the source, %", "mean confidence, %")
     return PageTable("What is predicted", header, tuple(rows), tall=len(rows) > TALL)
 
 
-def confusion(said: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+def confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """(K, K) images by true class (rows) and predicted class."""
-    return np.bincount(truth * classes + said, minlength=classes**2).reshape(classes, classes)
+    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def confused(counts: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:
@@ -156,27 +160,27 @@ def confused(counts: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(counts)) for place in order]
-    return [(true, said, int(wrong[true, said])) for true, said in pairs if wrong[true, said]]
+    return [(true, other, int(wrong[true, other])) for true, other in pairs if wrong[true, other]]
 
 
 def surest_mistakes(
-    said: NDArray[np.int64], truth: NDArray[np.int64], confidence: NDArray[np.float64], most: int
+    predicted: NDArray[np.int64], truth: NDArray[np.int64], confidence: NDArray[np.float64], most: int
 ) -> NDArray[np.int64]:
     """(M,) rows of wrong images, the most confident first."""
-    wrong = np.flatnonzero(said != truth)
+    wrong = np.flatnonzero(predicted != truth)
     found: NDArray[np.int64] = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     return found
 
 
-def least_certain(said: NDArray[np.int64], certainty: NDArray[np.float64], most: int) -> NDArray[np.int64]:
+def least_certain(predicted: NDArray[np.int64], certainty: NDArray[np.float64], most: int) -> NDArray[np.int64]:
     """(M,) rows of the least certain images, the predicted classes in turn, the least certain class first."""
 
     def turns() -> Iterator[int]:
         order = np.argsort(certainty, kind="stable")
         queues: dict[int, list[int]] = {}
         for row in order.tolist():
-            queues.setdefault(int(said[row]), []).append(row)
-        for turn in range(len(said)):
+            queues.setdefault(int(predicted[row]), []).append(row)
+        for turn in range(len(predicted)):
             yield from (rows[turn] for rows in queues.values() if turn < len(rows))
 
     return np.fromiter((row for row, _ in zip(turns(), range(most), strict=False)), dtype=np.int64)

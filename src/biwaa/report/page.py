@@ -14,7 +14,7 @@ from biwaa.report.section import Section
 from biwaa.version import __version__
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories of letters that draw nothing or turn others around; a name must not be able to hide what it is."""
+"""Unicode categories of letters that draw nothing or turn others around; a name must not be able to hide itself."""
 
 
 def plain(text: str) -> str:

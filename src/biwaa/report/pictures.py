@@ -17,6 +17,8 @@ from markupsafe import Markup
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
+from biwaa.result import SOURCE_ONLY
+
 INK, MUTED, LINE, ACCENT, SOURCE, HARM = "#000000", "#666666", "#e6e6e6", "#1f77b4", "#7f7f7f", "#d62728"
 PALETTE = tuple(f"#0000f{digit}" for digit in range(10))
 """Stand-ins: matplotlib wants colours, the page wants names of its style sheet."""
@@ -35,7 +37,7 @@ class Picture:
     svg: Markup
     title: str
     alternative: str
-    """What it shows, in words, for who cannot see it."""
+    """What it shows, in words, for readers who cannot see it."""
     note: str = ""
 
 
@@ -130,10 +132,10 @@ def curves(
     lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], title: str, alternative: str,
     level: float | None = None, note: str = "",
 ) -> Picture:  # fmt: skip
-    """A figure over training steps, a line a leg: source-only grey, later rounds darker.
+    """A figure over training steps, a line a stage: source-only grey, later rounds darker.
 
     Args:
-        lines: leg, steps, values.
+        lines: stage, steps, values.
         title: of the figure.
         alternative: in words.
         level: a height worth a dashed line.
@@ -141,8 +143,8 @@ def curves(
     """
     with figure(2.6, 1.7) as drawn:
         axes = drawn.subplots()
-        for (leg, x, y), (colour, alpha) in zip(lines, shades([leg for leg, _, _ in lines]), strict=True):
-            axes.plot(x, y, color=colour, alpha=alpha, marker="o" if len(x) == 1 else None, markersize=3, label=leg)
+        for (stage, x, y), (colour, alpha) in zip(lines, shades([stage for stage, _, _ in lines]), strict=True):
+            axes.plot(x, y, color=colour, alpha=alpha, marker="o" if len(x) == 1 else None, markersize=3, label=stage)
         if level is not None:
             axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
         axes.grid(True)
@@ -151,26 +153,27 @@ def curves(
         return picture(drawn, title, alternative, note)
 
 
-def shades(legs: Sequence[str]) -> list[tuple[str, float]]:
-    """Colour and opacity of each leg: source-only grey, rounds from light to full."""
-    rounds = [leg for leg in legs if leg.startswith("round")]
+def shades(stages: Sequence[str]) -> list[tuple[str, float]]:
+    """Colour and opacity of each stage: source-only grey, rounds from light to full."""
+    rounds = [stage for stage in stages if stage != SOURCE_ONLY]
     steps = max(len(rounds) - 1, 1)
     return [
-        (ACCENT, round(1 - 0.7 * (len(rounds) - 1 - rounds.index(leg)) / steps, 3)) if leg in rounds else (SOURCE, 1.0)
-        for leg in legs
-    ]
+        (SOURCE, 1.0) if stage == SOURCE_ONLY
+        else (ACCENT, round(1 - 0.7 * (len(rounds) - 1 - rounds.index(stage)) / steps, 3))
+        for stage in stages
+    ]  # fmt: skip
 
 
-def by_leg(
-    legs: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None], str, str]], chosen: str, unit: str,
+def by_stage(
+    stages: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None], str, str]], selected: str, unit: str,
     title: str, alternative: str,
 ) -> Picture:  # fmt: skip
-    """A value a leg; the leg that is handed out has a ring.
+    """A value a stage; the stage whose model was selected has a ring.
 
     Args:
-        legs: their names.
-        lines: label, a value a leg, colour, line style.
-        chosen: of the legs.
+        stages: their names.
+        lines: label, a value a stage, colour, line style.
+        selected: of the stages.
         unit: on the axis.
         title: of the figure.
         alternative: in words.
@@ -182,9 +185,9 @@ def by_leg(
             known = [value for value in values if value is not None]
             axes.plot(places, known, color=colour, linestyle=style, marker="o", markersize=3.5, label=label)
             for place in places:
-                if legs[place] == chosen:
+                if stages[place] == selected:
                     axes.plot(place, known[places.index(place)], "o", markersize=9, mfc="none", mec=colour)
-        axes.set_xticks(range(len(legs)), [leg.replace("round ", "") for leg in legs])
+        axes.set_xticks(range(len(stages)), [stage.replace("round ", "") for stage in stages])
         axes.set_xlabel("round")
         axes.set_ylabel(unit)
         axes.margins(x=0.06, y=0.15)
@@ -228,7 +231,7 @@ def dots(
 
 
 def short(name: str, most: int = 22) -> str:
-    """A name that fits beside an axis, without letters that draw nothing or turn others around."""
+    """A name that fits next to an axis, without letters that draw nothing or turn others around."""
     plain = "".join(letter if letter.isprintable() else "�" for letter in name)
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 

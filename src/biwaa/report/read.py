@@ -1,11 +1,10 @@
 """What a report reads of a run folder, and the target's images by the names that predictions.csv has.
 
-Everything but result.json, predictions.csv, run.json and recipe.yaml may be missing: the page says so in its place.
+Everything but result.json, recipe.yaml and the predictions may be missing: the page says so in its place.
 """
 
-import csv
-import json
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,11 @@ from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
 from biwaa.judging.evidence import Evidence
+from biwaa.predictions import Predictions, read_rows
 from biwaa.recipe import Recipe, load_recipe
+from biwaa.result import SOURCE_ONLY, Result, read_result
 from biwaa.training.folder import RunFolder
-from biwaa.training.rounds import BASELINE, load_evidence
+from biwaa.training.stage import load_stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,74 +30,67 @@ class Reading:
     """A run as its folder has it. N target images, K classes."""
 
     folder: RunFolder
-    result: dict[str, Any]
+    result: Result
     recipe: Recipe
-    task: dict[str, Any]
-    """run.json: SPECs, classes, fingerprints."""
-    names: list[str]
-    """(N) of the target images."""
-    said: NDArray[np.int64]
-    """(N,) predicted classes."""
-    confidence: NDArray[np.float64]
-    """(N,) calibrated probability of the predicted class."""
+    predictions: Predictions
+    """Of the target by the selected model; calibrated confidences, to four digits."""
     truth: NDArray[np.int64] | None
     """(N,) true classes, where the run kept any."""
     log: list[dict[str, Any]]
-    legs: dict[str, Evidence] = field(default_factory=dict)
-    """Evidence of source-only, of the leg that is handed out and of the last round, where their files are there."""
+    """Entries of log.jsonl: stage, step, losses by name."""
+    evidence: dict[str, Evidence]
+    """Of source-only, the selected stage and the last round, where their files are there."""
 
     @property
-    def classes(self) -> list[str]:
+    def classes(self) -> tuple[str, ...]:
         """(K) names."""
-        return list(self.result["classes"])
+        return self.result.classes
 
     @property
-    def chosen(self) -> str:
-        """The leg whose model is handed out."""
-        return str(self.result["model"]["checkpoint"]).removeprefix("last step of ")
+    def selected(self) -> str:
+        """The stage whose model was selected."""
+        return self.result.model.stage
 
     @property
-    def rounds(self) -> list[str]:
-        """All legs in order, source-only first where there is one."""
-        return list(self.result["label_distribution"]["estimated_target"])
+    def stages(self) -> list[str]:
+        """All stages in order, source-only first where there is one."""
+        return [stage.name for stage in self.result.stages]
 
 
-def read_run(path: Path) -> Reading:
+def read_run(path: Path, predictions: Predictions | None = None) -> Reading:
     """Read a run folder.
+
+    Args:
+        path: of the run.
+        predictions: those of the run that has just ended; None to read predictions.csv.
 
     Raises:
         BiwaaError: no round of a run is finished there, or a file is damaged.
     """
-    if not (path / "result.json").is_file():
-        raise BiwaaError(f"no result in {path}: name the folder of a run that has finished at least one round.")
-    folder = RunFolder(path)
+    result, folder = read_result(path), RunFolder(path)
     try:
-        result, task = (json.loads((path / name).read_text(encoding="utf-8")) for name in ("result.json", "run.json"))
-        number = {name: index for index, name in enumerate(result["classes"])}
-        rows = _csv(path / "predictions.csv")
-        names = [row["path"] for row in rows]
-        said = np.array([number[row["label"]] for row in rows], dtype=np.int64)
-        confidence = np.array([float(row["confidence"]) for row in rows])
-        truth = None
-        if (path / "labels.csv").is_file():
-            labels = _csv(path / "labels.csv")
-            if [row["path"] for row in labels] != names:
-                raise ValueError("labels.csv is not of the images of predictions.csv")
-            truth = np.array([number[row["label"]] for row in labels], dtype=np.int64)
+        found = predictions or Predictions.read(path / "predictions.csv", result.classes)
+        truth = _labels(path / "labels.csv", found, result.classes)
         recipe = load_recipe(str(path / "recipe.yaml"))
-        reading = Reading(folder, result, recipe, task, names, said, confidence, truth, folder.read_log())
-        wanted = [name for name in (BASELINE, reading.chosen, reading.rounds[-1]) if folder.leg(name).is_file()]
-        reading.legs.update((name, load_evidence(folder, name)) for name in wanted)
+        log = folder.read_log()
+        wanted = dict.fromkeys([SOURCE_ONLY, result.model.stage, result.stages[-1].name])
+        evidence = {name: load_stage(folder, name).evidence for name in wanted if folder.stage(name).is_file()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BiwaaError(f"{path} is not a whole run folder ({' '.join(str(error).split())[:200]}).") from None
-    if any(len(evidence.probabilities) != len(names) for evidence in reading.legs.values()):
+    if any(len(one.probabilities) != len(found.names) for one in evidence.values()):
         raise BiwaaError(f"{path} is not a whole run folder: its checkpoints are of other images.")
-    return reading
+    # As many digits as the file has: a page is the same, whenever it is written.
+    rounded = dataclasses.replace(found, confidence=found.confidence.round(4))
+    return Reading(folder, result, recipe, rounded, truth, log, evidence)
 
 
-def _csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+def _labels(path: Path, predictions: Predictions, classes: tuple[str, ...]) -> NDArray[np.int64] | None:
+    if not path.is_file():
+        return None
+    rows, number = read_rows(path), {name: index for index, name in enumerate(classes)}
+    if [row["path"] for row in rows] != list(predictions.names):
+        raise ValueError("labels.csv is not of the images of predictions.csv")
+    return np.array([number[row["label"]] for row in rows], dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from biwaa.report.section import Section
 def repeat(run: Reading) -> Section:
     """Everything that a second run needs."""
     page = Section("repeat", "How do I repeat it?")
-    task = run.task
+    result = run.result
     words = ["biwaa", "train", "--recipe", str(run.folder.path / "recipe.yaml")]
-    words += ["--source", task["source"], "--target", task["target"]]
-    words += ["--held-out", task["held_out"]] if "held_out" in task else []
+    words += ["--source", result.source.spec, "--target", result.target.spec]
+    words += ["--held-out", result.held_out.spec] if result.held_out else []
     page.lead = (
         "The same recipe on the same images, with the same versions on the same kind of machine, gives the same model. "
         "For a catalogued benchmark add --data-root."
@@ -25,29 +25,26 @@ def repeat(run: Reading) -> Section:
 
 
 def _facts(run: Reading) -> PageTable:
-    result, model = run.result, run.result["model"]
+    result, model = run.result, run.result.model
     facts = {
-        "source": f"{run.task['source']}, {result['source']['images']} images",
-        "target": f"{run.task['target']}, {result['target']['images']} images",
-        "method": result["method"],
-        "backbone": f"{model['backbone']}, {'frozen' if model['frozen'] else 'trained end to end'}",
-        "weights": model["weights"],
-        "seed": str(result["seed"]),
+        "source": f"{result.source.spec}, {result.source.images} images",
+        "target": f"{result.target.spec}, {result.target.images} images",
+        "method": result.method,
+        "backbone": f"{model.backbone}, {'frozen' if model.frozen else 'trained end to end'}",
+        "weights": model.weights,
+        "seed": str(result.seed),
     }
-    facts |= {key: str(value) for part in ("hardware", "versions") for key, value in result[part].items()}
+    facts |= {key: str(value) for part in (result.hardware, result.versions) for key, value in part.items()}
     rows = tuple((Cell(key), Cell(value)) for key, value in facts.items())
     return PageTable("What it was run with", ("", "value"), rows, sortable=False)
 
 
 def _time(run: Reading) -> PageTable:
-    result = run.result
-    times = {leg: result["seconds"][leg] for leg in run.rounds if leg in result["seconds"]}
-    rows = tuple((Cell(leg), Cell(f"{value:.1f}", value)) for leg, value in times.items())
-    cost = result["cost"]
+    cost = run.result.cost
     note = (
-        f"{cost['steps']} steps in all, {cost['images']} images through the network in training. Decoding images and "
-        "frozen features come before and are kept."
+        f"{cost.steps} steps in all, {cost.images} images through the network in training. Decoding images and "
+        "computing frozen features come before and are kept."
     )
-    total = Cell(f"{cost['seconds']:.1f}", cost["seconds"])
-    rows = (*rows, (Cell("all"), total))
-    return PageTable("Seconds of training and prediction", ("training", "seconds"), rows, note, sortable=False)
+    times = [*((stage.name, stage.seconds) for stage in run.result.stages), ("all", cost.seconds)]
+    rows = tuple((Cell(name), Cell(f"{seconds:.1f}", seconds)) for name, seconds in times)
+    return PageTable("Seconds of training and prediction", ("stage", "seconds"), rows, note, sortable=False)

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from biwaa.predictions import Predictions
 from biwaa.report.how import how
-from biwaa.report.mistakes import fails
+from biwaa.report.mistakes import mistakes
 from biwaa.report.page import render
 from biwaa.report.read import Reading, TargetImages, read_run
 from biwaa.report.repeat import repeat
@@ -11,16 +12,17 @@ from biwaa.report.why import why
 from biwaa.report.worked import worked
 
 
-def run_page(path: Path, data_root: Path | None = None) -> str:
+def run_page(path: Path, data_root: Path | None = None, predictions: Predictions | None = None) -> str:
     """The HTML of a run's page.
 
     Raises:
         BiwaaError: as for `read_run`.
     """
-    run = read_run(path)
-    images = TargetImages(run.task["target"], run.task["target_images"], data_root)
-    source, target = _name(run.task["source"]), _name(run.task["target"])
-    sections = [worked(run), why(run), fails(run, images), how(run), repeat(run)]
+    run = read_run(path, predictions)
+    result = run.result
+    images = TargetImages(result.target.spec, result.fingerprints.get("target_images", ""), data_root)
+    source, target = _name(result.source.spec), _name(result.target.spec)
+    sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run)]
     return render(f"{source} to {target}: biwaa", (source, target), _meta(run), sections)
 
 
@@ -29,11 +31,9 @@ def _name(spec: str) -> str:
 
 
 def _meta(run: Reading) -> str:
-    result, model = run.result, run.result["model"]
-    rounds = sum(leg.startswith("round") for leg in run.rounds)
+    result, model, rounds = run.result, run.result.model, len(run.result.rounds)
     return (
-        f"{result['method']}, {rounds} round{'s' if rounds != 1 else ''} of {result['steps']['a_leg']} steps, "
-        f"{model['backbone']} {'frozen' if model['frozen'] else 'trained end to end'}, seed {result['seed']}. "
-        f"{result['source']['images']} source and {result['target']['images']} target images of {len(run.classes)} "
-        "classes."
+        f"{result.method}, {rounds} round{'s' if rounds != 1 else ''} of {result.cost.steps_a_stage} steps, "
+        f"{model.backbone} {'frozen' if model.frozen else 'trained end to end'}, seed {result.seed}. "
+        f"{result.source.images} source and {result.target.images} target images of {len(run.classes)} classes."
     )

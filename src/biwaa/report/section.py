@@ -56,8 +56,3 @@ class Section:
     gallery_title: str = ""
     notes: list[str] = field(default_factory=list)
     code: list[tuple[str, str]] = field(default_factory=list)
-
-
-def points(share: float) -> str:
-    """A share in [0, 1] as percent, for a sentence."""
-    return f"{100 * share:.1f} %"

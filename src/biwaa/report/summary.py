@@ -1,86 +1,87 @@
-"""A run's result.json, and the same in a few lines for the terminal."""
+"""A run's result in a few lines for the terminal: what was measured first, then what can be said without labels."""
 
-import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from biwaa.errors import BiwaaError
+from biwaa.recipe import Recipe
+from biwaa.report.estimate import doubt, estimate_error, shown_estimate
+from biwaa.report.sentences import in_percent, selected_text, warning_texts
+from biwaa.result import SOURCE_ONLY, Accuracy, Result
 
-ESTIMATE_ERROR, ESTIMATE_WORST = 5.5, 27
-"""Points by which the estimate was off in the recipe `robust`, on average and at worst (docs/robust.md)."""
-
-
-def read_result(run: Path) -> dict[str, Any]:
-    """What result.json in a run folder says.
-
-    Raises:
-        BiwaaError: there is none, or it is damaged.
-    """
-    try:
-        result: dict[str, Any] = json.loads((run / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise BiwaaError(f"{run} holds no run that has finished a round.") from None
-    return result
+WIDTH = 44
+"""Letters of a row's name."""
 
 
-def summarise(result: dict[str, Any]) -> str:
-    """Accuracies where there are labels, else what can be said without; then the warnings."""
-    lines: list[str] = []
-    accuracy = result.get("accuracy")
-    if accuracy:
-        lines.append(f"target accuracy in percent ({accuracy['split']}; seed {result['seed']}):")
-        lines.append(f"  {'':44}{'over images':>12}{'over classes':>14}")
-        for name, figures in accuracy["legs"].items():
-            lines.append(_row(f"{name}, last step", figures))
-        lines.append(_row("average of the rounds' predictions", accuracy["average_of_rounds"]))
-    else:
-        lines.append(f"{result['target']['images']} target images, no labels: no accuracy can be given")
-    free = result["label_free"]
-    lines.append(f"handed out: {result['model']['checkpoint']}, chosen by {result['model']['chosen_by']}")
-    if "agreement_with_source_only" in free:
-        lines.append(f"  agrees with source-only on {100 * free['agreement_with_source_only']:.1f} % of the images")
-    lines += _estimate(result)
-    if held_out := result.get("held_out"):
-        lines.append(f"accuracy in percent on {held_out['images']} {held_out['split']} ({held_out['spec']}):")
-        lines += [_row(f"{name}, last step", figures) for name, figures in held_out["legs"].items()]
-    lines += _distribution(result)
-    lines += [f"warning: {text}" for text in result["warnings"]]
-    return "\n".join(lines)
+def summarise(result: Result, recipe: Recipe) -> str:
+    """Accuracies where there are labels, then how the model was selected, its estimate and the warnings."""
+    lines = [*_measured(result), *_held_out(result)]
+    if result.accuracy is None:
+        lines.append(f"the {result.target.images} target images have no labels: accuracy on them was not measured")
+    lines.append(selected_text(result))
+    share = result.label_free.agreement_with_source_only
+    if share is not None and result.model.stage != SOURCE_ONLY:
+        lines.append(f"  it agrees with source-only on {in_percent(share)} of the target images")
+    lines += [*_estimate(result, recipe), *_shares(result)]
+    if not result.finished:
+        lines.append(f"the run is not finished, {len(result.rounds)} rounds are: --resume goes on")
+    return "\n".join([*lines, *(f"warning: {text}" for text in warning_texts(result, recipe))])
 
 
-def _estimate(result: dict[str, Any]) -> list[str]:
-    """The label-free estimate of the accuracy, with the error that it had on benchmarks."""
-    found = result["estimated_accuracy"]
-    if "estimate" not in found:
+def _measured(result: Result) -> list[str]:
+    images, accuracy = result.target.images, result.accuracy
+    if accuracy is None:
         return []
-    return [
-        f"estimated target accuracy without labels: {100 * found['estimate']:.0f} % "
-        f"(over our benchmark runs of the recipe robust such estimates were off by {ESTIMATE_ERROR} points on average, "
-        f"by {ESTIMATE_WORST} at worst, and rather too high)"
-    ]
+    rows = [(_name(result, stage.name), stage.accuracy) for stage in result.stages]
+    rows.append(("average of the rounds' predictions", accuracy.average_of_rounds))
+    title = f"target accuracy in percent ({images} images; their labels were not used in training; seed {result.seed}):"
+    return [title, *_accuracies(rows)]
 
 
-def _distribution(result: dict[str, Any]) -> list[str]:
-    """Label distributions: the source's, the last round's estimate of the target's, and the true one where known."""
-    found = result["label_distribution"]
-    name, estimated = list(found["estimated_target"].items())[-1]
-    apart = found["total_variation"]
-    said = f"label distribution: {name} predicts one {100 * apart['estimated_to_source'][name]:.1f} % from the source's"
-    if "true_target" in found:
-        said += (
-            f"; the target's true one is {100 * apart['source_to_true']:.1f} % from the source's and "
-            f"{100 * apart['estimated_to_true'][name]:.1f} % from what is predicted"
+def _held_out(result: Result) -> list[str]:
+    if result.held_out is None:
+        return []
+    rows = [(_name(result, stage.name), stage.held_out) for stage in result.stages]
+    what = f"{result.held_out.images} held-out images of {result.held_out.spec}"
+    return [f"accuracy in percent on {what} (not used in training):", *_accuracies(rows)]
+
+
+def _name(result: Result, stage: str) -> str:
+    return f"{stage}, selected" if stage == result.model.stage else stage
+
+
+def _accuracies(rows: Sequence[tuple[str, Accuracy | None]]) -> list[str]:
+    return _table(
+        ("stage, its last step", "over images", "over classes"),
+        [(name, (found.over_images, found.over_classes)) for name, found in rows if found],
+    )
+
+
+def _estimate(result: Result, recipe: Recipe) -> list[str]:
+    what, share = "estimated target accuracy, without labels", shown_estimate(result)
+    if share is None:
+        return [f"{what}: unknown, since {doubt(result)}"]
+    return [f"{what}: {100 * share:.0f} %", f"  {estimate_error(result, recipe)}"]
+
+
+def _shares(result: Result) -> list[str]:
+    """How the classes' shares differ: as predicted, in the source and, where it is known, in truth."""
+    shares, selected = result.label_shares, result.selected
+    apart = in_percent(selected.distance_to_source)
+    lines = [f"predicted class shares differ from the source's by {apart} (total variation)"]
+    if shares.source_to_true is not None and selected.distance_to_true is not None:
+        lines.append(
+            f"  the target's true shares differ from the source's by {in_percent(shares.source_to_true)}, and from the "
+            f"predicted ones by {in_percent(selected.distance_to_true)}"
         )
-    lines = [f"{said} (total variation)"]
-    if result["source"]["shift"] == result["target"]["shift"] == "none":
+    if result.source.shift == result.target.shift == "none":
         return lines
-    columns = {"source": found["source"], "estimated": estimated, "true": found.get("true_target", {})}
-    lines.append(f"  {'share of each class in percent':44}" + "".join(f"{column:>12}" for column in columns))
-    for label in result["classes"]:
-        cells = (f"{100 * shares[label]:12.1f}" if label in shares else " " * 12 for shares in columns.values())
-        lines.append(f"  {label:44}" + "".join(cells))
-    return lines
+    columns = {"source": shares.source, "predicted": selected.predicted_shares}
+    if shares.true_target is not None:
+        columns["true"] = shares.true_target
+    rows = [(label, tuple(of[label] for of in columns.values())) for label in result.classes]
+    return [*lines, *_table(("share of each class in percent", *columns), rows)]
 
 
-def _row(name: str, figures: dict[str, float]) -> str:
-    return f"  {name:44}{100 * figures['over_images']:12.1f}{100 * figures['over_classes']:14.1f}"
+def _table(header: Sequence[str], rows: Sequence[tuple[str, tuple[float, ...]]]) -> list[str]:
+    """Shares in percent below their headings."""
+    lines = [f"  {header[0]:{WIDTH}}" + "".join(f"{title:>14}" for title in header[1:])]
+    return lines + [f"  {name:{WIDTH}}" + "".join(f"{100 * value:14.1f}" for value in values) for name, values in rows]

@@ -1,130 +1,139 @@
-"""Did it work: figures, the estimate without labels and its error, warnings."""
+"""Did it work: what was measured, the estimate without labels and its error, warnings."""
 
-from biwaa.recipe import NAMED
 from biwaa.report.cells import Cell, PageTable, percent
+from biwaa.report.estimate import READINGS, doubt, estimate_error, shown_estimate
 from biwaa.report.read import Reading
-from biwaa.report.section import Figure, Section, points
-from biwaa.report.summary import ESTIMATE_ERROR, ESTIMATE_WORST
-from biwaa.training.rounds import BASELINE
+from biwaa.report.section import Figure, Section
+from biwaa.report.sentences import in_percent, warning_texts
+from biwaa.result import LAST, SOURCE_ONLY, Accuracy
 
-READINGS = {
-    "estimate": "the estimate: mean of the agreements",
-    "agreement_of_rounds": "rounds agree with each other",
-    "agreement_with_source_only": "the model agrees with source-only",
-    "agreement_of_neighbours": "nearest neighbours are called alike",
-    "agreement_of_neighbours_source_only": "the same under source-only, for its accuracy",
-    "confidence": "mean confidence, calibrated",
-    "difference_of_confidences": "held-out source accuracy less the loss of confidence",
-    "thresholded_confidence": "confidence above a threshold of the source",
-    "thresholded_entropy": "entropy below a threshold of the source",
-}
-"""How the page calls the label-free estimates of accuracy."""
+BY_NOTHING = "nothing: trained on the source alone"
 
 
 def worked(run: Reading) -> Section:
-    """The figures that count, source-only beside them."""
-    page = Section("worked", "Did it work?", warnings=list(run.result["warnings"]))
-    if not run.result.get("finished"):
+    """The figures that count, source-only with them; what was measured stands before what was estimated."""
+    result = run.result
+    page = Section("worked", "Did it work?", warnings=warning_texts(result, run.recipe))
+    if not result.finished:
         page.warnings = [
-            f"The run is not finished, after {run.rounds[-1]}: --resume goes on.",
-            *run.result["warnings"],
+            f"The run is not finished, its last stage is {result.stages[-1].name}: --resume goes on.",
+            *(page.warnings or ()),
         ]
-    if "accuracy" in run.result:
-        _with_labels(page, run)
-    else:
-        _without_labels(page, run)
-    _estimate(page, run)
-    page.tables += [table for table in (_choices(run), _readings(run)) if table]
+    measured = [text for text in (_accuracy(page, run), _held_out(page, run)) if text]
+    page.lead = " ".join([*measured, *_estimate(page, run, known=bool(measured))])
+    page.tables += [table for table in (_choices(run), _held_out_table(run), _readings(run)) if table]
     return page
 
 
-def _with_labels(page: Section, run: Reading) -> None:
-    accuracy, images = run.result["accuracy"], run.result["target"]["images"]
-    share = accuracy["adapted"]["over_images"]
-    page.lead = f"{round(share * images)} of {images} target images are classified right, {points(share)}."
-    page.figures.append(Figure(points(share), "of the target images right", f"by {run.chosen}, the model handed out"))
-    base = accuracy["legs"].get(BASELINE)
-    if base and run.chosen != BASELINE:
-        gain = 100 * (share - base["over_images"])
-        page.figures.append(Figure(points(base["over_images"]), "with source-only", "trained on the source alone"))
-        page.figures.append(Figure(f"{gain:+.1f}", "points by adapting"))
-        word = "gained" if gain >= 0 else "lost"
-        page.lead += (
-            f" Trained on the source alone it would be {points(base['over_images'])}: adapting {word} "
-            f"{abs(gain):.1f} points."
-        )
-    elif run.chosen == BASELINE:
-        page.lead += " Adapting was judged no better than source-only, so that is what was handed out."
+def _accuracy(page: Section, run: Reading) -> str:
+    """Figures of all target images, where they have labels; a sentence."""
+    accuracy, images = run.result.accuracy, run.result.target.images
+    if accuracy is None:
+        return ""
+    share = accuracy.adapted.over_images
+    text = f"{round(share * images)} of {images} target images are classified right, {in_percent(share)}."
+    page.figures.append(Figure(in_percent(share), "of the target images right", f"by {run.selected}, selected"))
+    baseline = run.result.baseline
+    if run.selected == SOURCE_ONLY:
+        return f"{text} Adapting was judged no better than source-only, so the source-only model was selected."
+    if baseline is None or baseline.accuracy is None:
+        return text
+    base = baseline.accuracy.over_images
+    gain = 100 * (share - base)
+    page.figures.append(Figure(in_percent(base), "with source-only", "trained on the source alone"))
+    page.figures.append(Figure(f"{gain:+.1f}", "points by adapting"))
+    word = "gained" if gain >= 0 else "lost"
+    return f"{text} Trained on the source alone it is {in_percent(base)}: adapting {word} {abs(gain):.1f} points."
 
 
-def _without_labels(page: Section, run: Reading) -> None:
-    page.lead = (
-        f"The {run.result['target']['images']} target images have no labels, so nobody can say how many are right."
+def _held_out(page: Section, run: Reading) -> str:
+    """The figure of the held-out images, where there are any; a sentence."""
+    held_out, accuracy = run.result.held_out, run.result.selected.held_out
+    if held_out is None or accuracy is None:
+        return ""
+    share = in_percent(accuracy.over_images)
+    page.figures.append(
+        Figure(share, "of the held-out images right", f"{held_out.images} labelled images, not used in training")
     )
-    estimate = run.result["estimated_accuracy"].get("estimate")
-    if estimate is not None:
-        page.lead += f" By how far models and neighbours agree, about {100 * estimate:.0f} % are."
+    return f"Of {held_out.images} held-out images, which were not used in training, {share} are classified right."
 
 
-def _estimate(page: Section, run: Reading) -> None:
-    """The label-free estimate, always with its error; source-only's beside it where nothing better is known."""
-    found = run.result["estimated_accuracy"]
-    if "estimate" not in found:
-        page.notes.append("This run has no evidence for an estimate without labels.")
-        return
-    note = f"on benchmarks off by {ESTIMATE_ERROR} points on average and {ESTIMATE_WORST} at worst, rather too high"
-    page.figures.append(Figure(f"≈ {100 * found['estimate']:.0f} %", "right, estimated without labels", note))
-    alone = found.get("agreement_of_neighbours_source_only")
-    if alone is not None and "accuracy" not in run.result:
+def _estimate(page: Section, run: Reading, known: bool) -> list[str]:
+    """The label-free estimate with its error, or why there is none; sentences for the lead if nothing was measured."""
+    result, found = run.result, run.result.estimated_accuracy
+    share, why = shown_estimate(result), doubt(result)
+    lead = [] if known else [f"The {result.target.images} target images have no labels, so accuracy was not measured."]
+    if share is None:
+        page.figures.append(Figure("unknown", "right, estimated without labels", why))
+        page.notes.append(f"No estimate of the accuracy is shown, since {why}.")
+        return [*lead, f"It cannot be estimated either, since {why}."] if not known else []
+    page.figures.append(Figure(f"≈ {100 * share:.0f} %", "right, estimated without labels", "its error: see below"))
+    alone, agreed = found.get("agreement_of_neighbours_source_only"), result.label_free.agreement_with_source_only
+    if alone is not None and not known:
         page.figures.append(
-            Figure(f"≈ {100 * alone:.0f} %", "source-only, by its neighbours", "without labels as well")
+            Figure(f"≈ {100 * alone:.0f} %", "source-only, by its neighbours", "estimated without labels too")
         )
-    if "agreement_with_source_only" in found and "accuracy" not in run.result:
-        share = points(found["agreement_with_source_only"])
-        page.figures.append(Figure(share, "called alike by source-only", "the rest is what adapting changed"))
-    text = (
-        "The estimate is a mean of agreements (docs/robust.md). Over 54 benchmark runs of the recipe robust it was off "
-        f"by {ESTIMATE_ERROR} points on average and by {ESTIMATE_WORST} at worst. To be sure, label some target images "
-        "and pass them with --held-out."
-    )
-    other = [key for key, value in NAMED["robust"].items() if getattr(run.recipe, key) != value]
-    if other:
-        named = f"{', '.join(other[:3])}{' ..' if len(other) > 3 else ''}"
-        text += f" This run has other settings than robust ({named}): how wrong its estimate is was not measured."
+    if agreed is not None and not known:
+        page.figures.append(Figure(in_percent(agreed), "agreement with source-only", "adapting changed the rest"))
+    text = f"The estimate is a mean of agreements. {estimate_error(result, run.recipe)}"
+    if not known:
+        text += " To be sure, label some target images and pass them with --held-out."
     page.notes.append(text)
+    return [] if known else [*lead, f"By how far models and neighbours agree, about {100 * share:.0f} % are right."]
 
 
 def _choices(run: Reading) -> PageTable | None:
-    accuracy = run.result.get("accuracy")
-    if not accuracy:
+    result, accuracy = run.result, run.result.accuracy
+    if accuracy is None:
         return None
-    best = accuracy["oracle_best_round"]
-    rows = [(f"handed out: {run.chosen}", accuracy["adapted"], run.result["model"]["chosen_by"])]
-    if BASELINE in accuracy["legs"] and run.chosen != BASELINE:
-        rows.append((BASELINE, accuracy["legs"][BASELINE], "nothing: trained on the source alone"))
-    rows.append(("average of the rounds", accuracy["average_of_rounds"], "nothing: all of them"))
-    name = best["checkpoint"].removeprefix("last step of ")
-    rows.append((f"oracle: {name}", best, "target labels, which nobody without labels can"))
-    held = run.result.get("held_out")
-    if held and run.chosen in held["legs"]:
-        rows.append((f"{run.chosen}, held-out images", held["legs"][run.chosen], f"{held['images']} {held['split']}"))
+    best, by = accuracy.oracle_best_round, result.model.chosen_by
+    how = "being the last round" if by == LAST else f"{by}, without labels"
+    rows: list[tuple[str, Accuracy, str]] = [(f"selected: {run.selected}", accuracy.adapted, how)]
+    baseline = result.baseline
+    if baseline and baseline.accuracy and run.selected != SOURCE_ONLY:
+        rows.append((SOURCE_ONLY, baseline.accuracy, BY_NOTHING))
+    rows.append(("average of the rounds", accuracy.average_of_rounds, "nothing: all of them"))
+    rows.append((f"oracle: {best.stage}", best, "target labels, which are not available in practice"))
     cells = tuple(
-        (Cell(name), percent(figures["over_images"]), percent(figures["over_classes"]), Cell(by))
-        for name, figures, by in rows
+        (Cell(name), percent(found.over_images), percent(found.over_classes), Cell(how)) for name, found, how in rows
     )
-    caption = f"Target accuracy in percent: {accuracy['split']}; seed {run.result['seed']}"
-    return PageTable(caption, ("model", "over images", "over classes", "chosen by"), cells, sortable=False)
+    caption = (
+        f"Target accuracy in percent: all {result.target.images} images, whose labels were not used in training; seed "
+        f"{result.seed}"
+    )
+    return PageTable(caption, ("model", "over images", "over classes", "selected by"), cells, sortable=False)
+
+
+def _held_out_table(run: Reading) -> PageTable | None:
+    held_out = run.result.held_out
+    if held_out is None:
+        return None
+    cells = tuple(
+        (
+            Cell(f"{stage.name}{', selected' * (stage.name == run.selected)}"),
+            percent(stage.held_out.over_images),
+            percent(stage.held_out.over_classes),
+        )
+        for stage in run.result.stages
+        if stage.held_out
+    )
+    caption = f"Accuracy in percent on {held_out.images} held-out images of {held_out.spec}, not used in training"
+    return PageTable(caption, ("stage", "over images", "over classes"), cells, sortable=False)
 
 
 def _readings(run: Reading) -> PageTable | None:
-    found = run.result["estimated_accuracy"]
-    rows = tuple((Cell(text), percent(found[name])) for name, text in READINGS.items() if name in found)
+    found = run.result.estimated_accuracy
+    hidden = {"estimate"} if doubt(run.result) else set()
+    rows = tuple((Cell(text), percent(found[name])) for name, text in READINGS.items() if name in found.keys() - hidden)
     if not rows:
         return None
-    calibration = run.result["calibration"]
-    note = f"Temperature {calibration['temperature']:.2f}."
-    for where, of in (("held_out_source", "held-out source images"), ("target", "the target")):
-        if where in calibration:
-            before, after = (100 * calibration[where][when] for when in ("before", "after"))
-            note += f" Expected calibration error on {of}: {before:.1f} points before, {after:.1f} after."
-    return PageTable("Target accuracy read without labels, in percent", ("reading", "percent"), rows, note)
+    calibration = run.result.calibration
+    note = f"Confidences are divided by the temperature {calibration.temperature:.2f}."
+    for error, of in ((calibration.held_out_source, "held-out source images"), (calibration.target, "the target")):
+        if error:
+            note += (
+                f" Expected calibration error on {of}: {100 * error.before:.1f} points before, {100 * error.after:.1f} "
+                "after."
+            )
+    header = ("estimate by", "percent")
+    return PageTable("Target accuracy as estimated without labels, in percent", header, rows, note)

@@ -4,16 +4,20 @@ from pathlib import Path
 
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
+from biwaa.predictions import Predictions
 from biwaa.progress import say
 
 
-def write_report(path: Path, out: Path | None = None, data_root: Path | None = None) -> Path:
+def write_report(
+    path: Path, out: Path | None = None, data_root: Path | None = None, predictions: Predictions | None = None
+) -> Path:
     """Write the page of a run's or a bench's folder.
 
     Args:
         path: the folder.
         out: the HTML file; None for report.html in the folder.
         data_root: where catalogued benchmarks lie, for images that are rows of their archives.
+        predictions: of a run that has just ended; None to read predictions.csv.
 
     Returns:
         The file.
@@ -31,14 +35,14 @@ def write_report(path: Path, out: Path | None = None, data_root: Path | None = N
     else:
         from biwaa.report.run_page import run_page
 
-        write_text(file, run_page(path, data_root))
+        write_text(file, run_page(path, data_root, predictions))
     return file
 
 
-def report_on(path: Path, data_root: Path | None = None) -> None:
+def report_on(path: Path, data_root: Path | None = None, predictions: Predictions | None = None) -> None:
     """Write a finished run's page; whatever goes wrong is a line on standard error, and the run stays a success."""
     try:
-        say(f"the report is {write_report(path, data_root=data_root)}")
-    except Exception as error:  # a page is worth no finished run
+        say(f"the report is {write_report(path, data_root=data_root, predictions=predictions)}")
+    except Exception as error:  # a page is not worth a finished run
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         say(f"warning: no report could be written ({reason}); `biwaa report {path}` tries again")

@@ -1,0 +1,70 @@
+"""The label-free estimate of the accuracy as it is shown: whether it is shown at all, and how wrong such estimates are.
+
+No other place says how wrong estimates were: the sentence must be true of the run that it stands under.
+"""
+
+from biwaa.errors import listed
+from biwaa.recipe import GROUP_OF, Recipe, load_recipe
+from biwaa.report.advice import reads
+from biwaa.result import Collapsed, EstimatesDisagree, Result, RoundsAtChance
+
+READINGS = {
+    "estimate": "the estimate",
+    "agreement_of_rounds": "agreement among the rounds",
+    "agreement_with_source_only": "agreement with source-only",
+    "agreement_of_neighbours": "agreement among nearest neighbours",
+    "agreement_of_neighbours_source_only": "the same for source-only, an estimate of its accuracy",
+    "confidence": "mean confidence, calibrated",
+    "difference_of_confidences": "held-out source accuracy minus the loss of confidence",
+    "thresholded_confidence": "share of confidences above a threshold set on the source",
+    "thresholded_entropy": "share of entropies below a threshold set on the source",
+}
+"""Label-free estimates of the accuracy, in words."""
+
+MEASURED = (
+    "Over 54 benchmark runs of the recipe robust (PACS and Office's ten classes, frozen EfficientNet-Lite0) such "
+    "estimates were off by 5.5 points on average and by 27 at worst, and rather too high"
+)
+"""docs/robust.md; true of runs with that recipe's settings alone."""
+NOT_TRAINING = ("seed", "backbone", "weights", "freeze_backbone", "image_size")
+"""Settings that `MEASURED` names as its conditions, or that do not belong to a recipe; those of the machine too."""
+
+
+def doubt(result: Result) -> str:
+    """Why no estimate of the accuracy is shown; empty where one is."""
+    for warning in result.warnings:
+        match warning:
+            case Collapsed():
+                return "the predictions may have collapsed"
+            case RoundsAtChance():
+                return "the last two rounds agree little more than by chance"
+            case EstimatesDisagree():
+                return "the estimates contradict each other"
+    return "" if "estimate" in result.estimated_accuracy else "this run kept nothing to estimate from"
+
+
+def shown_estimate(result: Result) -> float | None:
+    """The label-free estimate of the target accuracy in [0, 1]; None where `doubt` says why there is none."""
+    return None if doubt(result) else result.estimated_accuracy["estimate"]
+
+
+def estimate_error(result: Result, recipe: Recipe) -> str:
+    """How wrong such an estimate is, as far as that was measured: a sentence for below it."""
+    if not result.finished:
+        return "The error of such estimates was not measured for unfinished runs."
+    if other := _unlike_robust(recipe):
+        differing = f"{listed(other, 3)} differ{'s' * (len(other) == 1)} from the recipe robust"
+        return f"The error of such estimates was not measured for these settings ({differing})."
+    return f"{MEASURED}."
+
+
+def _unlike_robust(recipe: Recipe) -> list[str]:
+    """Settings that affect training and are not the recipe robust's."""
+    robust, here = load_recipe("robust"), recipe.flat()
+    if recipe.method != robust.method:
+        return ["method"]
+    return [
+        name
+        for name, value in robust.flat().items()
+        if GROUP_OF[name] != "machine" and name not in NOT_TRAINING and reads(recipe, name) and here[name] != value
+    ]

@@ -1,0 +1,219 @@
+"""Facts of a run in plain sentences: its warnings, and how its model was selected.
+
+A warning becomes one or two sentences: what is wrong, the number that shows it, and what to do, which `advice` draws
+from the settings at hand.
+"""
+
+from typing import assert_never
+
+from biwaa.errors import listed
+from biwaa.recipe import Recipe
+from biwaa.report.advice import (
+    Advice,
+    adapts,
+    gentler,
+    higher_head_factor,
+    horizon,
+    lower_learning_rate,
+    more_held_out,
+    more_steps,
+    other_method,
+    stronger_backbone,
+    without_discriminator,
+)
+from biwaa.report.estimate import READINGS
+from biwaa.result import (
+    LAST,
+    SOURCE_ONLY,
+    AnyWarning,
+    Collapsed,
+    DiscriminatorIdle,
+    DiscriminatorSeparates,
+    EstimateLow,
+    EstimatesDisagree,
+    FarFromSource,
+    FewHeldOut,
+    LabelShift,
+    Result,
+    RoundsAtChance,
+    SourceForgotten,
+    SourceOnlySelected,
+    WithoutPseudoLabel,
+)
+
+
+def in_percent(share: float) -> str:
+    """A share in [0, 1] as percent, for a sentence."""
+    return f"{100 * share:.1f} %"
+
+
+def either(advice: list[Advice]) -> str:
+    """`A, B or C`."""
+    texts = [one.text for one in advice]
+    return " or ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)
+
+
+def warning_text(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
+    """A warning in one or two sentences.
+
+    Args:
+        warning: of `result`.
+        result: of the run that warns.
+        recipe: its settings, from which the advice follows.
+    """
+    return " ".join([_problem(warning, result), _remedy(warning, result, recipe)]).strip()
+
+
+def warning_texts(result: Result, recipe: Recipe) -> list[str]:
+    """All of a run's warnings, gravest first."""
+    return [warning_text(warning, result, recipe) for warning in result.warnings]
+
+
+def _problem(warning: AnyWarning, result: Result) -> str:
+    """What is wrong, with the number that shows it."""
+    classes = len(result.classes)
+    match warning:
+        case Collapsed():
+            return _collapse(warning, classes)
+        case SourceForgotten(accuracy=here, source_only=before):
+            return (
+                f"Adaptation destroyed what was learned from the source: {in_percent(here)} of the held-out source "
+                f"images are right, {in_percent(before)} with source-only."
+            )
+        case RoundsAtChance(agreement=agreement, chance=chance):
+            return (
+                f"The last two rounds agree on {in_percent(agreement)} of the target images, little more than the "
+                f"{in_percent(chance)} expected by chance, so neither can be trusted."
+            )
+        case DiscriminatorSeparates(accuracy=accuracy):
+            return (
+                f"The discriminator tells the domains apart to the end (balanced accuracy {in_percent(accuracy)}), so "
+                "the domains were not aligned."
+            )
+        case DiscriminatorIdle(first=first, last=last):
+            return (
+                f"The discriminator never told the domains apart (balanced accuracy {in_percent(first)} at first, "
+                f"{in_percent(last)} at last), so adaptation learned nothing from it."
+            )
+        case EstimatesDisagree():
+            low, high = (READINGS.get(name, name) for name in (warning.lowest, warning.highest))
+            return (
+                "Estimates of the target accuracy contradict each other, so none can be trusted: "
+                f"{in_percent(warning.low)} ({low}) and {in_percent(warning.high)} ({high})."
+            )
+        case EstimateLow(estimate=estimate):
+            return f"Only about {in_percent(estimate)} of the target images are estimated to be right."
+        case FarFromSource(share=share):
+            return (
+                f"{in_percent(share)} of the target images are farther from every class of the source than 99 % of the "
+                "source's own images are."
+            )
+        case LabelShift(distance=distance):
+            return (
+                f"The target's class shares are estimated to differ from the source's by {in_percent(distance)} (total "
+                "variation): either they do, or classes are mistaken for others."
+            )
+        case WithoutPseudoLabel(classes=lacking):
+            return (
+                f"{len(lacking)} of {classes} classes got no pseudo-label ({listed(list(lacking))}), so adaptation "
+                "learned nothing about them."
+            )
+        case SourceOnlySelected():
+            return (
+                f"No round was judged better than source-only (by {result.model.chosen_by}), so the source-only model "
+                "was selected."
+            )
+        case FewHeldOut(images=images, wanted=wanted):
+            return (
+                f"Only {images} source images were held out and calibration and estimates of accuracy need {wanted}, "
+                "so take both as rough."
+            )
+        case _:
+            assert_never(warning)
+
+
+def _collapse(warning: Collapsed, classes: int) -> str:
+    found = []
+    if warning.effective_classes is not None and warning.usual_classes is not None:
+        whose = "source-only's predictions" if warning.compared_with == "source_only" else "the source's labels"
+        found.append(
+            f"they are as varied as {warning.effective_classes:.1f} equally large classes, {whose} are as varied as "
+            f"{warning.usual_classes:.1f}"
+        )
+    if warning.largest_class is not None and warning.largest_share is not None:
+        found.append(f"{in_percent(warning.largest_share)} of the target images are predicted as "
+                     f"{warning.largest_class}")  # fmt: skip
+    if never := list(warning.never_predicted):
+        found.append(f"{len(never)} of {classes} classes are never predicted on the target ({listed(never)})")
+    return f"The predictions may have collapsed: {'; '.join(found)}."
+
+
+def _remedy(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
+    """What to do, in a sentence; empty where the settings leave nothing to try."""
+    link = "or" if isinstance(warning, FewHeldOut) else "and"
+    way = either(remedies(warning, result, recipe))
+    text = f", {link} ".join(filter(None, [_check(warning, result, recipe), way and f"try {way}"]))
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
+    """What to do that is no other setting."""
+    match warning:
+        case Collapsed() | LabelShift() if not _adapted(result, recipe):
+            return "check with `biwaa check` that both domains hold these classes"
+        case Collapsed():
+            return "compare with source-only before use"
+        case LabelShift():
+            return "compare with source-only"
+        case FarFromSource():
+            return "check with `biwaa check` that the target shows the source's classes"
+        case EstimatesDisagree() | EstimateLow() if result.accuracy or result.held_out:
+            return "go by the measured accuracy"
+        case EstimatesDisagree() | EstimateLow():
+            return "label some target images and pass them with --held-out"
+        case FewHeldOut():
+            return "give more labelled source images"
+        case _:
+            return ""
+
+
+def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice]:
+    """What to try, the best first: allowed by the settings, and none that the run does already."""
+    adapting = adapts(recipe)
+    ways: list[Advice | None]
+    match warning:
+        case Collapsed():
+            ways = [*gentler(recipe)] if _adapted(result, recipe) else [stronger_backbone(recipe)]
+        case SourceForgotten() | SourceOnlySelected():
+            ways = [*gentler(recipe)]
+        case RoundsAtChance():
+            ways = [lower_learning_rate(recipe), more_steps(recipe)]
+        case DiscriminatorSeparates():
+            ways = [horizon(recipe, 0.25), without_discriminator(recipe)]
+        case DiscriminatorIdle():
+            ways = [horizon(recipe, 4), higher_head_factor(recipe)]
+        case EstimateLow() | FarFromSource():
+            ways = [stronger_backbone(recipe)]
+        case LabelShift():
+            ways = [other_method(recipe)] if adapting else []
+        case WithoutPseudoLabel():
+            ways = [other_method(recipe), stronger_backbone(recipe)]
+        case FewHeldOut(images=images, wanted=wanted):
+            ways = [more_held_out(recipe, images, wanted)]
+        case EstimatesDisagree():
+            ways = []
+        case _:
+            assert_never(warning)
+    return [way for way in ways if way]
+
+
+def _adapted(result: Result, recipe: Recipe) -> bool:
+    """Whether the selected model was adapted at all."""
+    return adapts(recipe) and result.model.stage != SOURCE_ONLY
+
+
+def selected_text(result: Result) -> str:
+    """Which stage was selected, and how."""
+    by = result.model.chosen_by
+    how = "because it is the last round" if by == LAST else f"by {by}, without labels"
+    return f"selected: {result.model.stage} (last step), {how}"
