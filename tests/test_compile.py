@@ -7,20 +7,20 @@ import sys
 
 import pytest
 import torch
-from conftest import write_images
+from conftest import SMALL, SMALL_FILE, write_images
 from torch import nn
 
 from biwaa.domains.spec import open_domain
 from biwaa.evaluation.summary import read_result
 from biwaa.models import backbone
-from biwaa.recipe import NAMED, recipe_from
+from biwaa.recipe import recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training import leg
 from biwaa.training.run import adapt
 
 # BatchNorm's momentum differs between the domains, and dropout draws: both have to come out as they do eagerly.
 TINY = recipe_from(
-    {**NAMED["demo"], "steps": 6, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "bottleneck": 8,
+    {**SMALL, "steps": 6, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "bottleneck": 8,
      "discriminator": 16, "augment": "crop_flip", "batch_norm": "target", "input_dropout": 0.5, "checkpoint_every": 2,
      "backbone": "test-compiles", "compile": True},
     "test",
@@ -120,8 +120,8 @@ def test_unsupported_backbone_is_trained_eagerly_after_a_sentence(pair, tmp_path
 def test_without_a_compiler(pair, tmp_path):
     command = [
         sys.executable, "-m", "biwaa", "train", "--source", pair[0].spec, "--target", pair[1].spec,
-        "--out", str(tmp_path / "run"), "--recipe", "demo", "--steps", "3", "--rounds", "1", "--batch-size", "8",
-        "--no-baseline", "--compile",
+        "--out", str(tmp_path / "run"), "--recipe", str(SMALL_FILE), "--steps", "3", "--rounds", "1",
+        "--batch-size", "8", "--no-baseline", "--compile",
     ]  # fmt: skip
     settings = os.environ | {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=settings, check=False, timeout=600)

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import write_images
+from conftest import SMALL, write_images
 from hypothesis import given, settings
 from torch import nn
 
@@ -27,7 +27,7 @@ from biwaa.methods.self_training import confident_cross_entropy
 from biwaa.models.backbone import build_backbone, load_weights
 from biwaa.models.network import Output
 from biwaa.models.saved import load_model
-from biwaa.recipe import NAMED, Recipe, recipe_from
+from biwaa.recipe import Recipe, recipe_from
 from biwaa.training.run import adapt
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
@@ -201,7 +201,7 @@ def test_every_method_trains_alone_and_in_rounds(name, tmp_path):
     """Two rounds, so that every method meets earlier predictions; the classes are easy, so all must learn them."""
     source = write_images(tmp_path / "source", {"cat": 12, "dog": 10, "eel": 11}, seed=0, size=12)
     target = write_images(tmp_path / "target", {"cat": 11, "dog": 12, "eel": 10}, seed=1, size=12)
-    recipe = recipe_from({**NAMED["demo"], "steps": 60, "batch_size": 12, "image_size": 12, "resize": 12,
+    recipe = recipe_from({**SMALL, "steps": 60, "batch_size": 12, "image_size": 12, "resize": 12,
                           "bottleneck": 8, "discriminator": 16, "baseline": False}, "test")  # fmt: skip
     recipe = dataclasses.replace(recipe, method=name)
     if METHODS[name].frozen:

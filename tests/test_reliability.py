@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import SMALL, write_images
 from PIL import Image
 
 from biwaa import files
 from biwaa.cli import main
 from biwaa.domains.images import FileImages
 from biwaa.domains.pixels import decode
-from biwaa.recipe import NAMED, recipe_from
+from biwaa.recipe import recipe_from
 from biwaa.training import folder, leg, memory
 
 TINY = recipe_from(
-    {**NAMED["demo"], "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
+    {**SMALL, "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
      "discriminator": 8, "log_every": 4, "checkpoint_every": 3, "device": "cpu"},
     "test",
 )  # fmt: skip

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import SMALL, write_images
 
 from biwaa.cli import main
 from biwaa.domains.domain import Domain, match_classes
@@ -18,7 +18,7 @@ from biwaa.errors import BiwaaError
 from biwaa.evaluation.metrics import accuracies
 from biwaa.evaluation.predict import predict
 from biwaa.models.saved import load_model
-from biwaa.recipe import NAMED, Recipe, load_recipe, recipe_from
+from biwaa.recipe import Recipe, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training.run import adapt
 
@@ -27,7 +27,7 @@ FILES = {
     "checkpoints",
 }  # fmt: skip
 TINY = recipe_from(
-    {**NAMED["demo"], "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
+    {**SMALL, "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
      "augment": "crop_flip", "bottleneck": 8, "discriminator": 16, "log_every": 4, "checkpoint_every": 5},
     "test",
 )  # fmt: skip
