@@ -3,11 +3,13 @@
     python benchmarks/demo.py
 
 writes benchmarks/results/demo.json: of each seed the true accuracy of source-only and of the model that is handed out,
-the estimate made without labels, the warnings, and the seconds of the whole command with its report.
+the estimate made without labels, the warnings, and the seconds of the whole command with its report. Beside other work
+the cores' seconds tell more than the clock's.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -24,6 +26,12 @@ from biwaa.training.rounds import BASELINE
 RESULTS = Path(__file__).parent / "results" / "demo.json"
 
 
+def cpu_seconds() -> float:
+    """Of all cores, in children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def main(work: Path = Path("runs/demo"), seeds: tuple[int, ...] = (42, 43, 44, 45, 46), out: Path = RESULTS) -> None:
     """Run the demo's command and keep its figures.
 
@@ -35,7 +43,7 @@ def main(work: Path = Path("runs/demo"), seeds: tuple[int, ...] = (42, 43, 44, 4
     rows = []
     for seed in seeds:
         folder = work / f"demo_{seed}"
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), cpu_seconds()
         words = [sys.executable, "-m", "biwaa", "demo", "--seed", str(seed), "--out", str(folder)]
         subprocess.run(words, check=True, capture_output=True)
         seconds = time.perf_counter() - begin
@@ -49,6 +57,7 @@ def main(work: Path = Path("runs/demo"), seeds: tuple[int, ...] = (42, 43, 44, 4
             "held_out_source": {leg: of["source_accuracy"] for leg, of in result["label_free"]["validators"].items()},
             "warnings": result["warnings"],
             "seconds": round(seconds, 1),
+            "cpu_seconds": round(cpu_seconds() - used, 1),
         }
         print(*(f"{name} {value}" for name, value in row.items()), sep=", ", flush=True)
         rows.append(row)
