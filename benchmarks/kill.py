@@ -30,8 +30,8 @@ TEACHER = ["--recipe", "robust", "--rounds", "3", "--scouts", "2", "--bottleneck
 SMALL = ["--backbone", "cnn", "--weights", "none", "--image-size", "24", "--resize", "24", "--crops", "1", "--augment",
          "none"]  # fmt: skip
 FROZEN = ["--backbone", "efficientnet-lite0", "--freeze-backbone", "--image-size", "32", "--resize", "32"]
-END_TO_END = ["--recipe", "demo", "--steps", "40", "--bottleneck", "16", "--discriminator", "32", "--checkpoint-every",
-              "5"]  # fmt: skip
+END_TO_END = ["--recipe", "demo", "--method", "biwaa", "--rounds", "2", "--steps", "40", "--bottleneck", "16",
+              "--discriminator", "32", "--checkpoint-every", "5"]  # fmt: skip
 MODES = {
     "end to end": END_TO_END,
     "frozen, teacher": [*TEACHER, *FROZEN, "--steps", "150", "--method", "biwaa", "--discriminator", "32"],

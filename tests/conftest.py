@@ -9,9 +9,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-from biwaa.named_recipes import NAMED
 from biwaa.recipe import recipe_from
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Options, train_run
@@ -19,8 +19,11 @@ from biwaa.training.run import Options, train_run
 torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
+SMALL_FILE = Path(__file__).parent / "small.yaml"
+SMALL = yaml.safe_load(SMALL_FILE.read_text())
+"""Settings for tests to change."""
 TINY = recipe_from(
-    {**NAMED["demo"], "steps": 40, "rounds": 1, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
+    {**SMALL, "steps": 40, "rounds": 1, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
      "augment": "crop_flip", "bottleneck": 8, "discriminator": 16, "log_every": 20, "source_held_out": 0.2},
     "test",
 )  # fmt: skip

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import SMALL, SMALL_FILE
 from test_catalogue import lay_out
 from test_report import Page
 
@@ -26,12 +27,12 @@ from biwaa.cli import main
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
-from biwaa.recipe import NAMED, load_recipe, recipe_from, task_settings
+from biwaa.recipe import load_recipe, recipe_from, task_settings
 from biwaa.report.write import write_report
 
 COMMAND = Path(sys.executable).parent / "biwaa"
-WORDS = ["digits", "--recipe", "demo", "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
-SETTINGS = dataclasses.asdict(recipe_from({**NAMED["demo"], "steps": 8, "batch_size": 16, "rounds": 1}, "test"))
+WORDS = ["digits", "--recipe", str(SMALL_FILE), "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
+SETTINGS = dataclasses.asdict(recipe_from({**SMALL, "steps": 8, "batch_size": 16, "rounds": 1}, "test"))
 
 
 def bench(folder, *words, **environment):

@@ -231,6 +231,9 @@ def test_bundled_digits_need_nothing():
     assert (len(plain.images), len(photographs.images)) == (898, 899)
     assert plain.classes == photographs.classes == tuple("0123456789")
     assert not np.array_equal(plain.images.array[0], np.asarray(photographs.images.array[0])[..., 0])
+    painted = open_domain("digits:painted")
+    assert np.array_equal(painted.labels, photographs.labels)
+    assert 90 < np.asarray(painted.images.array)[:, :3].mean() < 120  # above the digits, brought to one brightness
 
 
 def test_a_class_that_the_benchmark_lacks_may_be_missing(tmp_path, monkeypatch):

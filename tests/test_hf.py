@@ -4,13 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from conftest import train_pair
+from conftest import SMALL, train_pair
 from PIL import Image
 
 from biwaa.cli import main
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.recipe import NAMED, recipe_from
+from biwaa.recipe import recipe_from
 
 datasets = pytest.importorskip("datasets")
 NAMES = ["cat", "dog", "eel"]
@@ -90,7 +90,7 @@ def test_a_table_without_labels_is_a_target(folder, tmp_path):
 
 
 def test_training_from_one_half_to_the_other(folder, tmp_path, capsys):
-    recipe = recipe_from({**NAMED["demo"], "steps": 60, "rounds": 1, "batch_size": 12, "image_size": 12, "resize": 12,
+    recipe = recipe_from({**SMALL, "steps": 60, "rounds": 1, "batch_size": 12, "image_size": 12, "resize": 12,
                           "bottleneck": 8, "discriminator": 16}, "test")  # fmt: skip
     source, target = open_domain(f"hf:{folder}?domain=photo"), open_domain(f"hf:{folder}?domain=sketch")
     run = train_pair(source, target, recipe, tmp_path / "run")

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import train_pair, write_images
+from conftest import SMALL, train_pair, write_images
 from hypothesis import given, settings
 from torch import nn
 
@@ -28,7 +28,6 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Output
 from biwaa.models.saved import load_model
 from biwaa.models.weights import load_weights
-from biwaa.named_recipes import NAMED
 from biwaa.recipe import load_recipe, recipe_from
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
@@ -282,7 +281,7 @@ def test_every_method_trains_alone_and_in_rounds(name, tmp_path):
     """Two rounds, so that every method meets earlier predictions; the classes are easy, so all must learn them."""
     source = write_images(tmp_path / "source", {"cat": 12, "dog": 10, "eel": 11}, seed=0, size=12)
     target = write_images(tmp_path / "target", {"cat": 11, "dog": 12, "eel": 10}, seed=1, size=12)
-    recipe = recipe_from({**NAMED["demo"], "steps": 60, "batch_size": 12, "image_size": 12, "resize": 12,
+    recipe = recipe_from({**SMALL, "steps": 60, "batch_size": 12, "image_size": 12, "resize": 12,
                           "bottleneck": 8, "discriminator": 16, "baseline": False}, "test")  # fmt: skip
     recipe = recipe.replace(method=name)
     if METHODS[name].frozen:

@@ -19,7 +19,7 @@ from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain, as_images
 from biwaa.methods import METHODS
-from biwaa.models.backbone import REGISTERED
+from biwaa.models.backbone import BACKBONES
 from biwaa.named_recipes import NAMED
 from biwaa.recipe import recipe_from
 from biwaa.registry import Registry, load_plugins
@@ -32,7 +32,7 @@ PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("python.md", "ex
 @pytest.fixture
 def registries():
     """What a test registers goes with it."""
-    entries = [registry._entries for registry in (METHODS, REGISTERED, BENCHMARKS)]
+    entries = [registry._entries for registry in (METHODS, BACKBONES, BENCHMARKS)]
     kept = [dict(known) for known in entries]
     load_plugins.cache_clear()  # an earlier test may have asked for a name that does not exist
     yield
@@ -275,7 +275,7 @@ def test_a_registry_names_what_it_has(registries):
     assert dict(shapes) == {"circle": 0, "square": 4, "line": 3}
 
 
-@pytest.mark.parametrize("registry", [METHODS, REGISTERED, BENCHMARKS], ids=["methods", "backbones", "benchmarks"])
+@pytest.mark.parametrize("registry", [METHODS, BACKBONES, BENCHMARKS], ids=["methods", "backbones", "benchmarks"])
 def test_the_registries_refuse_what_they_do_not_have(registry, registries):
     with pytest.raises(biwaa.BiwaaError, match=f"^no {registry.kind} is called 'nothing'"):
         registry["nothing"]

@@ -98,7 +98,7 @@ def test_commands_about_benchmarks(tmp_path):
 
 @pytest.mark.slow
 def test_demo_through_the_command(tmp_path):
-    """The demo gains 15 points or more and leaves its picture; one seed, the claim's five are in the benchmark."""
+    """The demo keeps its promise for one seed and leaves its picture; the claim's five are in the benchmark."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [COMMAND, "demo", "--out", "here"], cwd=tmp_path, capture_output=True, text=True, env=environment, check=False

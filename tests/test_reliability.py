@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import SMALL, write_images
 from PIL import Image
 
 from biwaa import files
 from biwaa.cli import main
 from biwaa.images.images import FileImages
 from biwaa.images.store import decode
-from biwaa.named_recipes import NAMED
 from biwaa.recipe import dump_recipe, recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training import fit, folder
 
 TINY = recipe_from(
-    {**NAMED["demo"], "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
+    {**SMALL, "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
      "discriminator": 8, "log_every": 4, "checkpoint_every": 3, "device": "cpu"},
     "test",
 )  # fmt: skip

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from conftest import train_pair, write_images
+from conftest import SMALL, train_pair, write_images
 
 from biwaa.cli import main
 from biwaa.domains.domain import Domain, match_classes
@@ -19,7 +19,6 @@ from biwaa.errors import BiwaaError
 from biwaa.inference.predict import predict
 from biwaa.judging.metrics import accuracies
 from biwaa.models.saved import load_model
-from biwaa.named_recipes import NAMED
 from biwaa.recipe import Recipe, dump_recipe, load_recipe, recipe_from
 from biwaa.result import Collapsed, read_result
 from biwaa.tensors import load_tensors
@@ -30,7 +29,7 @@ FILES = {
     "checkpoints",
 }  # fmt: skip
 TINY = recipe_from(
-    {**NAMED["demo"], "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
+    {**SMALL, "steps": 12, "rounds": 2, "batch_size": 8, "image_size": 12, "resize": 14, "crops": 10,
      "augment": "crop_flip", "bottleneck": 8, "discriminator": 16, "log_every": 4, "checkpoint_every": 5},
     "test",
 )  # fmt: skip

@@ -3,16 +3,16 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from conftest import train_pair, write_images
+from conftest import SMALL, train_pair, write_images
 from hypothesis import given, settings
 
 from biwaa.domains.shift import class_shares, subsample
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.judging.label_shift import total_variation
-from biwaa.recipe import NAMED, recipe_from
+from biwaa.recipe import recipe_from
 
-TINY = {**NAMED["demo"], "steps": 6, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
+TINY = {**SMALL, "steps": 6, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
         "discriminator": 16}  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""Two domains that need no download: clean handwritten digits, and digits blended into photographs.
+"""Three domains that need no download: clean handwritten digits, and digits on photographs in two ways.
 
 - plain: one half of scikit-learn's handwritten digits, white on black
 - photographs: the other half, each blended into a patch of scikit-learn's two photographs by MNIST-M's recipe, the
   absolute difference of patch and digit (Ganin et al. 2016, section 5.2.4)
+- painted: the same half in white on the same patches, each brought to the same mean brightness
 """
 
 from pathlib import Path
@@ -24,6 +25,9 @@ DIGIT = 18
 """Pixels a side of the digit in it, which comes as 8 x 8; like MNIST's it keeps a margin."""
 CONTRAST = 3.0
 """Strokes blurred by the enlargement become as sharp as MNIST's."""
+BRIGHTNESS = 110.0
+"""Mean of a patch that a digit is painted on. As they are, the bright patches hide white strokes and the dark ones do
+not, and the target falls into two places."""
 SEED = 42
 """Of the halves and the patches, where the catalogue draws them."""
 
@@ -38,10 +42,10 @@ def draw_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def make_data(path: Path, seed: int) -> None:
-    """Write plain_x, plain_y, photographs_x and photographs_y, two halves of the digits that share no digit.
+    """Write NAME_x and NAME_y of plain, photographs and painted; plain shares no digit with the two others.
 
     Args:
-        path: the .npz file to write; plain_x is (N, SIZE, SIZE), photographs_x is (M, SIZE, SIZE, 3).
+        path: the .npz file to write; plain_x is (N, SIZE, SIZE), the others are (M, SIZE, SIZE, 3).
         seed: of the halves and the patches.
     """
     rng = np.random.default_rng(seed)
@@ -49,12 +53,15 @@ def make_data(path: Path, seed: int) -> None:
     order = rng.permutation(len(digits))
     ours, theirs = order[: len(order) // 2], order[len(order) // 2 :]
     photographs = load_sample_images().images
-    blended = []
+    blended, painted = [], []
     for index in theirs:
         photograph = photographs[rng.integers(len(photographs))]
         top, left = (rng.integers(side - SIZE + 1) for side in photograph.shape[:2])
         patch = photograph[top : top + SIZE, left : left + SIZE].astype(np.float32)
-        blended.append(np.abs(patch - digits[index][..., None]))
+        digit = digits[index][..., None]
+        blended.append(np.abs(patch - digit))
+        even = (patch * (BRIGHTNESS / patch.mean())).clip(0, 255)
+        painted.append(even * (1 - digit / 255) + digit)
     with replacing(path) as draft, draft.open("wb") as file:
         np.savez_compressed(
             file,
@@ -62,12 +69,14 @@ def make_data(path: Path, seed: int) -> None:
             plain_y=classes[ours],
             photographs_x=np.stack(blended).round().astype(np.uint8),
             photographs_y=classes[theirs],
+            painted_x=np.stack(painted).round().astype(np.uint8),
+            painted_y=classes[theirs],
         )
 
 
 def bundled_digits(spec: str, name: str) -> Domain:
-    """`plain` or `photographs`, drawn once and kept in the cache."""
-    file = cache_dir() / f"bundled-digits-{SEED}.npz"
+    """`plain`, `photographs` or `painted`, drawn once and kept in the cache."""
+    file = cache_dir() / f"bundled-digits-{SEED}-painted.npz"  # a file without the addition may be left from before
     if not file.is_file():
         make_data(file, SEED)
     return open_arrays(spec, file, name)
