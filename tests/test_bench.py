@@ -34,6 +34,7 @@ from biwaa.result import Accuracy, Cost, read_result
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 WORDS = ["digits", "--recipe", "demo", "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
+FROZEN = {"freeze_backbone": True, "weights": "auto"}
 SETTINGS = load_recipe("demo").replace(steps=8, batch_size=16, rounds=1).flat()
 
 
@@ -151,7 +152,7 @@ def test_other_settings_are_refused(finished):
 @pytest.mark.parametrize(
     "words,said",
     [
-        (["nope", "--out", "x"], "no benchmark 'nope': the catalogue has digits,"),
+        (["nope", "--out", "x"], "no benchmark is called 'nope': there are digits,"),
         (["digits/nope", "--out", "x"], "no study 'nope': there are methods, parts"),
         (["digits", "--out", "x", "--tasks", "A2B"], "no task 'A2B' in digits: there are mnist2usps"),
         (["digits", "--out", "x", "--tasks", "plain>mars"], "no task 'plain>mars' in digits"),
@@ -359,11 +360,11 @@ def test_a_method_with_a_teacher_is_called_so_only_where_there_is_one():
 @pytest.mark.parametrize(
     ("settings", "words", "others"),
     [
-        ({"freeze_backbone": True, "weights": "auto"}, "frozen, the features of each domain standardised by its own mean",
+        (FROZEN, "features of each domain standardised by its own mean",
          ("CORAL", "BatchNorm")),
-        ({"freeze_backbone": True, "weights": "auto", "statistics": "source"}, "both domains standardised by the source's",
+        ({**FROZEN, "statistics": "source"}, "both domains standardised by the source's",
          ("its own", "CORAL")),
-        ({"freeze_backbone": True, "weights": "auto", "statistics": "coral"}, "given the target's covariance (CORAL)",
+        ({**FROZEN, "statistics": "coral"}, "given the target's covariance (CORAL)",
          ("BatchNorm",)),
         ({}, "trained end to end, BatchNorm's running averages over both domains' batches", ("standardised",)),
         ({"batch_norm": "target"}, "BatchNorm's running averages over the target's batches alone", ("both",)),
@@ -399,17 +400,12 @@ def test_a_bench_of_an_earlier_version_is_refused_in_a_sentence(name, tmp_path, 
     old = Path(__file__).parents[1] / "benchmarks" / "results" / name
     for entry in ("bench.json", "table.md"):
         shutil.copy(old / entry, tmp_path)
-    for words in (
-        ["bench", str(tmp_path), "--show"],
-        ["report", str(tmp_path)],
-        ["bench", *WORDS, "--out", str(tmp_path)],
-    ):
+    folder = str(tmp_path)
+    for words in (["bench", folder, "--show"], ["report", folder], ["bench", *WORDS, "--out", folder]):
         assert main(words) == 2
         errors = capsys.readouterr().err
-        assert (
-            errors
-            == f"biwaa: error: {tmp_path} holds a bench of another version of biwaa: read its table.md, or show it with that version.\n"
-        )
+        assert errors.count("\n") == 1
+        assert "holds a bench of another version of biwaa: read its table.md, or show it with that version." in errors
     assert (tmp_path / "table.md").read_bytes() == (old / "table.md").read_bytes()
 
 
@@ -565,7 +561,7 @@ def test_grid_of_every_benchmark_and_study():
         assert len({variant.name for variant in found}) == len(found)
         for variant in found:
             assert variant.source_only in {other.name for other in found}
-            assert not resolve(variant, recipe, 5).baseline
+            assert not resolve(variant, recipe, 5).schedule.baseline
             assert resolve(variant, recipe, 5).seed == 5
     every = [variant.name for variant in variants("methods", recipe, ())]
     assert set(every) == set(METHODS)
