@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,12 @@ from test_catalogue import lay_out
 from test_report import Page
 
 from biwaa.bench import engine
-from biwaa.bench.command import _number, plan
+from biwaa.bench.command import _number, choose_engine, plan, rounds_text
 from biwaa.bench.grid import Bench, enrol, load_bench
-from biwaa.bench.rows import collect, gains, over_seeds, task_means
+from biwaa.bench.render import protocol
+from biwaa.bench.rows import Row, collect, gains, over_seeds, task_means
 from biwaa.bench.rows import finished as finished_runs
-from biwaa.bench.suites import STUDIES, resolve, variants
+from biwaa.bench.suites import IN_ROUNDS, STUDIES, TITLES, Variant, resolve, variants
 from biwaa.bench.tables import published, published_rows, tables
 from biwaa.cli import main
 from biwaa.domains.catalogue import BENCHMARKS
@@ -29,10 +31,12 @@ from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
 from biwaa.recipe import load_recipe, recipe_from, task_settings
 from biwaa.report.write import write_report
+from biwaa.result import Accuracy, Cost, read_result
 
 COMMAND = Path(sys.executable).parent / "biwaa"
 WORDS = ["digits", "--recipe", str(SMALL_FILE), "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
-SETTINGS = dataclasses.asdict(recipe_from({**SMALL, "steps": 8, "batch_size": 16, "rounds": 1}, "test"))
+FROZEN = {"freeze_backbone": True, "weights": "auto"}
+SETTINGS = recipe_from({**SMALL, "steps": 8, "batch_size": 16, "rounds": 1}, "test").flat()
 
 
 def bench(folder, *words, **environment):
@@ -80,7 +84,7 @@ def test_a_whole_table_through_the_command(finished):
         "labels.csv",
     }
     assert load_recipe(str(run / "recipe.yaml")).seed == 1
-    assert not load_recipe(str(run / "recipe.yaml")).baseline
+    assert not load_recipe(str(run / "recipe.yaml")).schedule.baseline
     text = (folder / "table.md").read_text()
     assert done.stdout.strip() == text.strip()
     for said in ("| source-only |", "| BIWAA, 2 rounds |", "| DANN, 2 rounds |", "oracle (target labels)", "round 1"):
@@ -89,11 +93,10 @@ def test_a_whole_table_through_the_command(finished):
     assert (folder / "table.png").read_bytes().startswith(b"\x89PNG")
     assert r"\toprule" in (folder / "table.tex").read_text()
     rows = list(csv.DictReader((folder / "table.csv").open()))
-    result = json.loads((run / "result.json").read_text())
+    result = read_result(run)
     last = next(r for r in rows if (r["variant"], r["seed"], r["figure"]) == ("biwaa", "1", "last"))
-    assert float(last["over_images"]) == pytest.approx(
-        100 * result["accuracy"]["legs"]["round 1"]["over_images"], abs=1e-3
-    )
+    assert float(last["over_images"]) == pytest.approx(100 * result.stages[-1].accuracy.over_images, abs=1e-3)
+    assert "rounds: biwaa 2, dann@2 2, all others 1; METHOD@N trains a method in N rounds" in done.stderr
     assert int(last["images"]) == 2 * 8 * 32
 
 
@@ -105,7 +108,7 @@ def test_the_page_of_a_bench(finished, tmp_path):
     held = load_bench(folder)
     rows = collect(held, finished_runs(held.works(folder, Path())))
     for variant in held.variants:
-        values = [row.accuracy["last"]["over_images"] for row in rows if row.variant == variant.name]
+        values = [row.accuracy["last"].over_images for row in rows if row.variant == variant.name]
         assert f"{variant.title} {sum(values) / len(values):.1f}" in page.text
     assert [it["class"] for it in page.all("table")].count("sortable") == 1 + len(tables(held, rows))
     assert "8 of 8 runs are finished" in page.text
@@ -150,17 +153,19 @@ def test_other_settings_are_refused(finished):
 @pytest.mark.parametrize(
     "words,said",
     [
-        (["nope", "--out", "x"], "no benchmark 'nope': the catalogue has digits,"),
+        (["nope", "--out", "x"], "no benchmark is called 'nope': there are digits,"),
         (["digits/nope", "--out", "x"], "no study 'nope': there are methods, parts"),
         (["digits", "--out", "x", "--tasks", "A2B"], "no task 'A2B' in digits: there are mnist2usps"),
         (["digits", "--out", "x", "--tasks", "plain>mars"], "no task 'plain>mars' in digits"),
-        (["digits", "--out", "x", "--methods", "magic"], "no method 'magic' in methods: there are source_only"),
+        (["digits", "--out", "x", "--methods", "magic"], "no method is called 'magic': there are biwaa"),
+        (["digits/parts", "--out", "x", "--methods", "magic"], "no variant 'magic' in parts: there are source_only"),
+        (["digits", "--out", "x", "--methods", "cdna"], "did you mean 'cdan'"),
         (["digits", "--out", "x", "--methods", "fixmatch", "--freeze-backbone"], "fixmatch needs images"),
         (["digits", "--out", "x"], "mnist is missing; usps is missing"),
         (["digits"], "name the folder for runs and tables with --out"),
         (["nowhere", "--show"], "nowhere holds no bench"),
         ([*WORDS, "--out", "x", "--methods", "linear_probe"], "it does not go with --weights none"),
-        ([*WORDS, "--out", "x", "--methods", "mcc@²"], "no method 'mcc@²'"),
+        ([*WORDS, "--out", "x", "--methods", "mcc@²"], "no method 'mcc@²' in methods: METHOD@ROUNDS trains"),
         ([*WORDS, "--out", "x", "--processes", "0"], "--processes must be at least 1"),
         ([*WORDS, "--out", "x", "--seeds"], "name at least one seed"),
         ([*WORDS, "--out", "x", "--backbone", "resnet5"], "resnet5"),
@@ -193,10 +198,10 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, monkeypatch):
     works = small().works(tmp_path, Path())
     adapt = engine.adapt
 
-    def failing(source, target, recipe, *args, **kwargs):
+    def failing(source, target, *, recipe, **kwargs):
         if recipe.method == "mcc" and recipe.seed == 1:
             raise ValueError("a bug")
-        return adapt(source, target, recipe, *args, **kwargs)
+        return adapt(source, target, recipe=recipe, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "adapt", failing)
@@ -244,7 +249,10 @@ def test_a_killed_process_is_replaced(tmp_path):
     assert {outcome.state for outcome in outcomes} == {"finished"}
 
 
-def test_an_interrupt_ends_all_its_processes_and_the_bench_goes_on(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "asked to end")]
+)
+def test_an_interrupt_ends_all_its_processes_and_the_bench_goes_on(number, code, told, tmp_path):
     words = [COMMAND, "bench", *WORDS, "--out", tmp_path / "b", "--methods", "mcc", "--seeds", "1", "--processes", "2",
              "--steps", "200"]  # fmt: skip
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -254,11 +262,11 @@ def test_an_interrupt_ends_all_its_processes_and_the_bench_goes_on(tmp_path):
         if list(markers.glob("*/log.jsonl")):
             break
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "interrupted; the same command goes on" in said
-    assert "Traceback" not in said
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert f"{told}; the same command goes on" in errors
+    assert "Traceback" not in errors
     for _ in range(100):
         time.sleep(0.1)
         left = [pid for pid in children if Path(f"/proc/{pid}").exists()]
@@ -276,7 +284,7 @@ def test_a_device_may_change_and_tasks_come_in_parts(tmp_path, monkeypatch):
     special = {"plain>photographs": {"learning_rate": 0.02}}
     recipe = recipe_from(SETTINGS, "test")
     first = plan("digits", recipe, special, ("plain2photographs",), ("mcc",), (1,), tmp_path)
-    other = dataclasses.replace(recipe, device="cpu")
+    other = recipe.replace(device="cpu")
     second = plan("digits", other, special, ("photographs>plain",), ("mcc",), (2,), tmp_path)
     enrol(first, tmp_path / "b")
     both = enrol(second, tmp_path / "b")
@@ -284,7 +292,7 @@ def test_a_device_may_change_and_tasks_come_in_parts(tmp_path, monkeypatch):
     assert both.settings["device"] == "cpu"
     rates = {work.name: work.recipe["learning_rate"] for work in both.works(tmp_path, tmp_path)}
     assert rates["plain2photographs.mcc.1"] == 0.02
-    assert rates["photographs2plain.mcc.1"] == recipe.learning_rate
+    assert rates["photographs2plain.mcc.1"] == recipe.optimizer.learning_rate
     for wrong, said in (
         ({"plain2photographs": {"learning_rate": "3e-4"}}, "the settings of the task plain2photographs: Expected"),
         ({"plain2photographs": {"learn": 1}}, "unknown setting 'learn'"),
@@ -298,11 +306,139 @@ def test_a_device_may_change_and_tasks_come_in_parts(tmp_path, monkeypatch):
 
 
 def test_studies_of_biwaa_train_biwaa():
-    recipe = dataclasses.replace(load_recipe("paper"), method="dann")
+    recipe = load_recipe("paper").replace(method="dann")
     for study in ("parts", "scale", "distribution", "rounds", "compute"):
         for variant in variants(study, recipe, ()):
             if variant.name != "source_only":
                 assert resolve(variant, recipe, 1).method == "biwaa"
+
+
+def test_the_study_of_robust_takes_that_recipe_apart():
+    """Every variant but source-only is the recipe's method with one thing changed that the method reads."""
+    recipe = load_recipe("robust")
+    found = {variant.name: resolve(variant, recipe, recipe.seed) for variant in variants("robust", recipe, ())}
+    assert found.pop("source_only").schedule.rounds == 1
+    assert found.pop("full") == recipe.replace(baseline=False)
+    whole = recipe.replace(baseline=False).flat()
+    for name, variant in found.items():
+        assert variant.method == "mcc_teacher"
+        different = [key for key, value in variant.flat().items() if value != whole[key]]
+        assert len(different) == 1, name
+
+
+def test_rounds_are_announced():
+    """What a method or study does with --rounds is said before training."""
+    recipe = recipe_from({**SETTINGS, "rounds": 4}, "test")
+
+    def text(study, *names):
+        chosen = tuple(variants(study, recipe, names))
+        return rounds_text(Bench("digits", study, recipe.flat(), {}, ("plain2photographs",), chosen, (1,)))
+
+    hint = "METHOD@N trains a method in N rounds"
+    assert text("methods", "mcc", "biwaa") == f"rounds: biwaa 4, all others 1; {hint}"
+    assert text("methods", "mcc_teacher", "biwaa", "dann", "mcc", "bnm") == (
+        f"rounds: mcc_teacher 4, biwaa 4, all others 1; {hint}"
+    )
+    assert text("methods", "mcc") == f"rounds: all 1; {hint}"
+    assert text("methods", "biwaa") == f"rounds: biwaa 4, source_only 1; {hint}"
+    assert text("methods", "dann@3", "mcc") == f"rounds: dann@3 3, all others 1; {hint}"
+    assert text("parts") == "rounds: all 1; the study sets some of them itself"
+    assert text("rounds") == "rounds: source_only 1, all others 4; the study sets some of them itself"
+    for study in STUDIES:  # what is said is what is trained
+        for variant in variants(study, recipe, ()):
+            number = resolve(variant, recipe, 1).schedule.rounds
+            told = text(study)
+            assert f"{variant.name} {number}" in told or f"all {number}" in told or f"all others {number}" in told
+
+
+def test_a_method_with_a_teacher_is_called_so_only_where_there_is_one():
+    robust, paper = load_recipe("robust"), load_recipe("paper")
+    titles = [variants("methods", recipe, ("mcc_teacher",))[-1].title for recipe in (robust, paper)]
+    assert titles == ["MCC + teacher, 5 rounds", "MCC + pseudo-labels of earlier rounds, 10 rounds"]
+    assert set(IN_ROUNDS) < set(TITLES) == METHODS.built_in
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "others"),
+    [
+        (FROZEN, "features of each domain standardised by its own mean",
+         ("CORAL", "BatchNorm")),
+        ({**FROZEN, "statistics": "source"}, "both domains standardised by the source's",
+         ("its own", "CORAL")),
+        ({**FROZEN, "statistics": "coral"}, "given the target's covariance (CORAL)",
+         ("BatchNorm",)),
+        ({}, "trained end to end, BatchNorm's running averages over both domains' batches", ("standardised",)),
+        ({"batch_norm": "target"}, "BatchNorm's running averages over the target's batches alone", ("both",)),
+    ],
+)  # fmt: skip
+def test_the_protocol_says_how_features_are_normalised(settings, words, others):
+    text = "\n".join(protocol(small(**settings)))
+    assert words in text
+    assert not any(other in text for other in others)
+    assert "whose labels were not used in training" in text
+
+
+def test_the_protocol_names_methods_that_have_ways_of_their_own():
+    paper = load_recipe("paper")
+    chosen = tuple(variants("methods", paper, ("pace", "linear_probe", "mcc")))
+    text = "\n".join(protocol(Bench("office31", "methods", paper.flat(), {}, ("A2W",), chosen, (1,))))
+    assert "PACE-like: backbone frozen, the features of each domain standardised by its own" in text
+    assert "(CORAL)." in text
+    assert "linear probe: backbone frozen" in text
+    assert "MCC: " not in text
+    frozen = paper.replace(freeze_backbone=True)
+    text = "\n".join(protocol(Bench("office31", "methods", frozen.flat(), {}, ("A2W",), chosen, (1,))))
+    assert "PACE-like: the features" in text
+    assert "linear probe: " not in text
+    # A method of a package that is not installed here.
+    gone = (*chosen, Variant("gone", "gone", {"method": "gone"}))
+    assert protocol(Bench("office31", "methods", paper.flat(), {}, ("A2W",), gone, (1,)))
+
+
+@pytest.mark.parametrize("name", ["pacs-robust-report", "digits-robust", "digits-methods"])
+def test_a_bench_of_an_earlier_version_is_refused_in_a_sentence(name, tmp_path, capsys):
+    """Its settings meant something else; its tables are left as they are."""
+    old = Path(__file__).parents[1] / "benchmarks" / "results" / name
+    for entry in ("bench.json", "table.md"):
+        shutil.copy(old / entry, tmp_path)
+    folder = str(tmp_path)
+    for words in (["bench", folder, "--show"], ["report", folder], ["bench", *WORDS, "--out", folder]):
+        assert main(words) == 2
+        errors = capsys.readouterr().err
+        assert errors.count("\n") == 1
+        assert "holds a bench of another version of biwaa: read its table.md, or show it with that version." in errors
+    assert (tmp_path / "table.md").read_bytes() == (old / "table.md").read_bytes()
+
+
+def test_a_plugins_method_can_be_benched(tmp_path):
+    """Found by name in the command and in the processes that train; a table of all methods leaves it out."""
+    (tmp_path / "mine.py").write_text(
+        "import biwaa\nfrom biwaa.methods.mcc import Mcc\nbiwaa.register_method('mine')(type('Mine', (Mcc,), {}))\n"
+    )
+    info = tmp_path / "mine-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\n")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    done = bench(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "| mine |" in done.stdout
+    rows = {
+        row["variant"]: row for row in csv.DictReader((tmp_path / "b" / "table.csv").open()) if row["figure"] == "last"
+    }
+    assert rows["mine"]["over_images"] == rows["mcc"]["over_images"]
+    again = bench(tmp_path / "b", "--methods", "mine@2", "--seeds", "1", PYTHONPATH=path)
+    assert "| mine, 2 rounds |" in again.stdout
+    shown = subprocess.run([COMMAND, "bench", tmp_path / "b", "--show"], capture_output=True, text=True, check=True)
+    assert "| mine |" in shown.stdout  # also where it is not installed
+    assert "mine" not in {variant.name for variant in variants("methods", load_recipe("paper"), ())}
+
+
+def test_engines():
+    frozen = choose_engine("none", {}, None, frozen=True)
+    assert frozen.keywords["processes"] == engine.cores()
+    assert choose_engine("none", {}, None, frozen=False).keywords["processes"] == 1
+    assert choose_engine("none", {}, 3, frozen=False).keywords["processes"] == 3
 
 
 def test_numbers_among_cluster_options():
@@ -318,7 +454,7 @@ def test_two_benches_on_one_folder_share_the_work(tmp_path):
     assert all("6/6 runs" in stderr for _, stderr in ends)
     runs = list((tmp_path / "b" / "runs").glob("*/log.jsonl"))
     assert len(runs) == 6
-    for log in runs:  # nothing was trained twice: each run's log holds its one leg's steps once
+    for log in runs:  # nothing was trained twice: each run's log holds its one stage's steps once
         steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
         assert steps == sorted(set(steps))
     logs = "".join(path.read_text() for path in (tmp_path / "b" / "runs").glob("*.log"))
@@ -426,20 +562,20 @@ def test_grid_of_every_benchmark_and_study():
         assert len({variant.name for variant in found}) == len(found)
         for variant in found:
             assert variant.source_only in {other.name for other in found}
-            assert not resolve(variant, recipe, 5).baseline
+            assert not resolve(variant, recipe, 5).schedule.baseline
             assert resolve(variant, recipe, 5).seed == 5
     every = [variant.name for variant in variants("methods", recipe, ())]
     assert set(every) == set(METHODS)
-    frozen = dataclasses.replace(recipe, freeze_backbone=True)
+    frozen = recipe.replace(freeze_backbone=True)
     assert set(every) - {variant.name for variant in variants("methods", frozen, ())} == {"fixmatch"}
     compute = {variant.name: resolve(variant, recipe, 1) for variant in variants("compute", recipe, ())}
-    steps = {name: of.steps * of.rounds for name, of in compute.items() if name != "source_only"}
+    steps = {name: of.schedule.steps * of.schedule.rounds for name, of in compute.items() if name != "source_only"}
     assert len(set(steps.values())) == 1
     for entry in BENCHMARKS.values():
         grid = Bench(
             entry.name,
             "methods",
-            dataclasses.asdict(recipe),
+            recipe.flat(),
             {},
             entry.tasks,
             tuple(variants("methods", recipe, ())),
@@ -447,21 +583,17 @@ def test_grid_of_every_benchmark_and_study():
         )
         works = grid.works(Path("d"), Path("r"))
         assert len({work.name for work in works}) == len(works) == 2 * len(entry.tasks) * len(every)
-    forty = Bench(
-        "domainnet40", "methods", dataclasses.asdict(recipe), {}, ("R2C",), tuple(variants("methods", recipe, ())), (1,)
-    )
+    forty = Bench("domainnet40", "methods", recipe.flat(), {}, ("R2C",), tuple(variants("methods", recipe, ())), (1,))
     assert forty.works(Path("d"), Path("r"))[0].held_out == "domainnet40:clipart/test"
 
 
 def test_settings_of_single_tasks(tmp_path):
     recipe = tmp_path / "r.yaml"
     recipe.write_text("learning_rate: 0.001\ntasks:\n  A2D: {learning_rate: 0.0003}\n")
-    assert load_recipe(str(recipe)).learning_rate == 0.001
+    assert load_recipe(str(recipe)).optimizer.learning_rate == 0.001
     chosen = tuple(variants("methods", load_recipe("paper"), ("biwaa",)))
     special = {"A2D": {"learning_rate": 0.0003}}
-    grid = Bench(
-        "office31", "methods", dataclasses.asdict(load_recipe(str(recipe))), special, ("A2W", "A2D"), chosen, (1,)
-    )
+    grid = Bench("office31", "methods", load_recipe(str(recipe)).flat(), special, ("A2W", "A2D"), chosen, (1,))
     rates = {work.name: work.recipe["learning_rate"] for work in grid.works(tmp_path, tmp_path)}
     assert rates["A2W.biwaa.1"] == 0.001
     assert rates["A2D.biwaa.1"] == rates["A2D.source_only.1"] == 0.0003
@@ -486,35 +618,29 @@ def test_the_papers_recipes_run_on_a_miniature(name, task, rate, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"warning: {name}:{source} is not the benchmark's" in done.stderr
     run = tmp_path / "table" / "runs" / f"{task}.biwaa.42"
-    assert load_recipe(str(run / "recipe.yaml")).learning_rate == rate
-    result = json.loads((run / "result.json").read_text())
-    assert result["classes"] == list(entry.classes)
-    assert ("held_out" in result) == (name == "domainnet40")
+    assert load_recipe(str(run / "recipe.yaml")).optimizer.learning_rate == rate
+    result = read_result(run)
+    assert result.classes == entry.classes
+    assert (result.held_out is not None) == (name == "domainnet40")
     assert ("held-out images |" in done.stdout) == (name == "domainnet40")
     assert "published: biwaa, resnet50 (last checkpoint" in done.stdout
 
 
 def row(task, variant, seed, last, oracle=None):
-    from biwaa.bench.rows import Row
-
-    both = {"over_images": last, "over_classes": last - 1}
-    accuracy = {
-        "last": both,
-        "chosen": both,
-        "oracle": {"over_images": oracle or last, "over_classes": 0.0},
-        "average": both,
-    }
-    cost = {"steps": 10, "images": 20, "seconds": 1.5}
+    both = Accuracy(over_images=last, over_classes=last - 1)
+    best = Accuracy(over_images=oracle or last, over_classes=0.0)
+    cost = Cost(steps=10, images=20, seconds=1.5, this_sitting=1.5, steps_a_stage=10, images_a_step=2)
     return Row(
-        task, variant, seed, accuracy, (last,), "round 0", {"source_to_true": 1.0, "estimated_to_true": 2.0}, cost
-    )
+        task=task, variant=variant, seed=seed, accuracy={"last": both, "chosen": both, "oracle": best, "average": both},
+        by_round=(last,), picked="round 0", source_to_true=1.0, predicted_to_true=2.0, cost=cost,
+    )  # fmt: skip
 
 
 def test_means_and_deviations():
     """Over tasks first, then over seeds; a seed that lacks a task has no mean."""
     rows = [row("A2B", "x", 1, 10.0), row("B2A", "x", 1, 20.0), row("A2B", "x", 2, 30.0), row("B2A", "x", 2, 50.0),
             row("A2B", "x", 3, 99.0)]  # fmt: skip
-    means = task_means(rows, ("A2B", "B2A"), lambda r: r.accuracy["last"]["over_images"])
+    means = task_means(rows, ("A2B", "B2A"), lambda r: r.accuracy["last"].over_images)
     assert means == [15.0, 40.0]
     assert over_seeds(means, 2) == "27.5 ± 17.7"
     assert over_seeds(means, 3) == "27.5 ± 17.7 (2 of 3 seeds)"
@@ -541,9 +667,7 @@ def test_published_figures_stand_beside():
     for row_ in rows:
         if row_["task"] != "mean":
             BENCHMARKS[row_["benchmark"]].task(row_["task"])
-    grid = Bench(
-        "office31", "methods", dataclasses.asdict(load_recipe("paper")), {}, BENCHMARKS["office31"].tasks, (), (1,)
-    )
+    grid = Bench("office31", "methods", load_recipe("paper").flat(), {}, BENCHMARKS["office31"].tasks, (), (1,))
     dann = next(line for line in published_rows(grid) if line[0].startswith("published: dann"))
     assert dann[0] == "published: dann, resnet50 (best epoch on the target test set)"
     assert dann[1:] == ("91.4", "97.9", "100.0", "83.6", "73.3", "70.4", "86.1")
@@ -557,18 +681,16 @@ def test_the_pool_holds_source_only_and_every_round(finished):
     bench_ = load_bench(folder)
     rows = collect(bench_, finished_runs(bench_.works(folder, Path())))
     for found in rows:
-        results = {
-            name: json.loads((folder / "runs" / f"{found.task}.{name}.{found.seed}" / "result.json").read_text())
-            for name in {found.variant, "source_only"}
-        }
-        mine, base = results[found.variant], results["source_only"]
-        pool = [(s["nuclear_norm"], mine["accuracy"]["legs"][leg]["over_images"])
-                for leg, s in mine["label_free"]["validators"].items()]  # fmt: skip
-        score = base["label_free"]["validators"]["round 0"]["nuclear_norm"]
-        pool.append((score, base["accuracy"]["legs"]["round 0"]["over_images"]))
-        assert found.accuracy["chosen"]["over_images"] == pytest.approx(100 * max(pool)[1], abs=1e-9)
-        assert found.accuracy["oracle"]["over_images"] == pytest.approx(100 * max(a for _, a in pool), abs=1e-9)
+        mine, base = (
+            read_result(folder / "runs" / f"{found.task}.{name}.{found.seed}")
+            for name in (found.variant, "source_only")
+        )
+        pool = [
+            (stage.validators["nuclear_norm"], stage.accuracy.over_images) for stage in (*base.stages, *mine.stages)
+        ]
+        assert found.accuracy["chosen"].over_images == pytest.approx(100 * max(pool)[1], abs=1e-9)
+        assert found.accuracy["oracle"].over_images == pytest.approx(100 * max(a for _, a in pool), abs=1e-9)
     titles = [table.title for table in tables(bench_, rows)]
-    assert any("by who chooses" in title for title in titles)
+    assert any("by how the model is selected" in title for title in titles)
     with pytest.raises(BiwaaError, match="holds no bench"):
         load_bench(folder / "runs")
