@@ -21,8 +21,7 @@ NO_MEMORY = (
     "could not create a primitive",
 )  # fmt: skip
 """Texts of errors from an allocation that failed on the CPU or within a library; the last is oneDNN's."""
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Settings of glibc's mallopt, by their numbers in malloc.h."""
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # Settings of glibc's mallopt, by their numbers in malloc.h.
 
 
 def hardware(device: str) -> dict[str, Any]:

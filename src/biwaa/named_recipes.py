@@ -24,8 +24,7 @@ _SMALL: dict[str, Any] = {
     "crops": 1,
     "learning_rate": 0.01,
     "head_factor": 1.0,
-}
-"""A small network from random weights: all of it learns at one rate."""
+}  # A small network from random weights: all of it learns at one rate
 
 _DIGITS: dict[str, Any] = (
     _ROBUST
@@ -68,5 +67,4 @@ NAMED: dict[str, dict[str, Any]] = {
     "paper": {},
     "digits": _DIGITS,
     "demo": _DEMO,
-}
-"""Recipes by name: what each changes of the defaults."""
+}  # Recipes by name: what each changes of the defaults

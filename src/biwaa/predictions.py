@@ -18,10 +18,8 @@ class Predictions:
     """What a model predicts of N images."""
 
     names: Sequence[str]
-    labels: NDArray[np.int64]
-    """(N,) predicted classes."""
-    confidence: NDArray[np.float64]
-    """(N,) probability of the predicted class."""
+    labels: NDArray[np.int64]  # (N,) predicted classes
+    confidence: NDArray[np.float64]  # (N,) probability of the predicted class
 
     @classmethod
     def of(cls, names: Sequence[str], probabilities: Tensor) -> Self:

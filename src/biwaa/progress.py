@@ -16,10 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from biwaa.errors import printable
 
-PLAIN_SECONDS = 10.0
-"""Time between two plain lines."""
-CALM_SECONDS = 2.0
-"""Shorter work than this prints no plain line, unless it is training."""
+PLAIN_SECONDS = 10.0  # Time between two plain lines
+CALM_SECONDS = 2.0  # Shorter work than this prints no plain line, unless it is training
 
 
 class Advance(Protocol):

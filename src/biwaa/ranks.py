@@ -23,14 +23,11 @@ from torch.distributed import DistError
 
 from biwaa.errors import BiwaaError
 
-SEED_STRIDE = 2**40
-"""Between the seeds of two ranks; larger than any seed of a step."""
+SEED_STRIDE = 2**40  # Between the seeds of two ranks; larger than any seed of a step
 LEADER = "BIWAA_LEADER"
 """Environment variable for the processes that a run starts: the id of the process that started them."""
-CHECK_EVERY = 0.5
-"""Seconds between two checks of the other processes."""
-GRACE = 3.0
-"""Seconds for a process to report by itself that another one ended, before it is ended."""
+CHECK_EVERY = 0.5  # Seconds between two checks of the other processes
+GRACE = 3.0  # Seconds for a process to report by itself that another one ended, before it is ended
 GONE = "another process of this run ended, so this one does too; `--resume` goes on from the last checkpoint"
 _OVER = threading.Event()
 

@@ -30,10 +30,8 @@ from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.recipe import recipe_from
 
-TRIES = 3
-"""How often a run may lose its process."""
-_IN_TRAINING: set[Path] = set()
-"""Markers of the runs that this process is training."""
+TRIES = 3  # How often a run may lose its process
+_IN_TRAINING: set[Path] = set()  # Markers of the runs that this process is training
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Outcome:
     """What became of a run."""
 
     name: str
-    state: str
-    """finished, failed, or busy: another process holds it."""
+    state: str  # finished, failed, or busy: another process holds it
     reason: str = ""
 
 

@@ -19,10 +19,8 @@ from biwaa.files import write_text
 from biwaa.recipe import RESUMABLE, recipe_from
 from biwaa.result import Result, read_result
 
-FORMAT = 2
-"""Of bench.json; 1 had no number, and the method `biwaa` stood for that of the recipe `robust` too."""
-DECIDED = ("seed", "method", "baseline")
-"""Settings that the grid decides."""
+FORMAT = 2  # Of bench.json; 1 had no number, and the method `biwaa` stood for that of the recipe `robust` too.
+DECIDED = ("seed", "method", "baseline")  # Settings that the grid decides
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,9 @@ class Work:
     held_out: str | None
     recipe: dict[str, Any]
     data_root: Path
-    folder: Path
-    """The bench's folder."""
+    folder: Path  # The bench's folder
     keep_models: bool = False
-    wait: bool = False
-    """Wait for another process that trains this run; otherwise leave it to that one."""
+    wait: bool = False  # Wait for another process that trains this run; otherwise leave it to that one
 
     @property
     def run(self) -> Path:
@@ -78,15 +74,13 @@ class Bench:
 
     benchmark: str
     study: str
-    settings: dict[str, Any]
-    """The whole recipe that all variants start from."""
+    settings: dict[str, Any]  # The whole recipe that all variants start from
     task_settings: dict[str, dict[str, Any]]
     """What single tasks change of it, also tasks that are not among `tasks` yet."""
     tasks: tuple[str, ...]
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-    """Where the data are not the benchmark's."""
+    notes: tuple[str, ...] = ()  # Where the data are not the benchmark's
 
     @property
     def entry(self) -> Benchmark:

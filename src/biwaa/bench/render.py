@@ -74,8 +74,7 @@ STATISTICS = {
     "source": "the features of both domains standardised by the source's mean and deviation",
     "coral": "the features of each domain standardised by its own mean and deviation, the source's then given the "
     "target's covariance (CORAL)",
-}
-"""What frozen features are standardised by."""
+}  # What frozen features are standardised by
 BATCH_NORM = {
     "shared": "BatchNorm's running averages over both domains' batches",
     "target": "BatchNorm's running averages over the target's batches alone",

@@ -17,8 +17,7 @@ from biwaa.bench.suites import SOURCE_ONLY
 from biwaa.errors import BiwaaError
 from biwaa.result import Accuracy, Cost, Result, Stage
 
-VALIDATOR = "nuclear_norm"
-"""The label-free score that chooses."""
+VALIDATOR = "nuclear_norm"  # The label-free score that chooses
 Figure = Literal["last", "chosen", "oracle", "average", "held_out"]
 FIGURES: dict[Figure, str] = {
     "last": "last round", "chosen": "label-free choice", "oracle": "oracle (target labels)",
@@ -35,14 +34,10 @@ class Row(Struct, frozen=True, kw_only=True):
     seed: int
     accuracy: dict[Figure, Accuracy]
     """`chosen` and `oracle` only with its source-only, `held_out` only where the benchmark has a test split."""
-    by_round: tuple[float, ...]
-    """Over images, each round's last step."""
-    picked: str
-    """The candidate that the validator chose; empty while its source-only is not there."""
-    source_to_true: float
-    """Total variation between the class shares of the source and the target's true ones."""
-    predicted_to_true: float
-    """The same between those that the last round predicts and the true ones."""
+    by_round: tuple[float, ...]  # Over images, each round's last step
+    picked: str  # The candidate that the validator chose; empty while its source-only is not there
+    source_to_true: float  # Total variation between the class shares of the source and the target's true ones
+    predicted_to_true: float  # The same between those that the last round predicts and the true ones
     cost: Cost
 
 

@@ -24,8 +24,7 @@ class Variant:
     name: str
     title: str
     settings: dict[str, Any] = field(default_factory=dict)
-    source_only: str = SOURCE_ONLY
-    """The variant that is its source-only."""
+    source_only: str = SOURCE_ONLY  # The variant that is its source-only
 
 
 TITLES = {
@@ -35,13 +34,10 @@ TITLES = {
     "mcc_teacher": "MCC + teacher",
 }  # fmt: skip
 """How tables call the methods."""
-METHODS_STUDY = "methods"
-"""The study that compares methods."""
-IN_ROUNDS = ("mcc_teacher", "biwaa")
-"""Methods whose later rounds learn from earlier ones."""
+METHODS_STUDY = "methods"  # The study that compares methods
+IN_ROUNDS = ("mcc_teacher", "biwaa")  # Methods whose later rounds learn from earlier ones
 
-WEIGHTING_ALONE: dict[str, Any] = {"alignment": 0.0, "separation": 0.0}
-"""Settings that switch the semantic losses off."""
+WEIGHTING_ALONE: dict[str, Any] = {"alignment": 0.0, "separation": 0.0}  # Settings that switch the semantic losses off
 
 _ONLY = Variant(SOURCE_ONLY, TITLES[SOURCE_ONLY], {"method": SOURCE_ONLY, "rounds": 1})
 
@@ -188,8 +184,7 @@ STUDIES: dict[str, Callable[[Recipe], list[Variant]]] = {
     "compute": _compute,
     "shift": _shift,
     "robust": _robust,
-}
-"""By name; what each compares, given the recipe that all start from."""
+}  # By name; what each compares, given the recipe that all start from
 
 
 def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant]:

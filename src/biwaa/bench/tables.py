@@ -11,8 +11,7 @@ from biwaa.bench.grid import Bench
 from biwaa.bench.rows import FIGURES, Row, accuracy_of, gains, over_seeds, task_means
 from biwaa.bench.suites import SOURCE_ONLY
 
-Groups = dict[str, list[Row]]
-"""Rows by their variant's title."""
+Groups = dict[str, list[Row]]  # Rows by their variant's title
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,13 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.sources import open_arrays
 from biwaa.files import cache_dir, replacing
 
-SIZE = 24
-"""Pixels a side of an image."""
-DIGIT = 18
-"""Pixels a side of the digit in it, which comes as 8 x 8; like MNIST's it keeps a margin."""
-CONTRAST = 3.0
-"""Strokes blurred by the enlargement become as sharp as MNIST's."""
+SIZE = 24  # Pixels a side of an image
+DIGIT = 18  # Pixels a side of the digit in it, which comes as 8 x 8; like MNIST's it keeps a margin
+CONTRAST = 3.0  # Strokes blurred by the enlargement become as sharp as MNIST's
 BRIGHTNESS = 110.0
 """Mean of a patch that a digit is painted on. As they are, the bright patches hide white strokes and the dark ones do
 not, and the target falls into two places."""
-SEED = 42
-"""Of the halves and the patches, where the catalogue draws them."""
+SEED = 42  # Of the halves and the patches, where the catalogue draws them
 
 
 def draw_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:

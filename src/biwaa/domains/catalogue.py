@@ -27,16 +27,11 @@ from biwaa.registry import Registry
 class CatalogueDomain:
     """One domain of a benchmark."""
 
-    images: int | None
-    """How many the benchmark has; None if no figure could be verified."""
-    layouts: tuple[str, ...]
-    """Where it may be in the benchmark's folder, the official place first."""
-    short: str = ""
-    """Its letter in task names."""
-    counts: tuple[int, ...] = ()
-    """Images of each class, in the classes' order; empty if only the total is known."""
-    lacks: tuple[str, ...] = ()
-    """Classes of which the benchmark has no image here."""
+    images: int | None  # How many the benchmark has; None if no figure could be verified
+    layouts: tuple[str, ...]  # Where it may be in the benchmark's folder, the official place first
+    short: str = ""  # Its letter in task names
+    counts: tuple[int, ...] = ()  # Images of each class, in the classes' order; empty if only the total is known
+    lacks: tuple[str, ...] = ()  # Classes of which the benchmark has no image here
     smallest_largest: tuple[int, int] | None = None
     """Images of the smallest and the largest class, if single counts are not known."""
 
@@ -49,24 +44,16 @@ class Benchmark:
     title: str
     citation: str
     terms: str
-    where: str
-    """Where to get it."""
-    folders: tuple[str, ...]
-    """Names that its folder may have."""
-    classes: tuple[str, ...]
-    """In the order of their indices."""
-    domains: dict[str, CatalogueDomain]
-    """By name; NAME/test is the held-out split of NAME."""
-    tasks: tuple[str, ...]
-    """In the customary order, by the domains' letters: A2W."""
-    aliases: dict[str, str] = field(default_factory=dict)
-    """Other folder names of a class -> its name."""
+    where: str  # Where to get it
+    folders: tuple[str, ...]  # Names that its folder may have
+    classes: tuple[str, ...]  # In the order of their indices
+    domains: dict[str, CatalogueDomain]  # By name; NAME/test is the held-out split of NAME
+    tasks: tuple[str, ...]  # In the customary order, by the domains' letters: A2W
+    aliases: dict[str, str] = field(default_factory=dict)  # Other folder names of a class -> its name
     list_labels: bool = False
     """Whether its list files give each image's class, by number; otherwise the images' folders do."""
-    hub: tuple[str, ...] = ()
-    """SPECs of copies on the Hugging Face hub."""
-    note: str = ""
-    """Anything else that a user should know."""
+    hub: tuple[str, ...] = ()  # SPECs of copies on the Hugging Face hub
+    note: str = ""  # Anything else that a user should know
 
     def class_of(self, folder: str) -> str | None:
         """The class of a folder's name; None if it is not one of the benchmark's."""

@@ -20,14 +20,10 @@ class Domain:
 
     spec: str
     images: Images
-    classes: tuple[str, ...] | None = None
-    """Names of the classes; None for images without labels."""
-    labels: NDArray[np.int64] | None = None
-    """(N,) indices into `classes`."""
-    may_lack: tuple[str, ...] = ()
-    """Classes of which the benchmark itself has no image here."""
-    absent: tuple[str, ...] = ()
-    """Images of a benchmark's list that are not there."""
+    classes: tuple[str, ...] | None = None  # Names of the classes; None for images without labels
+    labels: NDArray[np.int64] | None = None  # (N,) indices into `classes`
+    may_lack: tuple[str, ...] = ()  # Classes of which the benchmark itself has no image here
+    absent: tuple[str, ...] = ()  # Images of a benchmark's list that are not there
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
         """Keep the images at `indices` and their labels; the classes stay as they are."""

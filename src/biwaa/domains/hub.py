@@ -27,8 +27,7 @@ RESERVED = ("split", "config", "image", "label")
 class HubImages(NumberedRows):
     """Images in the rows of a data set."""
 
-    table: Any
-    """A `datasets.Dataset` that does not decode the image column itself."""
+    table: Any  # A `datasets.Dataset` that does not decode the image column itself.
     column: str
     name: str
     rows: NDArray[np.int64]

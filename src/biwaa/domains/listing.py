@@ -11,21 +11,16 @@ from typing import NamedTuple
 
 from biwaa.images.decoding import SUFFIXES
 
-LOOKED_FOR = f"looked for {', '.join(sorted(SUFFIXES))}"
-"""For messages about a place without images."""
+LOOKED_FOR = f"looked for {', '.join(sorted(SUFFIXES))}"  # For messages about a place without images
 
 
 class Line(NamedTuple):
     """A line of a list that is not blank."""
 
-    number: int
-    """Counted from 1."""
-    text: str
-    """The whole line, without the space around it."""
-    path: str
-    """All before the label, spaces included; the whole line where there is no label."""
-    label: str | None
-    """The last word, where it is a whole number."""
+    number: int  # Counted from 1
+    text: str  # The whole line, without the space around it
+    path: str  # All before the label, spaces included; the whole line where there is no label
+    label: str | None  # The last word, where it is a whole number
 
 
 def exists(path: Path) -> bool:

@@ -36,8 +36,7 @@ ACCEPTED = (
 class ObjectImages(NumberedRows):
     """Images of anything with an index: a list of pictures, a torchvision data set."""
 
-    items: Any
-    """At each index a picture, an array or a tensor, or a tuple that starts with one."""
+    items: Any  # At each index a picture, an array or a tensor, or a tuple that starts with one
     name: str
     rows: NDArray[np.int64]
 

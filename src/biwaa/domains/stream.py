@@ -11,8 +11,7 @@ from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages, Images
 
-SET_SIZE = 1024
-"""Most files in a set."""
+SET_SIZE = 1024  # Most files in a set
 
 
 def image_sets(paths: tuple[str, ...], size: int = SET_SIZE) -> Iterator[Images]:

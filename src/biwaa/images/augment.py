@@ -25,10 +25,8 @@ from torchvision.transforms.v2 import functional as F2
 
 Augmentation = Literal["crop_flip", "crop", "none"]
 
-RATIO = (3 / 4, 4 / 3)
-"""Width over height of a random crop."""
-TRIES = 10
-"""Boxes drawn for an image until one fits; then the whole image is taken."""
+RATIO = (3 / 4, 4 / 3)  # Width over height of a random crop
+TRIES = 10  # Boxes drawn for an image until one fits; then the whole image is taken
 THREAD_PIXELS = 2**18
 """Fewest pixels of views for each thread on the CPU; with fewer, starting threads costs more than it saves."""
 
@@ -57,14 +55,11 @@ class Boxes(NamedTuple):
 class Transform:
     """How images become the backbone's input."""
 
-    resize: int
-    """Pixels a side after resizing, aspect not kept."""
-    image_size: int
-    """Pixels a side of the crop."""
+    resize: int  # Pixels a side after resizing, aspect not kept
+    image_size: int  # Pixels a side of the crop
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    crops: Literal[1, 10] = 10
-    """Views whose predictions are averaged."""
+    crops: Literal[1, 10] = 10  # Views whose predictions are averaged
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) of 0 to 255 -> float32, each channel standardised by the backbone's mean and deviation."""

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from biwaa.images.augment import Augmentation, Transform, host_tensor
 
-SHARE = 0.5
-"""The part of a GPU's free memory that stored pixels may take; the network and its gradients need the rest."""
+SHARE = 0.5  # The part of a GPU's free memory that stored pixels may take; the network and its gradients need the rest
 
 
 class Inputs(Protocol):
@@ -79,10 +78,8 @@ def reads_ahead(store: NDArray[np.uint8] | Tensor, device: torch.device) -> bool
 class PixelInputs:
     """Stored pixels."""
 
-    store: NDArray[np.uint8] | Tensor
-    """(M, resize, resize, 3), memory-mapped, or all of it on the device (`placed`)."""
-    rows: NDArray[np.int64]
-    """(N,) the store's rows that belong to the domain."""
+    store: NDArray[np.uint8] | Tensor  # (M, resize, resize, 3), memory-mapped, or all of it on the device (`placed`)
+    rows: NDArray[np.int64]  # (N,) the store's rows that belong to the domain
     transform: Transform
     augment: Augmentation
     crop_area: float
@@ -145,8 +142,7 @@ def placed(stores: list[NDArray[np.uint8]], device: torch.device) -> list[NDArra
 class FeatureInputs:
     """Standardised features of a frozen backbone."""
 
-    features: Tensor
-    """(N, F) on the device."""
+    features: Tensor  # (N, F) on the device
 
     def __len__(self) -> int:
         """Images in the domain."""

@@ -13,12 +13,10 @@ from PIL import ExifTags, Image, ImageOps
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".avif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-"""File endings that count as images, in lower case."""
+)  # File endings that count as images, in lower case
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 """What a file may hold, whatever its name; no format for which Pillow would start another program."""
-Pixels = NDArray[np.uint8]
-"""(H, W, 3) RGB."""
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
 def decoded(data: bytes, least: int = 0) -> Pixels:

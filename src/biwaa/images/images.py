@@ -89,8 +89,7 @@ class ArrayRows:
     name: str
     indices: NDArray[np.int64] | None = None
     """(N,) each row's number in the original array; None where all rows are there."""
-    kind: ClassVar[str] = ""
-    """Part of the fingerprint, before the shape."""
+    kind: ClassVar[str] = ""  # Part of the fingerprint, before the shape
 
     @property
     def names(self) -> Sequence[str]:

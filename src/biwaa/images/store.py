@@ -30,8 +30,7 @@ from biwaa.progress import track
 DECODING = 2
 """Version of the way from a file to pixels; part of every key, so that a new way finds no arrays of an older one."""
 
-Row = NDArray[np.uint8] | str
-"""(size, size, 3) pixels, or the reason why there are none."""
+Row = NDArray[np.uint8] | str  # (size, size, 3) pixels, or the reason why there are none
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ class Stored:
     """An array with a row for each image."""
 
     rows: NDArray[Any]
-    unreadable: dict[int, str]
-    """Row -> the reason why its image could not be decoded; such rows are zero."""
+    unreadable: dict[int, str]  # Row -> the reason why its image could not be decoded; such rows are zero
 
 
 def decode(images: Images, size: int) -> Iterator[Row]:

@@ -32,8 +32,7 @@ class Classifier:
     model: SavedModel
     device: str = "auto"
     batch_size: int = 32
-    classes: NDArray[np.str_] = field(init=False)
-    """(K,) names, in the order of the columns of `predict_proba`."""
+    classes: NDArray[np.str_] = field(init=False)  # (K,) names, in the order of the columns of `predict_proba`
 
     def __post_init__(self) -> None:
         """Take the classes' names from the model."""

@@ -26,11 +26,9 @@ from biwaa.models.backbone import FEATURES
 from biwaa.models.saved import SavedModel, load_model
 from biwaa.version import __version__
 
-OPSET = 18
-"""ONNX's version: torch's exporter writes it natively, and runtimes since the end of 2022 read it."""
+OPSET = 18  # ONNX's version: torch's exporter writes it natively, and runtimes since the end of 2022 read it
 
-TOLERANCE = 1e-4
-"""Largest difference allowed between an exported probability and PyTorch's."""
+TOLERANCE = 1e-4  # Largest difference allowed between an exported probability and PyTorch's
 
 Run = Callable[[Tensor], Tensor]
 

@@ -24,10 +24,8 @@ class Heat(NamedTuple):
 
     plain: Tensor
     """(B, H, W) of the unweighted features, from 0 to 1; the largest value of each image is 1 (or all are 0)."""
-    weighted: Tensor
-    """(B, H, W) of the weighted features, scaled likewise."""
-    predicted: Tensor
-    """(B,) predicted classes, for which the weights are computed."""
+    weighted: Tensor  # (B, H, W) of the weighted features, scaled likewise
+    predicted: Tensor  # (B,) predicted classes, for which the weights are computed
 
 
 @torch.enable_grad()

@@ -18,12 +18,9 @@ from biwaa.ranks import gather_rows, strided_shard
 class Predicted(NamedTuple):
     """A network's predictions of N images, each the mean over the image's views; float32 on the CPU."""
 
-    probabilities: Tensor
-    """(N, K)."""
-    features: Tensor
-    """(N, D) after the bottleneck."""
-    pooled: Tensor
-    """(N, F) before the bottleneck; empty (N, 0) unless requested."""
+    probabilities: Tensor  # (N, K)
+    features: Tensor  # (N, D) after the bottleneck
+    pooled: Tensor  # (N, F) before the bottleneck; empty (N, 0) unless requested
 
 
 @torch.inference_mode()

@@ -9,8 +9,7 @@ from biwaa.inference.prediction_table import rows, writing
 from biwaa.models.saved import load_model
 from biwaa.progress import say, track
 
-REPORTED = 10
-"""Unreadable images that are named on standard error; the table has them all."""
+REPORTED = 10  # Unreadable images that are named on standard error; the table has them all
 
 
 def predict_paths(

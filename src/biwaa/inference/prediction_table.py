@@ -21,8 +21,7 @@ from biwaa.files import csv_line, replacing
 Row = tuple[str | float | None, ...]
 Write = Callable[[Sequence[Row]], None]
 
-ROW_GROUP = 8192
-"""Rows of a Parquet row group; so many are in memory until they are written."""
+ROW_GROUP = 8192  # Rows of a Parquet row group; so many are in memory until they are written
 
 
 def columns(top: int) -> list[str]:

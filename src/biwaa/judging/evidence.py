@@ -14,10 +14,8 @@ from torch import Tensor
 
 from biwaa.judging.metrics import neighbour_agreement
 
-SAMPLE = 5000
-"""Images at most that are clustered, compared with each other, or told from the other domain's."""
-SEED = 0
-"""Of the sample and of k-means: the same for every candidate of a pool."""
+SAMPLE = 5000  # Images at most that are clustered, compared with each other, or told from the other domain's
+SEED = 0  # Of the sample and of k-means: the same for every candidate of a pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,26 +25,17 @@ class Evidence:
     On the CPU. The candidates of a pool predict the same images in the same order.
     """
 
-    probabilities: Tensor
-    """(N, K), target images."""
-    features: Tensor | None = None
-    """(M, D) behind the bottleneck, of the target images `rows`."""
-    rows: Tensor | None = None
-    """(M,) which target images `features` belong to; None: all, in order."""
-    source_probabilities: Tensor | None = None
-    """(S, K), held-out source images."""
-    source_features: Tensor | None = None
-    """(S, D), held-out source images."""
-    source_labels: Tensor | None = None
-    """(S,) classes of the held-out source images."""
-    trained_features: Tensor | None = None
-    """(T, D), source images that were trained on."""
+    probabilities: Tensor  # (N, K), target images
+    features: Tensor | None = None  # (M, D) behind the bottleneck, of the target images `rows`
+    rows: Tensor | None = None  # (M,) which target images `features` belong to; None: all, in order
+    source_probabilities: Tensor | None = None  # (S, K), held-out source images
+    source_features: Tensor | None = None  # (S, D), held-out source images
+    source_labels: Tensor | None = None  # (S,) classes of the held-out source images
+    trained_features: Tensor | None = None  # (T, D), source images that were trained on
     mixed: Tensor | None = None
     """(P, K) predictions of MIX times the first image of each pair, and 1 - MIX times the second."""
-    pairs: Tensor | None = None
-    """(P, 2) target images of the mixed pairs, the dominant one first."""
-    trained_labels: Tensor | None = None
-    """(T,) classes of the source images that were trained on."""
+    pairs: Tensor | None = None  # (P, 2) target images of the mixed pairs, the dominant one first
+    trained_labels: Tensor | None = None  # (T,) classes of the source images that were trained on
 
     @property
     def predicted(self) -> Tensor:

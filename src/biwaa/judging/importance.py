@@ -13,8 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 Floats = NDArray[np.float64]
 
-FOLD = 5
-"""One row in five is held out to choose the strength of regularisation, as the paper's authors do."""
+FOLD = 5  # One row in five is held out to choose the strength of regularisation, as the paper's authors do
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of regularisation, from strong to weak, on standardised features."""
 

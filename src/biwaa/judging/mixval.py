@@ -12,8 +12,7 @@ from torch import Tensor
 
 from biwaa.judging.evidence import Evidence, given
 
-MIX = 0.55
-"""Share of the dominant image in MixVal's mixed pairs, the paper's value."""
+MIX = 0.55  # Share of the dominant image in MixVal's mixed pairs, the paper's value
 
 
 def mixval(pool: Sequence[Evidence]) -> list[float]:

@@ -21,10 +21,8 @@ from biwaa.judging.evidence import Evidence, given, sample
 from biwaa.judging.importance import controlled_risk, density_ratio
 from biwaa.judging.mixval import mixval
 
-TEMPERATURE = 0.05
-"""Of SND's similarities, the paper's value."""
-BLOCK = 1024
-"""Rows of SND's (N, N) similarities that are in memory at a time."""
+TEMPERATURE = 0.05  # Of SND's similarities, the paper's value
+BLOCK = 1024  # Rows of SND's (N, N) similarities that are in memory at a time
 
 
 Validator = Callable[[Sequence[Evidence]], list[float]]
@@ -172,8 +170,7 @@ VALIDATORS: dict[str, Validator] = {
     "agreement": agreement,
     "snd": _by_probabilities(snd),
     "entropy": _by_probabilities(negative_entropy),
-}
-"""By name; each from a pool of candidates to a score a candidate."""
+}  # By name; each from a pool of candidates to a score a candidate
 
 NEEDS: dict[str, tuple[str, ...]] = {
     "v_measure": ("features",),
@@ -181,8 +178,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "source_accuracy": ("source_probabilities", "source_labels"),
     "dev": ("features", "source_probabilities", "source_labels", "source_features", "trained_features"),
     "mixval": ("mixed", "pairs"),
-}
-"""Which fields of `Evidence` a validator reads besides the probabilities."""
+}  # Which fields of `Evidence` a validator reads besides the probabilities
 
 
 def scores(pool: Sequence[Evidence], only: str | None = None) -> dict[str, list[float | None]]:

@@ -43,21 +43,17 @@ KAPPA = 0.2
 """Least agreement beyond chance between rounds; Landis and Koch (Biometrics 1977) call what is below "slight"."""
 ALL_ALIKE = 0.95
 """Chance agreement above which two rounds agree because they predict one class; another check warns of that."""
-SEPARABLE = 0.99
-"""Balanced accuracy from which the discriminator's gradient, which falls with its error, has vanished."""
-NEAR_CHANCE = 0.05
-"""A discriminator within this of 1/2 is guessing; some hundred images in a window scatter by as much."""
+SEPARABLE = 0.99  # Balanced accuracy from which the discriminator's gradient, which falls with its error, has vanished
+NEAR_CHANCE = 0.05  # A discriminator within this of 1/2 is guessing; some hundred images in a window scatter by as much
 DROP, DEVIATIONS = 0.05, 2.0
 """Loss of source accuracy that deserves a warning, if it is also more than so many standard errors."""
 SHIFT = 0.2
 """Total variation, beyond what sampling scatters, from which a fifth of the images would have to change class."""
-FAR = 0.5
-"""Share of target images outside of all source classes; of the source's own images it is 1 %, by construction."""
+FAR = 0.5  # Share of target images outside of all source classes; of the source's own images it is 1 %, by construction
 LOW = 0.6
 """Estimated accuracy that deserves a warning: estimates are rather too high, and pseudo-labels that are wrong half of
 the time do harm."""
-APART = 0.2
-"""Distance between estimates of accuracy: a hundred images leave each within 0.1, assumptions do the rest."""
+APART = 0.2  # Distance between estimates of accuracy: a hundred images leave each within 0.1, assumptions do the rest.
 FEW, FEW_A_CLASS = 100, 5
 """Held-out source images: with 100, an accuracy of 50 % has a standard error of 5 points; a class's column of the
 confusion matrix needs some images too."""
@@ -68,36 +64,24 @@ class Signs:
     """Facts about a run; None where unknown, and shares are (K,) and sum to 1."""
 
     classes: tuple[str, ...]
-    targets: int
-    """Target images."""
-    selected: str
-    """The stage whose model was selected; facts are about it unless they say otherwise."""
-    predicted_shares: Shares | None = None
-    """Of the classes that it predicts on the target."""
-    baseline_shares: Shares | None = None
-    """The same of source-only."""
-    source_shares: Shares | None = None
-    """Of the source's labels."""
-    estimated_shares: Shares | None = None
-    """Estimated label distribution of the target (`label_shift`)."""
-    round_agreement: float | None = None
-    """Share of target images on which the last two rounds agree."""
+    targets: int  # Target images
+    selected: str  # The stage whose model was selected; facts are about it unless they say otherwise
+    predicted_shares: Shares | None = None  # Of the classes that it predicts on the target
+    baseline_shares: Shares | None = None  # The same of source-only
+    source_shares: Shares | None = None  # Of the source's labels
+    estimated_shares: Shares | None = None  # Estimated label distribution of the target (`label_shift`)
+    round_agreement: float | None = None  # Share of target images on which the last two rounds agree
     round_chance: float | None = None
     """What it would be if they had nothing in common (`label_shift.chance_agreement`)."""
     discriminator_first: float | None = None
     """Mean of the discriminator's accuracy over the first tenth of the steps, in which it learns."""
-    discriminator_last: float | None = None
-    """The same over the last tenth."""
-    source_accuracy: float | None = None
-    """Accuracy on held-out source images."""
-    baseline_source_accuracy: float | None = None
-    """Source-only's on the same."""
-    held_out_source: int | None = None
-    """How many held-out source images there are."""
+    discriminator_last: float | None = None  # The same over the last tenth
+    source_accuracy: float | None = None  # Accuracy on held-out source images
+    baseline_source_accuracy: float | None = None  # Source-only's on the same
+    held_out_source: int | None = None  # How many held-out source images there are
     pseudo_labels: NDArray[np.int64] | None = None
     """(K,) target images of each pseudo-label that the stage learned from; None where it had none."""
-    far_share: float | None = None
-    """As of the function of this name."""
+    far_share: float | None = None  # As of the function of this name
     estimates: Mapping[str, float] | None = None
     """Label-free estimates of target accuracy by name (`estimate`), in [0, 1]."""
 
@@ -238,8 +222,7 @@ CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
     without_pseudo_label,
     nothing_gained,
     few_held_out,
-)
-"""Gravest first."""
+)  # Gravest first
 
 
 def _missing(signs: Signs, amounts: NDArray[np.float64] | NDArray[np.int64]) -> list[int]:

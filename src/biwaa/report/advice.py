@@ -16,8 +16,7 @@ from biwaa.models.backbone import DIGITS, FEATURES
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe
 from biwaa.settings import MOST_STEPS
 
-MOST_HELD_OUT = 0.5
-"""Share of the source above which keeping images from training costs more than it tells."""
+MOST_HELD_OUT = 0.5  # Share of the source above which keeping images from training costs more than it tells
 OF_THE_USER = ("seed", "backbone", "weights", "freeze_backbone")
 """Settings that a user keeps when taking another recipe."""
 
@@ -26,10 +25,8 @@ OF_THE_USER = ("seed", "backbone", "weights", "freeze_backbone")
 class Advice:
     """One thing to try."""
 
-    text: str
-    """Stands after "try"; names its flags."""
-    settings: Mapping[str, Any]
-    """Settings of the recipe that it changes."""
+    text: str  # Stands after "try"; names its flags
+    settings: Mapping[str, Any]  # Settings of the recipe that it changes
 
 
 def method_of(recipe: Recipe) -> type[Method] | None:

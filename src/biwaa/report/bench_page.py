@@ -14,8 +14,7 @@ from biwaa.report.cells import Cell, PageTable, count, number, percent
 from biwaa.report.page import render
 from biwaa.report.section import Group, Section
 
-_OTHERS: tuple[Figure, ...] = ("chosen", "oracle", "held_out")
-"""Accuracies next to the last round's."""
+_OTHERS: tuple[Figure, ...] = ("chosen", "oracle", "held_out")  # Accuracies next to the last round's
 
 
 def bench_page(folder: Path) -> str:

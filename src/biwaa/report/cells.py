@@ -32,10 +32,8 @@ class PageTable:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     sortable: bool = True
-    dense: bool = False
-    """Column heads stand upright, cells are narrow."""
-    tall: bool = False
-    """Scrolls by itself."""
+    dense: bool = False  # Column heads stand upright, cells are narrow
+    tall: bool = False  # Scrolls by itself
 
     @cached_property
     def numeric(self) -> tuple[bool, ...]:

@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 
 from biwaa.judging.evidence import Evidence
 
-SAMPLE = 400
-"""Images of each domain: t-SNE of two states takes about five seconds on one core."""
+SAMPLE = 400  # Images of each domain: t-SNE of two states takes about five seconds on one core
 NEIGHBOURS = 10
 SEED = 0
-Place = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""(n, 2) positions of source and (m, 2) of target images."""
+Place = tuple[NDArray[np.float64], NDArray[np.float64]]  # (n, 2) positions of source and (m, 2) of target images
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +20,10 @@ class State:
     """A sample of both domains' features under one network, at unit length."""
 
     stage: str
-    source: NDArray[np.float32]
-    """(n, D)."""
-    target: NDArray[np.float32]
-    """(m, D)."""
-    source_labels: NDArray[np.int64] | None
-    """(n,) classes of the source images, where the run kept them."""
-    target_rows: NDArray[np.int64]
-    """(m,) which target images."""
+    source: NDArray[np.float32]  # (n, D)
+    target: NDArray[np.float32]  # (m, D)
+    source_labels: NDArray[np.int64] | None  # (n,) classes of the source images, where the run kept them
+    target_rows: NDArray[np.int64]  # (m,) which target images
 
 
 def state(stage: str, evidence: Evidence) -> State | None:

@@ -18,14 +18,12 @@ READINGS = {
     "difference_of_confidences": "held-out source accuracy minus the loss of confidence",
     "thresholded_confidence": "share of confidences above a threshold set on the source",
     "thresholded_entropy": "share of entropies below a threshold set on the source",
-}
-"""Label-free estimates of the accuracy, in words."""
+}  # Label-free estimates of the accuracy, in words
 
 MEASURED = (
     "Over 54 benchmark runs of the recipe robust (PACS and Office's ten classes, frozen EfficientNet-Lite0) such "
     "estimates were off by 5.5 points on average and by 27 at worst, and rather too high"
-)
-"""docs/robust.md; true of runs with that recipe's settings alone."""
+)  # docs/robust.md; true of runs with that recipe's settings alone.
 NOT_TRAINING = ("seed", "backbone", "weights", "freeze_backbone", "image_size")
 """Settings that `MEASURED` names as its conditions, or that do not belong to a recipe; those of the machine too."""
 

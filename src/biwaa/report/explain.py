@@ -24,11 +24,9 @@ from biwaa.report.pictures import short
 class Explained:
     """What one model sees in the images and predicts of them."""
 
-    views: NDArray[np.uint8]
-    """(B, H, W, 3), what it sees of them."""
+    views: NDArray[np.uint8]  # (B, H, W, 3), what it sees of them
     heat: Heat
-    predicted: list[str]
-    """(B) predicted classes."""
+    predicted: list[str]  # (B) predicted classes
 
 
 def explain_paths(

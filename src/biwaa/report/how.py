@@ -10,20 +10,16 @@ from biwaa.report.section import Group, Section, Swatch
 from biwaa.report.sentences import in_percent, selected_text
 from biwaa.result import LAST, SOURCE_ONLY, Stage
 
-ROWS = 20
-"""Classes that a figure of shares shows."""
-POINTS = 200
-"""Points of a curve."""
-USUAL = "nuclear_norm"
-"""The label-free score that is drawn where none chose."""
+ROWS = 20  # Classes that a figure of shares shows
+POINTS = 200  # Points of a curve
+USUAL = "nuclear_norm"  # The label-free score that is drawn where none chose
 TITLES = {
     "classification": "Source classification loss", "domain": "Discriminator's loss",
     "domain_accuracy": "Discriminator's accuracy", "alignment": "Alignment loss", "separation": "Separation loss",
     "confusion": "Class confusion", "pseudo_label": "Loss on pseudo-labels",
 }  # fmt: skip
 SHORT = {"ami": "AMI", "snd": "SND", "dev": "DEV", "ensv": "EnsV", "mixval": "MixVal", "v_measure": "V-measure"}
-NOT_A_LOSS = ("stage", "step", "steps_per_second")
-"""What else a line of log.jsonl holds."""
+NOT_A_LOSS = ("stage", "step", "steps_per_second")  # What else a line of log.jsonl holds.
 
 
 def how(run: Reading) -> Section:

@@ -14,14 +14,10 @@ from biwaa.report.sentences import in_percent
 from biwaa.report.thumbnails import thumbnail
 from biwaa.result import SOURCE_ONLY
 
-GALLERY = 24
-"""Images shown."""
-MANY = 14
-"""Classes above which the confusion matrix is a picture and not a table."""
-TALL = 20
-"""Rows above which a table scrolls by itself."""
-PAIRS = 15
-"""Confusions listed."""
+GALLERY = 24  # Images shown
+MANY = 14  # Classes above which the confusion matrix is a picture and not a table
+TALL = 20  # Rows above which a table scrolls by itself
+PAIRS = 15  # Confusions listed
 
 Counts = NDArray[np.int64]
 

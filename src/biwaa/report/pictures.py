@@ -36,8 +36,7 @@ class Picture:
 
     svg: Markup
     title: str
-    alternative: str
-    """What it shows, in words, for readers who cannot see it."""
+    alternative: str  # What it shows, in words, for readers who cannot see it
     note: str = ""
 
 

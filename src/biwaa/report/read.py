@@ -32,14 +32,10 @@ class Reading:
     folder: RunFolder
     result: Result
     recipe: Recipe
-    predictions: Predictions
-    """Of the target by the selected model; calibrated confidences, to four digits."""
-    truth: NDArray[np.int64] | None
-    """(N,) true classes, where the run kept any."""
-    log: list[dict[str, Any]]
-    """Entries of log.jsonl: stage, step, losses by name."""
-    evidence: dict[str, Evidence]
-    """Of source-only, the selected stage and the last round, where their files are there."""
+    predictions: Predictions  # Of the target by the selected model; calibrated confidences, to four digits
+    truth: NDArray[np.int64] | None  # (N,) true classes, where the run kept any
+    log: list[dict[str, Any]]  # Entries of log.jsonl: stage, step, losses by name.
+    evidence: dict[str, Evidence]  # Of source-only, the selected stage and the last round, where their files are there
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,8 +94,7 @@ class TargetImages:
     """Opens the target's images by name: files where they lie, rows of arrays and data sets through their SPEC."""
 
     spec: str
-    fingerprint: str
-    """Of all images, as the run had them."""
+    fingerprint: str  # Of all images, as the run had them
     data_root: Path | None = None
 
     def read(self, name: str) -> Image.Image:

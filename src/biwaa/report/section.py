@@ -21,8 +21,7 @@ class Swatch(NamedTuple):
     """A line of a legend."""
 
     name: str
-    colour: str
-    """As of `pictures`."""
+    colour: str  # As of `pictures`
     strength: float = 1.0
 
     @property

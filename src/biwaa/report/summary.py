@@ -7,8 +7,7 @@ from biwaa.report.estimate import doubt, estimate_error, shown_estimate
 from biwaa.report.sentences import in_percent, selected_text, warning_texts
 from biwaa.result import SOURCE_ONLY, Accuracy, Result
 
-WIDTH = 44
-"""Letters of a row's name."""
+WIDTH = 44  # Letters of a row's name
 
 
 def summarise(result: Result, recipe: Recipe) -> str:

@@ -9,10 +9,8 @@ from PIL import Image
 from biwaa.errors import BiwaaError
 from biwaa.report.read import TargetImages
 
-SIDE = 288
-"""Pixels of the longer side at most: sharp when enlarged, a few dozen of them in a page that mail takes."""
-TINY = 64
-"""Images of so few pixels lose nothing and show their pixels."""
+SIDE = 288  # Pixels of the longer side at most: sharp when enlarged, a few dozen of them in a page that mail takes
+TINY = 64  # Images of so few pixels lose nothing and show their pixels
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ class Data:
     """All that training sees: the source with labels, the target without."""
 
     source: Inputs
-    source_labels: NDArray[np.int64]
-    """(Ns,) indices of classes."""
+    source_labels: NDArray[np.int64]  # (Ns,) indices of classes
     target: Inputs
     classes: int
     source_held_out: Inputs | None = None

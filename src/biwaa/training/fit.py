@@ -37,16 +37,11 @@ from biwaa.training.watch import LossWatch
 class StagePlan:
     """What one stage trains."""
 
-    name: str
-    """source-only, round 0, round 1, .."""
-    recipe: Recipe
-    """All settings; source-only has its own method."""
-    seed: int
-    """Of this stage's draws."""
-    previous: Tensor | None = None
-    """(N, K) predictions of earlier rounds to learn from; None where none are used."""
-    find_neighbours: bool = False
-    """Keep each target image's nearest neighbours for a later teacher."""
+    name: str  # source-only, round 0, round 1, ..
+    recipe: Recipe  # All settings; source-only has its own method
+    seed: int  # Of this stage's draws
+    previous: Tensor | None = None  # (N, K) predictions of earlier rounds to learn from; None where none are used
+    find_neighbours: bool = False  # Keep each target image's nearest neighbours for a later teacher
 
 
 def fit(plan: StagePlan, network: Network, method: Method, data: Data, fabric: Fabric, folder: RunFolder) -> float:

@@ -21,16 +21,14 @@ from biwaa.files import forget_drafts, lock_folder, write_text
 from biwaa.recipe import RESUMABLE, Recipe, dump_recipe, load_recipe
 from biwaa.tensors import save_tensors
 
-STARTED = ("recipe.yaml", "run.json")
-"""Without the other, what a crash at the very start leaves: no run yet."""
+STARTED = ("recipe.yaml", "run.json")  # Without the other, what a crash at the very start leaves: no run yet
 Listener = Callable[[dict[str, Any]], None]
 """Called with each entry of log.jsonl: stage, step, losses by name, steps_per_second."""
 CONTENTS = (
     "recipe.yaml", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl", "run.json",
     "report.html",
 )  # fmt: skip
-HALFWAY = ".replacing"
-"""Holds the files of a run while they are set aside, one by one."""
+HALFWAY = ".replacing"  # Holds the files of a run while they are set aside, one by one
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,7 @@ class RunFolder:
     path: Path
     writes: bool = True
     """Of several processes that train together one writes; to the others all that changes the folder does nothing."""
-    listeners: tuple[Listener, ...] = ()
-    """Told of every entry of the log."""
+    listeners: tuple[Listener, ...] = ()  # Told of every entry of the log
 
     @property
     def model(self) -> Path:

@@ -16,10 +16,8 @@ from biwaa.judging.mixval import MIX, mixing_pairs
 from biwaa.models.network import Network
 from biwaa.training.data import Data
 
-TRAINED = 1000
-"""Images of the trained source that stand for all of it."""
-PAIRS = 1000
-"""Mixed pairs: their accuracy has a standard error of at most 1.6 points."""
+TRAINED = 1000  # Images of the trained source that stand for all of it
+PAIRS = 1000  # Mixed pairs: their accuracy has a standard error of at most 1.6 points.
 
 
 def gather(network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str) -> Evidence:

@@ -36,26 +36,21 @@ class Pair:
     """The domains of a run, with the source's classes."""
 
     source: Domain
-    target: Domain
-    """Its labels, if any, are for evaluation alone."""
-    held_out: Domain | None = None
-    """Labelled target images that are not used in training, only scored."""
+    target: Domain  # Its labels, if any, are for evaluation alone
+    held_out: Domain | None = None  # Labelled target images that are not used in training, only scored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
     """Everything that the first step needs."""
 
-    domains: Pair
-    """Without what was left out."""
+    domains: Pair  # Without what was left out
     data: Data
     held_out_inputs: Inputs | None
     transform: Transform
     backbone: Backbone
-    weights: str
-    """Where the backbone's weights came from."""
-    fresh_network: Callable[[int], Network]
-    """What a stage trains, by seed."""
+    weights: str  # Where the backbone's weights came from
+    fresh_network: Callable[[int], Network]  # What a stage trains, by seed
     deployed_network: Callable[[dict[str, Tensor]], Network]
     """From a stage's trained state to a network that takes images."""
 

@@ -41,14 +41,10 @@ from biwaa.training.stage import Trained, load_network_state, train_stage
 class Options:
     """What a run needs to know besides its domains and its recipe."""
 
-    resume: bool = False
-    """Go on with an interrupted run of the same recipe and domains."""
-    overwrite: bool = False
-    """Replace a run that is there."""
-    skip_unreadable: bool = False
-    """Leave out images that cannot be decoded instead of stopping."""
-    listeners: Sequence[Listener] = ()
-    """Called with each entry of log.jsonl as it is written."""
+    resume: bool = False  # Go on with an interrupted run of the same recipe and domains
+    overwrite: bool = False  # Replace a run that is there
+    skip_unreadable: bool = False  # Leave out images that cannot be decoded instead of stopping
+    listeners: Sequence[Listener] = ()  # Called with each entry of log.jsonl as it is written.
 
 
 @dataclass(frozen=True)
@@ -56,10 +52,8 @@ class Finished:
     """A finished run."""
 
     folder: RunFolder
-    result: Result | None
-    """None in all but the first of several processes."""
-    predictions: Predictions | None
-    """Of the target by the selected model; likewise."""
+    result: Result | None  # None in all but the first of several processes
+    predictions: Predictions | None  # Of the target by the selected model; likewise
 
 
 def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:

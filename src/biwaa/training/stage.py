@@ -30,18 +30,15 @@ class Trained:
     """A finished stage; its network's parameters stay in its file."""
 
     name: str
-    evidence: Evidence
-    """What it can be judged by without target labels, its predictions first."""
+    evidence: Evidence  # What it can be judged by without target labels, its predictions first
     neighbours: Tensor | None = None
     """(N, M) each target image's nearest neighbours in the backbone's features, where a teacher asks for them."""
     pseudo_labels: Tensor | None = None
     """(K,) target images of each class by the predictions that this stage learned from; None where it had none."""
-    held_out: Tensor | None = None
-    """(M, K) what it predicts of the held-out target images, where there are any."""
+    held_out: Tensor | None = None  # (M, K) what it predicts of the held-out target images, where there are any
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted stage."""
-    fresh: bool
-    """Trained in this sitting, not found finished."""
+    fresh: bool  # Trained in this sitting, not found finished
 
     @property
     def probabilities(self) -> Tensor:

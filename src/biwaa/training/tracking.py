@@ -16,8 +16,7 @@ from biwaa.recipe import Recipe
 from biwaa.result import Result
 from biwaa.training.folder import Listener
 
-Log = Callable[[dict[str, float], int], None]
-"""Figures by name, and the step."""
+Log = Callable[[dict[str, float], int], None]  # Figures by name, and the step
 
 
 @dataclass(frozen=True)
