@@ -232,7 +232,7 @@ def test_names_that_are_taken(registries, tmp_path):
                            (biwaa.register_backbone, "lenet")):  # fmt: skip
         with pytest.raises(biwaa.BiwaaError, match="exists already"):
             register(name)
-    with pytest.raises(biwaa.BiwaaError, match="is no benchmark of the catalogue"):
+    with pytest.raises(biwaa.BiwaaError, match="is not a benchmark's entry"):
         biwaa.register_benchmark(tmp_path / "gone.yaml")
     with pytest.raises(biwaa.BiwaaError, match="missing required field"):
         biwaa.register_benchmark("name: digits\n")

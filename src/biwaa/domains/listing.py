@@ -23,11 +23,11 @@ class Line(NamedTuple):
     label: str | None  # The last word, where it is a whole number
 
 
-def exists(path: Path) -> bool:
+def exists(path: Path | os.DirEntry[str]) -> bool:
     """Whether there is such a file; of a name that no file can have, False."""
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name too long, or with a zero byte
+    except (OSError, ValueError):  # a name too long, or with a zero byte; a link to itself
         return False
 
 
@@ -43,7 +43,7 @@ def images_below(folder: str | Path) -> Iterator[Path]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 names[entry.name] = True
-            elif not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES and entry.is_file():
+            elif not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES and exists(entry):
                 names[entry.name] = False
     for name in sorted(names):
         path = f"{folder}{os.sep}{name}"
