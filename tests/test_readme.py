@@ -92,7 +92,7 @@ def test_commands_about_benchmarks(tmp_path):
     assert len(benches) == 4
     for words in benches:
         recipe = words[words.index("--recipe") + 1]
-        assert load_recipe(str(README.parent / recipe)).backbone == "resnet50"
+        assert load_recipe(str(README.parent / recipe)).network.backbone == "resnet50"
         assert Path(recipe).stem == words[2] in BENCHMARKS
 
 
