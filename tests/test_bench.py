@@ -87,8 +87,8 @@ def test_a_whole_table_through_the_command(finished):
     assert not load_recipe(str(run / "recipe.yaml")).schedule.baseline
     text = (folder / "table.md").read_text()
     assert done.stdout.strip() == text.strip()
-    for said in ("| source-only |", "| BIWAA, 2 rounds |", "| DANN, 2 rounds |", "oracle (target labels)", "round 1"):
-        assert said in text
+    for told in ("| source-only |", "| BIWAA, 2 rounds |", "| DANN, 2 rounds |", "oracle (target labels)", "round 1"):
+        assert told in text
     assert "digits/methods: 8/8 runs" in done.stderr
     assert (folder / "table.png").read_bytes().startswith(b"\x89PNG")
     assert r"\toprule" in (folder / "table.tex").read_text()
@@ -101,7 +101,7 @@ def test_a_whole_table_through_the_command(finished):
 
 
 def test_the_page_of_a_bench(finished, tmp_path):
-    """Every task and method with source-only beside it, by the figures of the table; every table of table.md."""
+    """Every task and method with its source-only, by the figures of the table; every table of table.md."""
     folder, _ = finished
     assert main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
@@ -137,21 +137,21 @@ def test_finished_runs_are_never_run_again(finished):
 
 def test_other_settings_are_refused(finished):
     folder, _ = finished
-    for words, said in (
+    for words, told in (
         (("--learning-rate", "0.5"), "have learning_rate = 0.01, not 0.5"),
         (("--seed", "3"), "a bench takes --seeds"),
         (("--method", "mcc"), "a bench takes --methods"),
     ):
         done = bench(folder, *words)
         assert done.returncode == 2
-        assert said in done.stderr
+        assert told in done.stderr
     done = subprocess.run([COMMAND, "bench", *WORDS[1:5], "digits/parts", "--tasks", WORDS[-1], "--out", folder],
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert "holds the bench digits/methods, not digits/parts" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "words,said",
+    "words,told",
     [
         (["nope", "--out", "x"], "no benchmark is called 'nope': there are digits,"),
         (["digits/nope", "--out", "x"], "no study 'nope': there are methods, parts"),
@@ -173,11 +173,11 @@ def test_other_settings_are_refused(finished):
         (["digits", "--out", "x", "--tasks", "plain2photographs", "--cluster", "slurm"], "there is no sbatch here"),
     ],
 )
-def test_what_is_wrong_is_said(words, said, tmp_path, monkeypatch, capsys):
+def test_what_is_wrong_is_said(words, told, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BIWAA_DATA", raising=False)
     assert main(["bench", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -293,12 +293,12 @@ def test_a_device_may_change_and_tasks_come_in_parts(tmp_path, monkeypatch):
     rates = {work.name: work.recipe["learning_rate"] for work in both.works(tmp_path, tmp_path)}
     assert rates["plain2photographs.mcc.1"] == 0.02
     assert rates["photographs2plain.mcc.1"] == recipe.optimizer.learning_rate
-    for wrong, said in (
+    for wrong, told in (
         ({"plain2photographs": {"learning_rate": "3e-4"}}, "the settings of the task plain2photographs: Expected"),
         ({"plain2photographs": {"learn": 1}}, "unknown setting 'learn'"),
         ({"A2B": {}}, "no task 'A2B'"),
     ):
-        with pytest.raises(BiwaaError, match=said):
+        with pytest.raises(BiwaaError, match=told):
             plan("digits", recipe, wrong, ("plain2photographs",), ("mcc",), (1,), tmp_path)
     (tmp_path / "r.yaml").write_text("tasks: [A2D]\n")
     with pytest.raises(BiwaaError, match="tasks must hold settings by task"):
@@ -327,7 +327,7 @@ def test_the_study_of_robust_takes_that_recipe_apart():
 
 
 def test_rounds_are_announced():
-    """What a method or study does with --rounds is said before training."""
+    """What a method or study does with --rounds is printed before training."""
     recipe = recipe_from({**SETTINGS, "rounds": 4}, "test")
 
     def text(study, *names):
@@ -344,7 +344,7 @@ def test_rounds_are_announced():
     assert text("methods", "dann@3", "mcc") == f"rounds: dann@3 3, all others 1; {hint}"
     assert text("parts") == "rounds: all 1; the study sets some of them itself"
     assert text("rounds") == "rounds: source_only 1, all others 4; the study sets some of them itself"
-    for study in STUDIES:  # what is said is what is trained
+    for study in STUDIES:  # what the line says is what is trained
         for variant in variants(study, recipe, ()):
             number = resolve(variant, recipe, 1).schedule.rounds
             told = text(study)
@@ -502,7 +502,7 @@ finally:
     ray.shutdown()
     cluster.shutdown()
 """)
-    # Ray's workers are nice: beside other tests on the same cores they would hardly ever run.
+    # Ray's workers are nice: with other tests on the same cores they would hardly ever run.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300,
                           env=environment)  # fmt: skip
@@ -660,7 +660,7 @@ def test_gains_show_harm():
     assert table.rows == (("MCC", "-1.0", "-1.0 (plain2photographs)", "1 of 1"),)
 
 
-def test_published_figures_stand_beside():
+def test_published_figures_stand_below():
     rows = published()
     assert len(rows) > 400
     assert all(row["protocol"] and row["source"] and 0 < float(row["accuracy"]) <= 100 for row in rows)

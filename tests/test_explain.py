@@ -134,9 +134,9 @@ def test_the_command(runs, tmp_path, capsys):
     broken.write_text("broken")
     capsys.readouterr()
     assert main(["explain", str(runs / "run"), str(one), str(broken), "--out", str(tmp_path / "c.png")]) == 0
-    said = capsys.readouterr()
-    assert "1 of 2 images" in said.out
-    assert "unreadable: " in said.err
+    told = capsys.readouterr()
+    assert "1 of 2 images" in told.out
+    assert "unreadable: " in told.err
     assert np.asarray(Image.open(tmp_path / "c.png")).shape[0] < a.shape[0] / 2
 
 

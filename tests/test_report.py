@@ -321,9 +321,9 @@ def test_a_report_never_costs_a_run(evil, tmp_path, monkeypatch, capsys):
     words = ["--source", str(evil.parent / "so'urce"), "--target", str(evil.parent / 'tar"get')]
     words += ["--recipe", str(evil.parent / "r.yaml"), "--rounds", "1", "--out", str(tmp_path / "run")]
     assert main(["train", *words]) == 0
-    said = capsys.readouterr()
-    assert "warning: no report could be written (no font)" in said.err
-    assert "selected: round 0 (last step)" in said.out
+    told = capsys.readouterr()
+    assert "warning: no report could be written (no font)" in told.err
+    assert "selected: round 0 (last step)" in told.out
     assert not (tmp_path / "run" / "report.html").exists()
     report_on(tmp_path / "nowhere")
     assert "no folder" in capsys.readouterr().err
@@ -336,11 +336,11 @@ def test_errors_are_one_sentence(evil, tmp_path, capsys):
     shutil.copytree(evil, run)
     (run / "predictions.csv").write_text("path,label,confidence\nx,no such class,1\n")
     assert main(["report", str(run)]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3
-    assert "no folder" in said[0]
-    assert "holds no run that has finished a round" in said[1]
-    assert "is not a whole run folder" in said[2]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert "no folder" in told[0]
+    assert "holds no run that has finished a round" in told[1]
+    assert "is not a whole run folder" in told[2]
     shutil.copytree(evil, tmp_path / "other")
     shutil.copy(
         evil / "checkpoints" / "round_0.safetensors", tmp_path / "other" / "checkpoints" / "round_1.safetensors"

@@ -177,7 +177,7 @@ class DiscriminatorSeparates(RunWarning, frozen=True, tag="discriminator_separat
 
 
 class DiscriminatorIdle(RunWarning, frozen=True, tag="discriminator_idle"):
-    """The discriminator never told the domains apart: its gradient taught nothing."""
+    """The discriminator never told the domains apart: adaptation learned nothing from it."""
 
     first: float
     last: float

@@ -1,6 +1,6 @@
 """Trains the runs of a grid: in processes of this machine, on a Ray cluster, or as Slurm jobs.
 
-- a run is trained by whoever holds its lock; a finished one is never trained again
+- a run is trained by the process that holds its lock; a finished one is never trained again
 - a failed one leaves a sentence in NAME.failed and a log in NAME.log, and the others go on
 - a process that dies is replaced and its run resumed from its last checkpoint, at most TRIES times
 """

@@ -169,7 +169,7 @@ def _robust(recipe: Recipe) -> list[Variant]:
         part("no_damping", "class shares as predicted", distribution_damping=1.0),
         part("even", "class shares even", distribution_damping=0.0),
         part("iterative", "every round learns from those before", scouts=1),
-        part("no_taught", "no round learns from others", scouts=recipe.schedule.rounds),
+        part("scouts_alone", "no round learns from others", scouts=recipe.schedule.rounds),
         part("no_confusion", "without class confusion", confusion=0.0),
         part("no_dropout", "without input dropout", input_dropout=0.0),
     ]

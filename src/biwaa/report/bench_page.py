@@ -1,6 +1,5 @@
 """The page of a bench: every task and method with source-only, the bench's tables, sortable."""
 
-import re
 import statistics
 from pathlib import Path
 
@@ -114,8 +113,10 @@ def _sortable(table: Table) -> PageTable:
 
 
 def _cell(text: str) -> Cell:
-    found = re.match(r"[+-]?\d+(\.\d+)?", text)
-    return Cell(text, float(found[0]) if found else None)
+    try:
+        return Cell(text, float(text.split(" ")[0]))
+    except ValueError:  # a dash, or nothing
+        return Cell(text)
 
 
 def _repeat(bench: Bench, measured: list[str]) -> Section:

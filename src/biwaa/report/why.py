@@ -101,8 +101,8 @@ def _mixture(run: Reading, states: list[State]) -> str:
         text += f" before adapting and {100 * shares[1]:.0f} % after"
     text += f"; {100 * full:.0f} % would be full mixture."
     if run.truth is not None:
-        alike = [embedding.like_nearest_source(one, run.truth) for one in states]
-        words = [f"{100 * share:.0f} %" for share in alike if share is not None]
+        own = [embedding.like_nearest_source(one, run.truth) for one in states]
+        words = [f"{100 * share:.0f} %" for share in own if share is not None]
         if len(words) == len(states):
             when = f"{words[0]} before and {words[1]} after" if len(words) > 1 else words[0]
             text += f" The nearest source image is of the target image's own class for {when}."
