@@ -3,7 +3,7 @@
 from typing import Any
 
 _ROBUST: dict[str, Any] = {
-    "method": "mcc_teacher",
+    "method": "auto",
     "learning_rate": 3e-4,
     "batch_size": 72,
     "rounds": 5,
@@ -30,6 +30,7 @@ _DIGITS: dict[str, Any] = (
     _ROBUST
     | _SMALL
     | {
+        "method": "mcc_teacher",
         "image_size": 28,
         "resize": 32,
         "augment": "crop",

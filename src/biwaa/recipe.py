@@ -35,7 +35,7 @@ class Recipe:
     """All settings of a run."""
 
     method: str = "biwaa"
-    """How the domains are adapted: mcc_teacher, biwaa, dann, source_only or another."""
+    """How the domains are adapted; auto: prototypes on a frozen backbone, else mcc_teacher."""
     seed: int = 42
     """Round r draws from seed + 100 r."""
     data: DataSettings = field(default_factory=DataSettings)
@@ -68,6 +68,19 @@ class Recipe:
             BiwaaError: as for `recipe_from`; `where` names the origin of `settings`.
         """
         return recipe_from({**self.flat(), **flattened(settings, where)}, where)  # type: ignore[return-value]
+
+
+AUTO = "auto"
+"""The method that is chosen by whether the backbone is frozen."""
+
+
+def with_method(recipe: Recipe) -> Recipe:
+    """The recipe with `auto` resolved; a method without any random part has one round."""
+    if recipe.method != AUTO:
+        return recipe
+    if recipe.network.freeze_backbone:
+        return recipe.replace(method="prototypes", rounds=1)
+    return recipe.replace(method="mcc_teacher")
 
 
 def _group_of() -> dict[str, str]:

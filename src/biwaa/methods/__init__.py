@@ -14,6 +14,7 @@ from biwaa.methods.mdd import Mdd
 from biwaa.methods.method import Method
 from biwaa.methods.mstn import Mstn
 from biwaa.methods.pace import Pace
+from biwaa.methods.prototypes import Prototypes
 from biwaa.methods.self_training import SelfTraining
 from biwaa.methods.source_only import SourceOnly
 from biwaa.registry import Registry
@@ -24,6 +25,7 @@ METHODS: Registry[type[Method]] = Registry(
     {
         "biwaa": Biwaa,
         "mcc_teacher": MccTeacher,
+        "prototypes": Prototypes,
         SOURCE_ONLY: SourceOnly,
         "linear_probe": LinearProbe,
         "dann": Dann,

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biwaa.models.network import Output
+from biwaa.solvers import Head
 
 
 class Batch(NamedTuple):
@@ -59,6 +60,8 @@ class Method(nn.Module):
     """True: strongly augmented views of the target go through the network too; needs images, not features."""
     frozen: ClassVar[bool] = False
     """True: the backbone is never trained."""
+    solves: ClassVar[bool] = False
+    """True: on a frozen backbone the head is solved for (`solve`), without steps."""
     bottleneck: ClassVar[bool] = True
     """False: the classifier stands on the backbone's features themselves."""
     statistics: ClassVar[str | None] = None
@@ -71,6 +74,16 @@ class Method(nn.Module):
 
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """The named terms of the loss at `step`, counted from 0."""
+        raise NotImplementedError
+
+    def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
+        """The head on frozen features, where the method `solves`.
+
+        Args:
+            source: (Ns, F) standardised features.
+            labels: (Ns,) true classes.
+            target: (Nt, F) standardised features; without labels.
+        """
         raise NotImplementedError
 
 

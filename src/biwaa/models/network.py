@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from biwaa.solvers import Head
+
 
 class Output(NamedTuple):
     """A network's output for a batch."""
@@ -68,6 +70,19 @@ class Network(nn.Module):
         """(B, F) -> features and logits."""
         features = self.bottleneck(self.dropout(pooled))
         return Output(features, self.classifier(features))
+
+    def install(self, head: Head) -> None:
+        """Take a solved head in the place of bottleneck and classifier."""
+        self.bottleneck = nn.Identity() if head.projection is None else _linear(head.projection)
+        self.classifier = _linear(head.weight, head.bias)
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(torch.zeros(len(weight)) if bias is None else bias)
+    return layer
 
 
 def start_new_layers(*layers: nn.Linear) -> None:

@@ -196,10 +196,11 @@ def _cost(stages: Sequence[Trained], recipe: Recipe, sitting: float) -> Cost:
         return recipe.data.batch_size * (1 + of.sees_target + of.strong_view)
 
     methods = [SOURCE_ONLY_METHOD if stage.name == SOURCE_ONLY else recipe.method for stage in stages]
+    stepping = [method for method in methods if not (recipe.network.freeze_backbone and METHODS[method].solves)]
     steps = recipe.schedule.steps
     return Cost(
-        steps=steps * len(stages),
-        images=steps * sum(images_a_step(method) for method in methods),
+        steps=steps * len(stepping),
+        images=steps * sum(images_a_step(method) for method in stepping),
         seconds=round(sum(stage.seconds for stage in stages), 2),
         this_sitting=round(sitting, 2),
         steps_a_stage=steps,

@@ -112,7 +112,9 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         return Network(module, backbone.features, width, data.classes, recipe.network.input_dropout)
 
     def deployed_network(state: dict[str, Tensor]) -> Network:
-        network = Network(copy.deepcopy(backbone.module).cpu(), backbone.features, width, data.classes)
+        # A solved head has a bottleneck of its own width, or none.
+        bottleneck = len(state["bottleneck.bias"]) if "bottleneck.bias" in state else None
+        network = Network(copy.deepcopy(backbone.module).cpu(), backbone.features, bottleneck, data.classes)
         missing, unexpected = network.load_state_dict(state, strict=not frozen)
         if unexpected or any(not name.startswith("backbone.") for name in missing):
             raise BiwaaError(f"a checkpoint does not fit the recipe: {missing + unexpected}.")

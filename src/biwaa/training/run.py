@@ -28,7 +28,7 @@ from biwaa.models.saved import SavedModel, save_model
 from biwaa.predictions import Predictions
 from biwaa.progress import say
 from biwaa.ranks import finish, together
-from biwaa.recipe import Recipe
+from biwaa.recipe import Recipe, with_method
 from biwaa.result import SOURCE_ONLY, Result, write_result
 from biwaa.training.describe import describe
 from biwaa.training.folder import Listener, RunFolder, check_folder, locked
@@ -101,7 +101,8 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
 def _implied(recipe: Recipe, pair: Pair) -> Recipe:
     """Features need no backbone, and a linear probe is of a frozen one."""
     if _are_features(pair):
-        return recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
+        recipe = recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
+    recipe = with_method(recipe)
     return recipe.replace(freeze_backbone=True) if METHODS[recipe.method].frozen else recipe
 
 

@@ -6,6 +6,7 @@ A finished stage is never trained again.
 import time
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -16,6 +17,7 @@ from biwaa.inference.predict import predict
 from biwaa.judging.evidence import Evidence, evidence_of
 from biwaa.methods import METHODS
 from biwaa.methods.method import Method, Task
+from biwaa.models.network import Network
 from biwaa.progress import say
 from biwaa.tensors import load_tensors
 from biwaa.training.data import Data
@@ -46,6 +48,10 @@ class Trained:
         return self.evidence.probabilities
 
 
+ROWS = 4096
+"""Features at a time that a solved head predicts."""
+
+
 def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: RunFolder) -> Trained:
     """Train a stage and keep it, or load it where it is finished already.
 
@@ -59,9 +65,15 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     network = prepared.fresh_network(plan.seed)
     torch.manual_seed(plan.seed + 1)
     method = build_method(plan, data)
-    training_seconds = fit(plan, network, method, data, fabric, folder)
     begin = time.perf_counter()
+    before = 0.0
     what, size = f"{plan.name}: predicting", plan.recipe.data.batch_size
+    if method.solves and plan.recipe.network.freeze_backbone:
+        solve(network, method, data, fabric)
+        size = ROWS
+    else:
+        before = fit(plan, network, method, data, fabric, folder)
+        begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
     evidence = gather(network, data, target, size, fabric, what)
     extra: dict[str, Tensor] = {}
@@ -72,7 +84,7 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     if prepared.held_out_inputs:
         held_out = predict(network, prepared.held_out_inputs, size, fabric, f"{what} held-out images")
         extra["held_out"] = held_out.probabilities
-    seconds = round(training_seconds + time.perf_counter() - begin, 2)
+    seconds = round(before + time.perf_counter() - begin, 2)
     known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
     folder.keep(folder.stage(plan.name), network.state_dict() | known | extra, stage=plan.name, seconds=seconds)
     folder.drop(folder.unfinished, folder.candidate)
@@ -86,6 +98,13 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
         seconds=seconds,
         fresh=True,
     )
+
+
+def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> None:
+    """Give the network the head that the method finds on frozen features."""
+    every = [inputs.batch(np.arange(len(inputs))) for inputs in (data.source, data.target)]
+    labels = torch.from_numpy(data.source_labels).to(fabric.device)
+    network.to(fabric.device).install(method.solve(every[0].float(), labels, every[1].float()))
 
 
 def build_method(plan: StagePlan, data: Data) -> Method:

@@ -1,0 +1,31 @@
+"""Class prototypes of the target, for frozen features: what the recipe `robust` does with a frozen backbone.
+
+Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
+source's classifier as prior and each image's neighbours as company (`solvers.adapt_prototypes`; ours, docs/robust.md).
+Nothing is drawn at random and nothing is trained by steps.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from biwaa.methods.method import Method, Task
+from biwaa.settings import ScheduleSettings
+from biwaa.solvers import Head, adapt_prototypes
+
+
+class Prototypes(Method):
+    """A linear head that follows the target's prototypes."""
+
+    groups: ClassVar[tuple[str, ...]] = ("schedule",)
+    frozen: ClassVar[bool] = True
+    solves: ClassVar[bool] = True
+
+    def __init__(self, task: Task, settings: ScheduleSettings) -> None:
+        """Keep the number of neighbours; see `Method`."""
+        super().__init__(task)
+        self.neighbours = settings.neighbours
+
+    def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
+        """Adapt; see `solvers.adapt_prototypes`."""
+        return adapt_prototypes(source, labels, target, self.task.classes, self.neighbours).head

@@ -1,0 +1,251 @@
+"""Heads on frozen features by deterministic solvers: no steps, no draws.
+
+- multinomial logistic regression by L-BFGS, on hard or soft labels
+- a metric in which classes are round: the within-class covariance is whitened
+- class prototypes in that metric, refined on the target with its neighbours and the source's prediction as prior
+
+Ns source rows, Nt target rows, F features, K classes, M neighbours; features are standardised, a domain at a time.
+Everything is float32 and runs where the features are.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.functional import nearest_neighbours, reliability
+
+STRENGTH = 10.0
+"""C of the logistic regressions on rows of mean squared length 1, as scikit-learn's: a term |W|^2 / (2 C N)."""
+WIDEST = 256
+"""Principal axes that the metric is made in."""
+SCALES = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0)
+"""Factors on cosines that are tried; the source's labels decide."""
+
+
+class Head(NamedTuple):
+    """A linear classifier on features."""
+
+    projection: Tensor | None
+    """(D, F) to apply first; None for none."""
+    weight: Tensor
+    """(K, D)."""
+    bias: Tensor
+    """(K,)."""
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """(N,) labels to (N,) weights of mean 1 that give every class the same total."""
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1).float()
+    weights = 1 / counts[labels]
+    return weights * len(labels) / weights.sum()
+
+
+def fit_logistic(
+    features: Tensor, labels: Tensor, weights: Tensor, strength: float = STRENGTH
+) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression until it has converged (L-BFGS).
+
+    Minimises mean_i w_i CE(p_i, softmax(W x_i + b)) + |W|^2 / (2 C N).
+
+    Args:
+        features: (N, F).
+        labels: (N, K) distributions, one-hot or soft.
+        weights: (N,) of the rows.
+        strength: C; the larger, the weaker the penalty.
+
+    Returns:
+        Weight (K, F) and bias (K,).
+    """
+    from scipy.optimize import minimize  # takes long to import
+
+    count, classes = len(features), labels.shape[1]
+    share = (weights / weights.sum())[:, None]
+    penalty = 1 / (strength * count)
+    columns = features.T.contiguous()
+
+    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        theta = torch.from_numpy(flat).to(features).view(-1, classes)  # (F + 1, K), the bias last
+        logits = torch.addmm(theta[-1], features, theta[:-1])
+        total = logits.logsumexp(dim=1, keepdim=True)
+        loss = (share * (total - (labels * logits).sum(dim=1, keepdim=True))).sum()
+        loss = loss + penalty / 2 * theta[:-1].square().sum()
+        residual = (logits - total).exp_().sub_(labels).mul_(share)
+        slope = torch.cat([columns @ residual + penalty * theta[:-1], residual.sum(dim=0, keepdim=True)])
+        return float(loss), slope.flatten().double().cpu().numpy()
+
+    start = np.zeros((features.shape[1] + 1) * classes)
+    options = {"maxiter": 500, "gtol": 1e-5 / classes, "ftol": 1e-7}
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    theta = torch.from_numpy(found.x).to(features).view(-1, classes)
+    return theta[:-1].T.contiguous(), theta[-1].contiguous()
+
+
+def source_head(source: Tensor, labels: Tensor, classes: int) -> Head:
+    """Class-balanced logistic regression of the source: what features are worth without adaptation.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        classes: K.
+    """
+    scale = source.shape[1] ** -0.5
+    weight, bias = fit_logistic(source * scale, one_hot(labels, classes), balanced_weights(labels, classes))
+    return Head(None, weight * scale, bias)
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """(N,) to (N, K) in float32."""
+    return F.one_hot(labels, classes).float()
+
+
+def principal_axes(source: Tensor, target: Tensor, most: int = WIDEST) -> Tensor:
+    """(F, D) axes of the mean of both covariances with the largest variance, D = min(F, most).
+
+    By block subspace iteration (Halko et al., SIAM Review 2011), where F is larger than `most`.
+    """
+    width = source.shape[1]
+    covariance = (source.T @ source / len(source) + target.T @ target / len(target)) / 2
+    if width <= most:
+        return torch.eye(width).to(source)
+    block = min(most + 32, width)
+    start = torch.randn(width, block, generator=torch.Generator().manual_seed(0)).to(source)
+    basis = torch.linalg.qr(covariance @ start).Q
+    for _ in range(4):
+        basis = torch.linalg.qr(covariance @ basis).Q
+    _, vectors = torch.linalg.eigh(basis.T @ covariance @ basis)
+    axes: Tensor = (basis @ vectors)[:, -most:]
+    return axes
+
+
+def within_class_covariance(features: Tensor, labels: Tensor, weights: Tensor, classes: int) -> Tensor:
+    """(D, D) weighted covariance of (N, D) rows around the means of their classes."""
+    members = one_hot(labels, classes) * weights[:, None]
+    means = members.T @ features / members.sum(dim=0).clamp(min=1e-6)[:, None]
+    residual = (features - means[labels]) * weights.sqrt()[:, None]
+    return residual.T @ residual / weights.sum().clamp(min=1e-6)
+
+
+def whitening(covariance: Tensor, shrinkage: float) -> Tensor:
+    """(D, D) map W with W' C W = I, for a covariance shrunk towards a multiple of the identity.
+
+    C <- (1 - shrinkage) C + shrinkage tr(C) / D I; within-class covariance normalisation (Hatch and Stolcke, ICASSP
+    2006).
+    """
+    values, vectors = torch.linalg.eigh(covariance.double())
+    values = values.clamp(min=0)
+    values = (1 - shrinkage) * values + shrinkage * values.mean()
+    whitened: Tensor = (vectors / values.clamp(min=1e-12).sqrt()).to(covariance)
+    return whitened
+
+
+def fit_scale(cosines: Tensor, labels: Tensor, weights: Tensor) -> float:
+    """The factor of `SCALES` on (N, K) cosines with the least weighted cross-entropy."""
+
+    def loss(scale: float) -> float:
+        return float((weights * F.cross_entropy(scale * cosines, labels, reduction="none")).mean())
+
+    return min(SCALES, key=loss)
+
+
+def mean_over_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
+    """(N, K) and (N, M) to the (N, K) mean over each row's neighbours, in O(N K) memory."""
+    total = torch.zeros_like(rows)
+    for column in neighbours.T:
+        total += rows[column]
+    return total / neighbours.shape[1]
+
+
+def refine_prototypes(
+    units: Tensor, start: Tensor, prior: Tensor, neighbours: Tensor, scale: float, steps: int = 5, pull: float = 5.0
+) -> Tensor:
+    """Class prototypes of the target and its rows' classes, in turn.
+
+    c_k = unit(sum_i z_ik u_i); z_i = softmax(scale u_i . c + log prior_i + pull mean of z over i's neighbours): EM of a
+    mixture of von Mises-Fisher distributions (Banerjee et al., JMLR 2005) with a prior for each row and a field over
+    neighbours.
+
+    Args:
+        units: (Nt, D) rows of length 1.
+        start: (Nt, K) probabilities to start from.
+        prior: (Nt, K) what the source's classifier predicts.
+        neighbours: (Nt, M).
+        scale: of the cosines.
+        steps: of the two.
+        pull: weight of the neighbours.
+
+    Returns:
+        (Nt, K) probabilities.
+    """
+    logs, found = prior.clamp(min=1e-6).log(), start
+    for _ in range(steps):
+        prototypes = F.normalize(found.T @ units, dim=1)
+        logits = scale * (units @ prototypes.T) + logs + pull * mean_over_neighbours(found, neighbours)
+        found = logits.softmax(dim=1)
+    return found
+
+
+class Adapted(NamedTuple):
+    """What `adapt_prototypes` finds."""
+
+    probabilities: Tensor
+    """(Nt, K)."""
+    head: Head
+    """A linear student of them, for new rows."""
+    candidates: dict[str, Tensor]
+    """(Nt, K) of simpler kinds, by name."""
+
+
+def adapt_prototypes(
+    source: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    classes: int,
+    count: int = 10,
+    find: Callable[[Tensor, int], Tensor] = nearest_neighbours,
+) -> Adapted:
+    """Adapt from labelled source features to unlabelled target features.
+
+    1. within-class whitening by the source's labels, on at most `WIDEST` principal axes
+    2. the source's prediction: the mean of logistic regression and nearest class mean in that metric
+    3. prototypes refined on the target; then twice: a metric of both domains, new neighbours, refined again
+    4. a student: logistic regression on the target's found probabilities
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        classes: K.
+        count: neighbours of a row.
+        find: (N, D) features and a count to (N, M) nearest neighbours.
+    """
+    weights = balanced_weights(labels, classes)
+    axes = principal_axes(source, target)
+    here, there = source @ axes, target @ axes
+    within = within_class_covariance(here, labels, torch.ones_like(weights), classes)
+    map_ = whitening(within, 0.5)
+    known, units = F.normalize(here @ map_, dim=1), F.normalize(there @ map_, dim=1)
+    weight, bias = fit_logistic(known, one_hot(labels, classes), weights)
+    regression = F.linear(units, weight, bias).softmax(dim=1)
+    means = F.normalize(one_hot(labels, classes).T @ known, dim=1)
+    scale = fit_scale(known @ means.T, labels, weights)
+    nearest = (scale * units @ means.T).softmax(dim=1)
+    prior = (regression + nearest) / 2
+    neighbours = find(units, count)
+    found = refine_prototypes(units, prior, prior, neighbours, scale)
+    first = found
+    for _ in range(2):
+        sure = reliability(found) ** 2
+        of_target = within_class_covariance(there, found.argmax(dim=1), sure, classes)
+        map_ = whitening((within + of_target) / 2, 0.1)
+        units = F.normalize(there @ map_, dim=1)
+        neighbours = find(units, count)
+        found = refine_prototypes(units, found, prior, neighbours, scale)
+    projection = (axes @ map_ * len(map_) ** -0.5).T.contiguous()
+    student = fit_logistic(F.linear(target, projection), found, torch.ones(len(target)).to(found))
+    candidates = {"regression": regression, "nearest_mean": nearest, "first": first}
+    return Adapted(found, Head(projection, *student), candidates)
