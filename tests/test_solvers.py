@@ -111,7 +111,7 @@ def test_principal_axes_hold_the_largest_variance():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_adapting_gains_and_the_student_agrees(seed):
-    source, labels, target = shifted(seed, noise=1.6)
+    source, labels, target = shifted(seed, noise=2.6)
     here, there = ((x - x.mean(0)) / x.std(0) for x in (torch.from_numpy(source), torch.from_numpy(target)))
     head = source_head(here, torch.from_numpy(labels), 5)
     adapted = adapt_prototypes(here, torch.from_numpy(labels), there, 5)
