@@ -8,7 +8,6 @@ Ns source rows, Nt target rows, F features, K classes, M neighbours; features ar
 Everything is float32 and runs where the features are.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +18,23 @@ from torch import Tensor
 
 from biwaa.functional import nearest_neighbours, reliability
 
+STRENGTHS = (1.0, 10.0, 100.0)
+"""C of the source's logistic regression, as scikit-learn's, on rows of mean squared length 1; by cross-validation."""
 STRENGTH = 10.0
-"""C of the logistic regressions on rows of mean squared length 1, as scikit-learn's: a term |W|^2 / (2 C N)."""
+"""C of the student, whose labels are soft."""
+FOLDS = 3
 WIDEST = 256
-"""Principal axes that the metric is made in."""
+"""Principal axes that are kept."""
+NEIGHBOURS = 10
+PULL = 5.0
+"""Logits that neighbours of one class add."""
+FIRST_RIDGE, LATER_RIDGE = 0.5, 0.1
+"""Share of the mean eigenvalue in a within-class covariance: of the source alone, and of both domains."""
+METRICS, STEPS = 6, 2
+"""Metrics that are fitted, one after the other, and updates of the labels in each."""
+PURE = 0.8
+"""Least purity of the source's own neighbours, in shares of its cross-validated accuracy. Where neighbours are of other
+classes, as among packages that differ in their print alone, following them does harm."""
 SCALES = (5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0)
 """Factors on cosines that are tried; the source's labels decide."""
 
@@ -46,7 +58,11 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
 
 
 def fit_logistic(
-    features: Tensor, labels: Tensor, weights: Tensor, strength: float = STRENGTH
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    strength: float = STRENGTH,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Multinomial logistic regression until it has converged (L-BFGS).
 
@@ -57,6 +73,7 @@ def fit_logistic(
         labels: (N, K) distributions, one-hot or soft.
         weights: (N,) of the rows.
         strength: C; the larger, the weaker the penalty.
+        start: weight and bias to begin from; None for zeros.
 
     Returns:
         Weight (K, F) and bias (K,).
@@ -78,24 +95,54 @@ def fit_logistic(
         slope = torch.cat([columns @ residual + penalty * theta[:-1], residual.sum(dim=0, keepdim=True)])
         return float(loss), slope.flatten().double().cpu().numpy()
 
-    start = np.zeros((features.shape[1] + 1) * classes)
+    begin = np.zeros((features.shape[1] + 1) * classes)
+    if start:
+        begin = torch.cat([start[0].T, start[1][None]]).flatten().double().cpu().numpy()
     options = {"maxiter": 500, "gtol": 1e-5 / classes, "ftol": 1e-7}
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    found = minimize(objective, begin, jac=True, method="L-BFGS-B", options=options)
     theta = torch.from_numpy(found.x).to(features).view(-1, classes)
     return theta[:-1].T.contiguous(), theta[-1].contiguous()
 
 
+def cross_validate(features: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
+    """The C of `STRENGTHS` with the best accuracy on left-out rows, and that accuracy, over classes.
+
+    Args:
+        features: (N, F) rows of mean squared length near 1.
+        labels: (N,).
+        classes: K.
+    """
+    fold, weights = torch.zeros_like(labels), balanced_weights(labels, classes)
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
+    for k in range(classes):  # rows of a class go round the folds
+        rows = shuffled[labels[shuffled] == k]
+        fold[rows] = (torch.arange(len(rows), device=rows.device) + k) % FOLDS
+    right = torch.zeros(len(STRENGTHS)).to(features)
+    for number in range(FOLDS):
+        kept, left = fold != number, fold == number
+        truth, balance = one_hot(labels[kept], classes), balanced_weights(labels[kept], classes)
+        head = None
+        for place, strength in enumerate(STRENGTHS):
+            head = fit_logistic(features[kept], truth, balance, strength, head)
+            found = F.linear(features[left], *head).argmax(dim=1)
+            right[place] += ((found == labels[left]) * weights[left]).sum() / len(labels)
+    best = int(right.argmax())
+    return STRENGTHS[best], float(right[best])
+
+
 def source_head(source: Tensor, labels: Tensor, classes: int) -> Head:
-    """Class-balanced logistic regression of the source: what features are worth without adaptation.
+    """Class-balanced logistic regression of the source, its C by cross-validation: accuracy without adaptation.
 
     Args:
         source: (Ns, F) standardised.
         labels: (Ns,).
         classes: K.
     """
-    scale = source.shape[1] ** -0.5
-    weight, bias = fit_logistic(source * scale, one_hot(labels, classes), balanced_weights(labels, classes))
-    return Head(None, weight * scale, bias)
+    projection = principal_axes(source, source) * source.shape[1] ** -0.5
+    rows = source @ projection
+    strength, _ = cross_validate(rows, labels, classes)
+    fitted = fit_logistic(rows, one_hot(labels, classes), balanced_weights(labels, classes), strength)
+    return Head(projection.T.contiguous(), *fitted)
 
 
 def one_hot(labels: Tensor, classes: int) -> Tensor:
@@ -160,23 +207,39 @@ def mean_over_neighbours(rows: Tensor, neighbours: Tensor) -> Tensor:
     return total / neighbours.shape[1]
 
 
+def neighbour_purity(units: Tensor, labels: Tensor, classes: int) -> float:
+    """Mean over classes of the share of a row's nearest neighbours that are of its class.
+
+    Args:
+        units: (N, D).
+        labels: (N,).
+        classes: K.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    near = nearest_neighbours(units, NEIGHBOURS)
+    # No more neighbours than half of the class has, so that all of them can be of it.
+    allowed = (counts[labels] // 2).clamp(1, near.shape[1])[:, None]
+    counted = torch.arange(near.shape[1], device=near.device) < allowed
+    same = ((labels[near] == labels[:, None]) * counted).sum(dim=1) / allowed[:, 0]
+    return float((same * balanced_weights(labels, classes)).mean())
+
+
 def refine_prototypes(
-    units: Tensor, start: Tensor, prior: Tensor, neighbours: Tensor, scale: float, steps: int = 5, pull: float = 5.0
+    units: Tensor, start: Tensor, prior: Tensor, neighbours: Tensor, scale: float, steps: int = STEPS
 ) -> Tensor:
     """Class prototypes of the target and its rows' classes, in turn.
 
-    c_k = unit(sum_i z_ik u_i); z_i = softmax(scale u_i . c + log prior_i + pull mean of z over i's neighbours): EM of a
-    mixture of von Mises-Fisher distributions (Banerjee et al., JMLR 2005) with a prior for each row and a field over
+    c_k = unit(sum_i z_ik u_i); z_i = softmax(scale u_i . c + log prior_i + PULL mean of z over i's neighbours): EM of a
+    mixture of von Mises-Fisher distributions (Banerjee et al., JMLR 2005) with a prior for each row and a term for its
     neighbours.
 
     Args:
         units: (Nt, D) rows of length 1.
         start: (Nt, K) probabilities to start from.
-        prior: (Nt, K) what the source's classifier predicts.
+        prior: (Nt, K) what the source predicts.
         neighbours: (Nt, M).
         scale: of the cosines.
         steps: of the two.
-        pull: weight of the neighbours.
 
     Returns:
         (Nt, K) probabilities.
@@ -184,36 +247,20 @@ def refine_prototypes(
     logs, found = prior.clamp(min=1e-6).log(), start
     for _ in range(steps):
         prototypes = F.normalize(found.T @ units, dim=1)
-        logits = scale * (units @ prototypes.T) + logs + pull * mean_over_neighbours(found, neighbours)
+        logits = scale * (units @ prototypes.T) + logs + PULL * mean_over_neighbours(found, neighbours)
         found = logits.softmax(dim=1)
     return found
 
 
-class Adapted(NamedTuple):
-    """What `adapt_prototypes` finds."""
-
-    probabilities: Tensor
-    """(Nt, K)."""
-    head: Head
-    """A linear student of them, for new rows."""
-    candidates: dict[str, Tensor]
-    """(Nt, K) of simpler kinds, by name."""
-
-
 def adapt_prototypes(
-    source: Tensor,
-    labels: Tensor,
-    target: Tensor,
-    classes: int,
-    count: int = 10,
-    find: Callable[[Tensor, int], Tensor] = nearest_neighbours,
-) -> Adapted:
+    source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int = NEIGHBOURS
+) -> tuple[Tensor, Head] | None:
     """Adapt from labelled source features to unlabelled target features.
 
     1. within-class whitening by the source's labels, on at most `WIDEST` principal axes
-    2. the source's prediction: the mean of logistic regression and nearest class mean in that metric
-    3. prototypes refined on the target; then twice: a metric of both domains, new neighbours, refined again
-    4. a student: logistic regression on the target's found probabilities
+    2. the source's prediction: nearest class mean in that metric
+    3. prototypes refined on the target; the metric is fitted again to both domains' classes, and they are refined again
+    4. a student: logistic regression on the target's probabilities
 
     Args:
         source: (Ns, F) standardised.
@@ -221,31 +268,32 @@ def adapt_prototypes(
         target: (Nt, F) standardised.
         classes: K.
         count: neighbours of a row.
-        find: (N, D) features and a count to (N, M) nearest neighbours.
+
+    Returns:
+        (Nt, K) probabilities, and the student, for new rows; None where the source's own neighbours are of other
+        classes, so that neighbours are no guide.
     """
     weights = balanced_weights(labels, classes)
     axes = principal_axes(source, target)
     here, there = source @ axes, target @ axes
     within = within_class_covariance(here, labels, torch.ones_like(weights), classes)
-    map_ = whitening(within, 0.5)
-    known, units = F.normalize(here @ map_, dim=1), F.normalize(there @ map_, dim=1)
-    weight, bias = fit_logistic(known, one_hot(labels, classes), weights)
-    regression = F.linear(units, weight, bias).softmax(dim=1)
+    metric = whitening(within, FIRST_RIDGE)
+    known, units = F.normalize(here @ metric, dim=1), F.normalize(there @ metric, dim=1)
+    _, accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes)
+    if neighbour_purity(known, labels, classes) < PURE * accuracy:
+        return None
     means = F.normalize(one_hot(labels, classes).T @ known, dim=1)
     scale = fit_scale(known @ means.T, labels, weights)
-    nearest = (scale * units @ means.T).softmax(dim=1)
-    prior = (regression + nearest) / 2
-    neighbours = find(units, count)
+    prior = (scale * units @ means.T).softmax(dim=1)
+    neighbours = nearest_neighbours(units, count)
     found = refine_prototypes(units, prior, prior, neighbours, scale)
-    first = found
-    for _ in range(2):
-        sure = reliability(found) ** 2
-        of_target = within_class_covariance(there, found.argmax(dim=1), sure, classes)
-        map_ = whitening((within + of_target) / 2, 0.1)
-        units = F.normalize(there @ map_, dim=1)
-        neighbours = find(units, count)
+    for number in range(1, METRICS):
+        of_target = within_class_covariance(there, found.argmax(dim=1), reliability(found) ** 2, classes)
+        metric = whitening((within + of_target) / 2, LATER_RIDGE)
+        units = F.normalize(there @ metric, dim=1)
+        if number in (1, METRICS - 1):  # between these they change little
+            neighbours = nearest_neighbours(units, count)
         found = refine_prototypes(units, found, prior, neighbours, scale)
-    projection = (axes @ map_ * len(map_) ** -0.5).T.contiguous()
+    projection = (axes @ metric * len(metric) ** -0.5).T.contiguous()
     student = fit_logistic(F.linear(target, projection), found, torch.ones(len(target)).to(found))
-    candidates = {"regression": regression, "nearest_mean": nearest, "first": first}
-    return Adapted(found, Head(projection, *student), candidates)
+    return found, Head(projection, *student)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers import Head, adapt_prototypes
+from biwaa.solvers import Head, adapt_prototypes, source_head
 
 
 class Prototypes(Method):
@@ -27,5 +27,6 @@ class Prototypes(Method):
         self.neighbours = settings.neighbours
 
     def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
-        """Adapt; see `solvers.adapt_prototypes`."""
-        return adapt_prototypes(source, labels, target, self.task.classes, self.neighbours).head
+        """Adapt; where neighbours are no guide, keep source-only's head."""
+        found = adapt_prototypes(source, labels, target, self.task.classes, self.neighbours)
+        return found[1] if found else source_head(source, labels, self.task.classes)
