@@ -57,7 +57,7 @@ def main(work: Path = Path("runs/demo"), seeds: tuple[int, ...] = (42, 43, 44, 4
             "source_only": baseline.accuracy.over_images,
             "adapted": result.accuracy.adapted.over_images,
             "selected": result.model.stage,
-            "estimate": result.estimated_accuracy["estimate"],
+            "estimate": result.estimated_accuracy.value,
             "held_out_source": {stage.name: stage.validators["source_accuracy"] for stage in result.stages},
             "warnings": [msgspec.to_builtins(warning) for warning in result.warnings],
             "seconds": round(seconds, 1),

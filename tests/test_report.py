@@ -35,6 +35,7 @@ from biwaa.result import (
     Accuracy,
     Collapsed,
     DomainFacts,
+    Estimate,
     SourceOnlySelected,
     read_result,
     write_result,
@@ -383,7 +384,7 @@ def test_a_page_is_the_same_whenever_it_is_written(evil):
 def test_what_was_measured_stands_before_what_was_estimated(evil, bare, tmp_path):
     """On the page and in the terminal: target labels, then held-out images, then the estimate."""
     for name, folder in (("labels", evil), ("nothing", bare)):
-        result = replace(read_result(folder), estimated_accuracy={"estimate": 0.836}, warnings=())
+        result = replace(read_result(folder), estimated_accuracy=Estimate(value=0.836), warnings=())
         held_out = DomainFacts(spec="held", images=7)
         good = Accuracy(over_images=0.714, over_classes=0.7)
         stages = tuple(replace(stage, held_out=good) for stage in result.stages)
@@ -408,7 +409,7 @@ def test_what_was_measured_stands_before_what_was_estimated(evil, bare, tmp_path
 def test_a_run_that_collapsed_shows_no_estimate(bare, tmp_path):
     shutil.copytree(bare, tmp_path / "run")
     result = read_result(bare)
-    warned = replace(result, warnings=(Collapsed(never_predicted=("cat",)),), estimated_accuracy={"estimate": 0.836})
+    warned = replace(result, warnings=(Collapsed(never_predicted=("cat",)),), estimated_accuracy=Estimate(value=0.836))
     write_result(tmp_path / "run", warned)
     text = summarise(warned, load_recipe(str(bare / "recipe.yaml")))
     page = Page(page_of(tmp_path / "run")).text

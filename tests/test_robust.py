@@ -199,7 +199,7 @@ def test_a_robust_run_reports_how_far_to_trust_it(pair, tmp_path):
     assert result.method == read_result(tmp_path / "run").method == "mcc_teacher"
     assert [stage.name for stage in result.stages] == ["source-only", "round 0", "round 1", "round 2"]
     assert all(stage.validators and None not in stage.validators.values() for stage in result.stages)
-    assert all(0 <= value <= 1 for value in result.estimated_accuracy.values())
+    assert all(0 <= value <= 1 for value in result.estimated_accuracy.readings.values())
     assert result.calibration.temperature > 0
     assert None not in (result.calibration.held_out_source, result.calibration.target)
     with (tmp_path / "run" / "log.jsonl").open() as file:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 import biwaa
 from biwaa.recipe import load_recipe
-from biwaa.result import Accuracy, DomainFacts, RoundsAtChance, read_result, write_result
+from biwaa.result import Accuracy, DomainFacts, Estimate, RoundsAtChance, read_result, write_result
 from biwaa.share import model_card, public_spec
 
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -140,7 +140,7 @@ def test_the_card_of_a_run_without_labels(tiny_run, tmp_path):
     result = replace(
         found, accuracy=None, source=replace(found.source, spec="pacs:photo"), warnings=(),
         stages=tuple(replace(stage, accuracy=None) for stage in found.stages),
-        estimated_accuracy={"estimate": 0.836},
+        estimated_accuracy=Estimate(value=0.836),
     )  # fmt: skip
     write_result(tmp_path, result)
     with pytest.raises(biwaa.BiwaaError, match="is not finished"):

@@ -36,8 +36,8 @@ def test_tensorboard_has_the_log(tiny_run, tmp_path):
     accuracy = run.result.accuracy.adapted
     assert events.Scalars("accuracy/over_images")[0].value == pytest.approx(accuracy.over_images)
     assert events.Scalars("accuracy/over_classes")[0].value == pytest.approx(accuracy.over_classes)
-    estimate = run.result.estimated_accuracy["estimate"]
-    assert events.Scalars("estimated_accuracy/estimate")[0].value == pytest.approx(estimate)
+    estimate = run.result.estimated_accuracy.value
+    assert events.Scalars("estimated_accuracy/value")[0].value == pytest.approx(estimate)
 
 
 class Recorder:

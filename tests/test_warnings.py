@@ -31,6 +31,7 @@ from biwaa.result import (
     DiscriminatorIdle,
     DiscriminatorSeparates,
     DomainFacts,
+    Estimate,
     EstimateLow,
     EstimatesDisagree,
     FarFromSource,
@@ -240,7 +241,7 @@ def result(tiny_run):
     found = msgspec.structs.replace(read_result(tiny_run), accuracy=None, warnings=())
     model = msgspec.structs.replace(found.model, stage="round 0")
     classes = ("cat", "dog", "eel", "fox")
-    return msgspec.structs.replace(found, model=model, classes=classes, estimated_accuracy={"estimate": 0.84})
+    return msgspec.structs.replace(found, model=model, classes=classes, estimated_accuracy=Estimate(value=0.84))
 
 
 def with_source_only(result):
@@ -387,7 +388,7 @@ def test_no_estimate_is_shown_where_it_cannot_be_trusted(result):
         warned = msgspec.structs.replace(result, warnings=(warning,))
         assert (shown_estimate(warned) is None) == isinstance(warning, silent)
         assert bool(doubt(warned)) == isinstance(warning, silent)
-    nothing = msgspec.structs.replace(result, estimated_accuracy={"confidence": 0.9})
+    nothing = msgspec.structs.replace(result, estimated_accuracy=Estimate(readings={"confidence": 0.9}))
     assert shown_estimate(nothing) is None
     assert doubt(nothing)
 

@@ -118,6 +118,20 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: CalibrationError | None = None
 
 
+class Estimate(Struct, frozen=True, kw_only=True):
+    """The accuracy on the target, estimated without its labels; in [0, 1], null where nothing can be said."""
+
+    value: float | None = None
+    low: float | None = None
+    """Lower end of the 90 % interval; null where the method's errors were not measured."""
+    high: float | None = None
+    """Its upper end."""
+    lower_bound: float | None = None
+    """What the accuracy exceeds in 95 % of cases."""
+    readings: dict[str, float] = {}
+    """Single estimates by name, from different assumptions."""
+
+
 class LabelShares(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Class -> share of a domain's labels."""
 
@@ -248,8 +262,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stages: tuple[Stage, ...]
     """In the order of training, source-only first where it was trained."""
     label_free: LabelFree
-    estimated_accuracy: dict[str, float]
-    """Label-free estimates by name; `estimate` is the one that is shown."""
+    estimated_accuracy: Estimate
     calibration: Calibration
     label_shares: LabelShares
     warnings: tuple[AnyWarning, ...]

@@ -18,7 +18,7 @@ from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
 from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
-from biwaa.report.estimate import doubt, estimate_error, shown_estimate
+from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.sentences import selected_text, warning_texts
 from biwaa.result import Accuracy, DomainFacts, Result, read_result, write_result
 from biwaa.version import __version__
@@ -195,9 +195,8 @@ def _figures(result: Result, recipe: Recipe) -> list[str]:
         lines.append(f"Accuracy estimated without labels: unknown, since {doubt(result)}.")
     else:
         about = "an estimate, not a measurement"
-        lines.append(
-            f"Accuracy estimated without labels: {100 * share:.0f} % ({about}). {estimate_error(result, recipe)}"
-        )
+        estimated = f"{100 * share:.0f} %{interval_text(result)} ({about})"
+        lines.append(f"Accuracy estimated without labels: {estimated}. {estimate_error(result, recipe)}")
     if texts := warning_texts(result, recipe):
         lines += ["", *(f"- warning: {text}" for text in texts)]
     return lines

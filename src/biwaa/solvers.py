@@ -260,7 +260,7 @@ def adapt_prototypes(
     1. within-class whitening by the source's labels, on at most `WIDEST` principal axes
     2. the source's prediction: nearest class mean in that metric
     3. prototypes refined on the target; the metric is fitted again to both domains' classes, and they are refined again
-    4. a student: logistic regression on the target's probabilities
+    4. a student: logistic regression on the source's labels and the target's probabilities, which serves both places
 
     Args:
         source: (Ns, F) standardised.
@@ -295,5 +295,7 @@ def adapt_prototypes(
             neighbours = nearest_neighbours(units, count)
         found = refine_prototypes(units, found, prior, neighbours, scale)
     projection = (axes @ metric * len(metric) ** -0.5).T.contiguous()
-    student = fit_logistic(F.linear(target, projection), found, torch.ones(len(target)).to(found))
+    rows = F.linear(torch.cat([source, target]), projection)
+    truth = torch.cat([one_hot(labels, classes), found])
+    student = fit_logistic(rows, truth, torch.cat([weights, torch.ones(len(target)).to(weights)]))
     return found, Head(projection, *student)

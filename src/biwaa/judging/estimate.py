@@ -6,16 +6,19 @@ from biwaa.functional import with_temperature
 from biwaa.judging import calibration
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.metrics import agreement
+from biwaa.result import Estimate
 
 INDEPENDENT = ("thresholded_confidence", "thresholded_entropy", "agreement_of_neighbours", "agreement_of_rounds")
 """Estimates that rest on different assumptions: where they contradict each other, none is to be trusted."""
+MARGIN, SURE_MARGIN = 0.08, 0.10
+"""Beyond the two agreements: of the 90 % interval, and of the lower bound."""
 AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of_neighbours")
 
 
 def estimates(
     selected: Evidence, others: Sequence[Evidence], temperature: float, baseline: Evidence | None = None
 ) -> dict[str, float]:
-    """Label-free estimates of the accuracy on the target, in [0, 1], by name; `estimate` is the one that is shown.
+    """Label-free estimates of the accuracy on the target, in [0, 1], by name.
 
     Args:
         selected: the model's evidence.
@@ -41,15 +44,34 @@ def estimates(
         found["agreement_with_source_only"] = agreement(selected.probabilities, baseline.probabilities)
         if baseline.neighbour_agreement is not None:
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
-    return found | _estimate(found)
+    return found
 
 
-def _estimate(found: Mapping[str, float]) -> dict[str, float]:
-    """Of several rounds the mean of the three agreements, else how far neighbours agree.
+def combined(found: Mapping[str, float], solved: bool) -> Estimate:
+    """One estimate of several readings, with an interval where its errors were measured.
 
-    Chosen over benchmark runs for its error (docs/robust.md); nothing in it is fitted.
+    Of several rounds: the mean of the three agreements. Of a head that was solved for: the middle between agreement
+    with source-only, which falls where adaptation goes well, and agreement among neighbours, which is high even where it
+    goes wrong; the interval runs from the lower to the higher of the two and `MARGIN` beyond (docs/robust.md). Otherwise:
+    agreement among neighbours.
+
+    Args:
+        found: readings by name, as of `estimates`.
+        solved: whether the head was solved for.
     """
+    readings = {name: round(value, 6) for name, value in found.items()}
+    near = found.get("agreement_of_neighbours")
+    if solved and near is not None:
+        same = found.get("agreement_with_source_only", 1.0)  # source-only agrees with itself
+        low, high = min(near, same), max(near, same)
+        return Estimate(
+            value=round((near + same) / 2, 6),
+            low=round(max(low - MARGIN, 0.0), 6),
+            high=round(min(high + MARGIN, 1.0), 6),
+            lower_bound=round(max(low - SURE_MARGIN, 0.0), 6),
+            readings=readings,
+        )
     if "agreement_of_rounds" in found:
         parts = [found[name] for name in AGREEMENTS if name in found]
-        return {"estimate": sum(parts) / len(parts)}
-    return {"estimate": found["agreement_of_neighbours"]} if "agreement_of_neighbours" in found else {}
+        return Estimate(value=round(sum(parts) / len(parts), 6), readings=readings)
+    return Estimate(value=None if near is None else round(near, 6), readings=readings)

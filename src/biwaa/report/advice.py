@@ -13,7 +13,7 @@ from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
 from biwaa.methods.method import Method
 from biwaa.models.backbone import DIGITS, FEATURES
-from biwaa.recipe import GROUP_OF, Recipe, load_recipe
+from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
 from biwaa.settings import MOST_STEPS
 
 MOST_HELD_OUT = 0.5  # Share of the source above which keeping images from training costs more than it tells
@@ -58,7 +58,8 @@ def robust_recipe(recipe: Recipe) -> Advice | None:
     """The recipe that was measured not to harm; for small networks from random weights its variant `digits`."""
     small = recipe.network.backbone in DIGITS
     name = "digits" if small else "robust"
-    wanted, here = load_recipe(name).flat(), recipe.flat()
+    frozen = recipe.network.freeze_backbone
+    wanted, here = with_method(load_recipe(name).replace(freeze_backbone=frozen)).flat(), recipe.flat()
     kept = {setting for setting, group in GROUP_OF.items() if group == "machine"} | {*OF_THE_USER}
     changed = {key: value for key, value in wanted.items() if key not in kept and here[key] != value}
     if recipe.method == wanted["method"]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from biwaa.recipe import Recipe
-from biwaa.report.estimate import doubt, estimate_error, shown_estimate
+from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.sentences import in_percent, selected_text, warning_texts
 from biwaa.result import SOURCE_ONLY, Accuracy, Result
 
@@ -58,7 +58,7 @@ def _estimate(result: Result, recipe: Recipe) -> list[str]:
     what, share = "estimated target accuracy, without labels", shown_estimate(result)
     if share is None:
         return [f"{what}: unknown, since {doubt(result)}"]
-    return [f"{what}: {100 * share:.0f} %", f"  {estimate_error(result, recipe)}"]
+    return [f"{what}: {100 * share:.0f} %{interval_text(result)}", f"  {estimate_error(result, recipe)}"]
 
 
 def _shares(result: Result) -> list[str]:

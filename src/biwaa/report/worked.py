@@ -1,7 +1,7 @@
 """Did it work: what was measured, the estimate without labels and its error, warnings."""
 
 from biwaa.report.cells import Cell, PageTable, percent
-from biwaa.report.estimate import READINGS, doubt, estimate_error, shown_estimate
+from biwaa.report.estimate import READINGS, doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section
 from biwaa.report.sentences import in_percent, warning_texts
@@ -60,14 +60,20 @@ def _held_out(page: Section, run: Reading) -> str:
 
 def _estimate(page: Section, run: Reading, known: bool) -> list[str]:
     """The label-free estimate with its error, or why there is none; sentences for the lead if nothing was measured."""
-    result, found = run.result, run.result.estimated_accuracy
+    result, found = run.result, run.result.estimated_accuracy.readings
     share, why = shown_estimate(result), doubt(result)
     lead = [] if known else [f"The {result.target.images} target images have no labels, so accuracy was not measured."]
     if share is None:
         page.figures.append(Figure("unknown", "right, estimated without labels", why))
         page.notes.append(f"No estimate of the accuracy is shown, since {why}.")
         return [*lead, f"It cannot be estimated either, since {why}."] if not known else []
-    page.figures.append(Figure(f"≈ {100 * share:.0f} %", "right, estimated without labels", "its error: see below"))
+    page.figures.append(
+        Figure(
+            f"≈ {100 * share:.0f} %",
+            "right, estimated without labels",
+            interval_text(result)[2:] or "its error: see below",
+        )
+    )
     alone, agreed = found.get("agreement_of_neighbours_source_only"), result.label_free.agreement_with_source_only
     if alone is not None and not known:
         page.figures.append(
@@ -79,7 +85,14 @@ def _estimate(page: Section, run: Reading, known: bool) -> list[str]:
     if not known:
         text += " To be sure, label some target images and pass them with --held-out."
     page.notes.append(text)
-    return [] if known else [*lead, f"By how far models and neighbours agree, about {100 * share:.0f} % are right."]
+    return (
+        []
+        if known
+        else [
+            *lead,
+            f"By how far models and neighbours agree, about {100 * share:.0f} % are right{interval_text(result)}.",
+        ]
+    )
 
 
 def _choices(run: Reading) -> PageTable | None:
@@ -122,9 +135,8 @@ def _held_out_table(run: Reading) -> PageTable | None:
 
 
 def _readings(run: Reading) -> PageTable | None:
-    found = run.result.estimated_accuracy
-    hidden = {"estimate"} if doubt(run.result) else set()
-    rows = tuple((Cell(text), percent(found[name])) for name, text in READINGS.items() if name in found.keys() - hidden)
+    found = run.result.estimated_accuracy.readings
+    rows = tuple((Cell(text), percent(found[name])) for name, text in READINGS.items() if name in found)
     if not rows:
         return None
     calibration = run.result.calibration

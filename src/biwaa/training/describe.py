@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from biwaa.device import hardware
 from biwaa.judging import label_shift
 from biwaa.judging.calibration import calibration
-from biwaa.judging.estimate import INDEPENDENT, estimates
+from biwaa.judging.estimate import INDEPENDENT, combined, estimates
 from biwaa.judging.evidence import sample_rows
 from biwaa.judging.label_shift import label_shares, predicted_shares, total_variation
 from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
@@ -81,6 +81,7 @@ def describe(
     others = [stage.evidence for stage in rounds if stage is not selected]
     estimated = estimates(selected.evidence, others, temperature, baseline)
     target, held_out = domains.target, domains.held_out
+    solved = METHODS[recipe.method].solves and network.freeze_backbone
     images = {name: value for name, value in folder.task().items() if name.endswith("_images")}
     return Result(
         format=FORMAT,
@@ -101,10 +102,10 @@ def describe(
         ),
         stages=_stages(prepared, stages, finished),
         label_free=_label_free(selected, rounds, baseline),
-        estimated_accuracy={name: round(value, 6) for name, value in estimated.items()},
+        estimated_accuracy=combined(estimated, solved),
         calibration=calibration(selected.evidence, temperature, target.labels),
         label_shares=_label_shares(prepared),
-        warnings=tuple(find_warnings(_signs(prepared, stages, selected, estimated, folder))),
+        warnings=tuple(find_warnings(_signs(prepared, stages, selected, estimated, folder, solved))),
         accuracy=None if target.labels is None else _accuracy(rounds, selected, target.labels, recipe),
         cost=_cost(stages, recipe, sitting),
         fingerprints={"recipe": recipe_digest(recipe), "classes": _digest(list(classes))} | images,
@@ -209,8 +210,9 @@ def _cost(stages: Sequence[Trained], recipe: Recipe, sitting: float) -> Cost:
 
 
 def _signs(
-    prepared: Prepared, stages: Sequence[Trained], selected: Trained, estimated: dict[str, float], folder: RunFolder
-) -> Signs:
+    prepared: Prepared, stages: Sequence[Trained], selected: Trained, estimated: dict[str, float], folder: RunFolder,
+    solved: bool,
+) -> Signs:  # fmt: skip
     """The facts that warnings are made of, all without target labels."""
     mine, labels = selected.evidence, prepared.data.source_labels
     classes = prepared.domains.source.classes or ()
@@ -235,7 +237,8 @@ def _signs(
         facts["held_out_source"] = len(mine.held_out[1])
         facts["source_accuracy"] = source_accuracy(mine)
         facts["estimated_shares"] = label_shift.bbse(confusion, predicted_shares(mine.probabilities, soft=True))
-        if baseline and baseline.held_out:
+        # A solved head follows the target: on sketch > photo it is right on 31 % of the source and 71 % of the target.
+        if baseline and baseline.held_out and not solved:
             facts["baseline_source_accuracy"] = source_accuracy(baseline)
         if mine.trained_features is not None and mine.source_features is not None and mine.features is not None:
             rows = sample_rows(len(labels), len(mine.trained_features)).numpy()
