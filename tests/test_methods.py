@@ -28,7 +28,7 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Output
 from biwaa.models.saved import load_model
 from biwaa.models.weights import load_weights
-from biwaa.recipe import load_recipe, recipe_from
+from biwaa.recipe import load_recipe, recipe_from, with_method
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 shapes = given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 2**31))
@@ -270,7 +270,7 @@ def test_biwaa_has_the_losses_of_the_paper_alone():
 
 @pytest.mark.parametrize("recipe", ["robust", "digits"])
 def test_the_chosen_recipes_train_mcc_with_a_teacher(recipe):
-    resolved = load_recipe(recipe)
+    resolved = with_method(load_recipe(recipe))
     assert resolved.method == "mcc_teacher"
     assert METHODS[resolved.method] is MccTeacher
     assert resolved.schedule.teacher

@@ -20,7 +20,7 @@ from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.dann import domain_accuracy
 from biwaa.methods.method import Task
 from biwaa.models.backbone import FEATURES
-from biwaa.recipe import GROUP_OF, NAMED, load_recipe
+from biwaa.recipe import GROUP_OF, NAMED, load_recipe, with_method
 from biwaa.report.advice import reads
 from biwaa.report.estimate import doubt, estimate_error, shown_estimate
 from biwaa.report.sentences import remedies, warning_text, warning_texts
@@ -66,6 +66,11 @@ HEALTHY = Signs(
     estimates={"confidence": 0.85, "agreement_of_rounds": 0.9},
 )
 ONE_CLASS = np.array([0.0, 1.0, 0.0, 0.0])
+
+
+def resolved(name):
+    """A named recipe as a run has it."""
+    return with_method(load_recipe(name))
 
 
 def changed(**facts):
@@ -224,15 +229,15 @@ VARIED = {
     "weighting alone": load_recipe("paper").replace(alignment=0.0, separation=0.0),
     "no discriminator": load_recipe("paper").replace(adversarial=0.0),
     "separation alone": load_recipe("paper").replace(alignment=0.0),
-    "features": load_recipe("robust").replace(backbone=FEATURES, freeze_backbone=True),
+    "features": with_method(load_recipe("robust").replace(backbone=FEATURES, freeze_backbone=True)),
     "features, paper": load_recipe("paper").replace(backbone=FEATURES, freeze_backbone=True),
-    "frozen": load_recipe("robust").replace(backbone="convnext_base", freeze_backbone=True),
+    "frozen": with_method(load_recipe("robust").replace(backbone="convnext_base", freeze_backbone=True)),
     "large images, small network": load_recipe("demo").replace(image_size=96, resize=None),
-    "most steps": load_recipe("robust").replace(steps=10_000_000),
-    **{f"method {name}": load_recipe("robust").replace(method=name) for name in METHODS},
+    "most steps": resolved("robust").replace(steps=10_000_000),
+    **{f"method {name}": resolved("robust").replace(method=name) for name in METHODS},
 }
 """Settings that rule advice out."""
-RECIPES = {name: load_recipe(name) for name in NAMED} | VARIED
+RECIPES = {name: resolved(name) for name in NAMED} | VARIED
 
 
 @pytest.fixture
@@ -303,7 +308,7 @@ def test_a_warning_is_one_or_two_sentences_with_its_number(name, result):
 
 
 def test_what_the_sentences_say(result):
-    paper, robust = load_recipe("paper"), load_recipe("robust")
+    paper, robust = load_recipe("paper"), resolved("robust")
     text = warning_text(EVERY[0], result, paper)
     assert "as varied as 1.0 equally large classes, the source's labels are as varied as 6.6" in text
     assert "93.0 % of the target images are predicted as cat" in text
@@ -346,7 +351,7 @@ def test_a_measured_accuracy_is_pointed_to(result):
 def test_settings_that_are_said_to_be_unread_are_unread():
     """Literally: a method that does not take a group cannot read it."""
     for name, method in METHODS.items():
-        recipe = load_recipe("robust").replace(method=name)
+        recipe = resolved("robust").replace(method=name)
         for setting, group in GROUP_OF.items():
             if group in {"dann", "biwaa", "mcc", "mcc_teacher"}:
                 assert reads(recipe, setting) == (group in method.groups)
@@ -358,7 +363,7 @@ def test_settings_that_are_said_to_be_unread_are_unread():
 
 
 def test_the_error_of_the_estimate_is_claimed_for_robust_alone(result):
-    robust = load_recipe("robust")
+    robust = resolved("robust")
     claim = "off by 5.5 points on average and by 27 at worst"
     same = {"backbone": "resnet18", "seed": 7, "freeze_backbone": True, "image_size": 96, "device": "cpu",
             "log_every": 7, "alignment": 0.5, "adversarial_horizon": 3.0}  # fmt: skip
@@ -367,7 +372,7 @@ def test_the_error_of_the_estimate_is_claimed_for_robust_alone(result):
         assert claim in text
         assert "54 benchmark runs" in text
         assert "PACS and Office's ten classes, frozen EfficientNet-Lite0" in text
-    others = [load_recipe(name) for name in NAMED if name != "robust"]
+    others = [resolved(name) for name in NAMED if name != "robust"]
     changes = {"steps": 301, "rounds": 4, "confusion": 0.5, "input_dropout": 0.0, "target_shift": "long-tail:10",
                "learning_rate": 1e-4, "batch_size": 36, "class_balanced": False, "method": "mcc"}  # fmt: skip
     others += [robust.replace(**{key: value}) for key, value in changes.items()]

@@ -164,9 +164,20 @@ def principal_axes(source: Tensor, target: Tensor, most: int = WIDEST) -> Tensor
     basis = torch.linalg.qr(covariance @ start).Q
     for _ in range(4):
         basis = torch.linalg.qr(covariance @ basis).Q
-    _, vectors = torch.linalg.eigh(basis.T @ covariance @ basis)
+    _, vectors = symmetric_eigen(basis.T @ covariance @ basis)
     axes: Tensor = (basis @ vectors)[:, -most:]
     return axes
+
+
+def symmetric_eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,) of a symmetric (D, D) matrix, from low to high, and its eigenvectors as columns; in float64."""
+    precise = ((matrix + matrix.T) / 2).double()
+    try:
+        values, vectors = torch.linalg.eigh(precise)
+    except RuntimeError:  # many equal eigenvalues can defeat it
+        vectors, values, _ = torch.linalg.svd(precise)
+        values, vectors = values.flip(0), vectors.flip(1)
+    return values.to(matrix), vectors.to(matrix)
 
 
 def within_class_covariance(features: Tensor, labels: Tensor, weights: Tensor, classes: int) -> Tensor:
@@ -183,11 +194,10 @@ def whitening(covariance: Tensor, shrinkage: float) -> Tensor:
     C <- (1 - shrinkage) C + shrinkage tr(C) / D I; within-class covariance normalisation (Hatch and Stolcke, ICASSP
     2006).
     """
-    values, vectors = torch.linalg.eigh(covariance.double())
+    values, vectors = symmetric_eigen(covariance)
     values = values.clamp(min=0)
     values = (1 - shrinkage) * values + shrinkage * values.mean()
-    whitened: Tensor = (vectors / values.clamp(min=1e-12).sqrt()).to(covariance)
-    return whitened
+    return vectors / values.clamp(min=1e-12).sqrt()
 
 
 def fit_scale(cosines: Tensor, labels: Tensor, weights: Tensor) -> float:

@@ -51,9 +51,9 @@ def combined(found: Mapping[str, float], solved: bool) -> Estimate:
     """One estimate of several readings, with an interval where its errors were measured.
 
     Of several rounds: the mean of the three agreements. Of a head that was solved for: the middle between agreement
-    with source-only, which falls where adaptation goes well, and agreement among neighbours, which is high even where it
-    goes wrong; the interval runs from the lower to the higher of the two and `MARGIN` beyond (docs/robust.md). Otherwise:
-    agreement among neighbours.
+    with source-only, which falls where adaptation goes well, and agreement among neighbours, which is high even where
+    it goes wrong; the interval runs from the lower to the higher of the two and `MARGIN` beyond (docs/robust.md).
+    Otherwise: agreement among neighbours.
 
     Args:
         found: readings by name, as of `estimates`.

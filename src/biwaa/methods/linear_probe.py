@@ -5,7 +5,10 @@ Alain and Bengio, "Understanding intermediate layers using linear classifier pro
 
 from typing import ClassVar
 
+from torch import Tensor
+
 from biwaa.methods.source_only import SourceOnly
+from biwaa.solvers import Head
 
 
 class LinearProbe(SourceOnly):
@@ -13,3 +16,9 @@ class LinearProbe(SourceOnly):
 
     frozen: ClassVar[bool] = True
     bottleneck: ClassVar[bool] = False
+
+    def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
+        """Source-only's head, as weights of the features themselves."""
+        head = super().solve(source, labels, target)
+        assert head.projection is not None  # source-only has one
+        return Head(None, head.weight @ head.projection, head.bias)

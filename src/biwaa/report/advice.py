@@ -45,7 +45,7 @@ def reads(recipe: Recipe, setting: str) -> bool:
 
 def _own_groups() -> set[str]:
     """Groups of settings that belong to some methods alone."""
-    return {group for name in METHODS.built_in for group in METHODS[name].groups}
+    return {group for name in METHODS.built_in for group in METHODS[name].groups} - {"schedule"}
 
 
 def adapts(recipe: Recipe) -> bool:
@@ -76,8 +76,16 @@ def no_semantic_losses(recipe: Recipe) -> Advice | None:
     return Advice(" ".join(f"--{name} 0" for name in on), on)
 
 
-def lower_learning_rate(recipe: Recipe) -> Advice:
+def solved(recipe: Recipe) -> bool:
+    """Whether the head is solved for: then no setting of the steps matters."""
+    method = method_of(recipe)
+    return recipe.network.freeze_backbone and method is not None and method.solves
+
+
+def lower_learning_rate(recipe: Recipe) -> Advice | None:
     """A third of it, to one digit."""
+    if solved(recipe):
+        return None
     rate = float(f"{recipe.optimizer.learning_rate / 3:.0e}")
     return Advice(f"--learning-rate {rate:g}", {"learning_rate": rate})
 
@@ -85,12 +93,13 @@ def lower_learning_rate(recipe: Recipe) -> Advice:
 def more_steps(recipe: Recipe) -> Advice | None:
     """Twice as many."""
     steps = min(2 * recipe.schedule.steps, MOST_STEPS)
-    return Advice(f"--steps {steps}", {"steps": steps}) if steps > recipe.schedule.steps else None
+    idle = solved(recipe) or steps == recipe.schedule.steps
+    return None if idle else Advice(f"--steps {steps}", {"steps": steps})
 
 
 def other_method(recipe: Recipe) -> Advice:
     """One with few ways to fail."""
-    name = "mcc" if recipe.method == "self_training" else "self_training"
+    name = "mcc" if recipe.method in ("self_training", "prototypes") else "self_training"
     return Advice(f"--method {name}", {"method": name})
 
 

@@ -57,14 +57,16 @@ def plane(states: list[State]) -> list[Place]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    every = np.concatenate([part for one in states for part in (one.source, one.target)])
+    parts = [part for one in states for part in (one.source, one.target)]
+    widest = max(part.shape[1] for part in parts)  # a solved head has a width of its own
+    every = np.concatenate([np.pad(part, ((0, 0), (0, widest - part.shape[1]))) for part in parts])
     width = min(50, every.shape[1], len(every) - 1)
     reduced = PCA(width, random_state=SEED).fit_transform(every)
     perplexity = min(30.0, (len(every) - 1) / 3)
     found = TSNE(perplexity=perplexity, init="pca", random_state=SEED, max_iter=750).fit_transform(reduced)
     bounds = np.cumsum([len(part) for one in states for part in (one.source, one.target)])[:-1]
-    parts = [part.astype(np.float64) for part in np.split(found, bounds)]
-    return list(zip(parts[::2], parts[1::2], strict=True))
+    places = [part.astype(np.float64) for part in np.split(found, bounds)]
+    return list(zip(places[::2], places[1::2], strict=True))
 
 
 def mixing(one: State) -> tuple[float, float]:
