@@ -261,6 +261,9 @@ def test_real_benchmarks(data_root, capsys):
     assert main(["check", "office10:dslr", "--data-root", str(data_root)]) == 0
     assert "office10:dslr: as in the benchmark, 157 images in 10 classes" in capsys.readouterr().out
     assert open_domain("digits:usps/test", data_root).counts()["0"] == 359
-    for name, told in (("satellite", "aid     3210 images"), ("office_home_clip", "art         2427 rows of 65 features")):
+    for name, told in (
+        ("satellite", "aid     3210 images"),
+        ("office_home_clip", "art         2427 rows of 65 features"),
+    ):
         assert main(["check", name, "--data-root", str(data_root)]) == 0
         assert told in capsys.readouterr().out

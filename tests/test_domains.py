@@ -1,6 +1,7 @@
 """Every form of a domain, every kind of image, and pixels that are decoded once."""
 
 import io
+import json
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F2
 
+from biwaa.cli import main
 from biwaa.domains.domain import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
