@@ -141,11 +141,11 @@ def show_panel(folder: Path) -> str:
     Raises:
         BiwaaError: the folder holds no panel, or one of another version.
     """
+    noted = parts_left_out(folder)
     names = [part.name for part in PARTS if (folder / part.name / "bench.json").exists()]
     benches = {name: load_bench(folder / name) for name in names}
     if not benches:
         raise BiwaaError(f"{folder} holds no bench of the panel yet: nothing is trained.")
-    left_out = {name: why for name, why in parts_left_out(folder).items() if name not in benches}
     works = {name: bench.works(folder / name, Path()) for name, bench in benches.items()}
     results = {name: finished(works[name]) for name in names}
     rows = {name: collect(bench, results[name]) for name, bench in benches.items()}
@@ -169,6 +169,7 @@ def show_panel(folder: Path) -> str:
     ]  # fmt: skip
     if measured := machines({f"{name}/{run}": result for name in names for run, result in results[name].items()}):
         lines += [f"Measured with: {'; or '.join(measured)}.", ""]
+    left_out = {name: why for name, why in noted.items() if name not in benches}
     for name, why in left_out.items():
         lines += [f"**Left out: {name}.** {why}", ""]
     for figure in figures:

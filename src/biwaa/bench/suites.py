@@ -63,7 +63,8 @@ def _methods(recipe: Recipe) -> list[Variant]:
 
 
 def _panel(recipe: Recipe) -> list[Variant]:
-    return [method(name, recipe) for name in dict.fromkeys((*PANEL_METHODS, recipe.method)) if name in METHODS]
+    known = [name for name in dict.fromkeys((*PANEL_METHODS, recipe.method)) if name in METHODS]
+    return [method(name, recipe) for name in known if not _ruled_out(name, recipe)]
 
 
 def _ruled_out(name: str, recipe: Recipe) -> str:
