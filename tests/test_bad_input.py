@@ -260,10 +260,42 @@ def test_arrays(pair, tmp_path):
     file = tmp_path / "a.npz"
     np.savez(file, s_x=np.zeros((9, 4, 4)), s_y=np.zeros(9))
     refused(train(f"{file}:t", pair[1], tmp_path / "run"), "no array t_x", "it has s")
-    refused(train(f"{file}:s", pair[1], tmp_path / "run"), "uint8")
+    refused(train(f"{file}:s", pair[1], tmp_path / "run"), "uint8", "features floating of shape (rows, features)")
     refused(train(file, pair[1], tmp_path / "run"), "does not name its arrays")
     file.write_text("not a zip")
     refused(train(f"{file}:s", pair[1], tmp_path / "run"), "not readable as arrays")
+
+
+def test_features(pair, tmp_path):
+    """Rows that are not finite are named; rows without length and constant columns work; images do not go with them."""
+    rng, file, run = np.random.default_rng(0), tmp_path / "f.npz", tmp_path / "run"
+    labels = np.arange(24) % 2
+    good = rng.normal(size=(24, 4)) + labels[:, None]
+    good[:, 1], good[5] = 3, 0  # constant but for a row without length
+    nan, inf, large = good.copy(), good.copy(), good.copy()
+    nan[7, 2] = nan[9, 0] = np.nan
+    inf[3, 1] = -np.inf
+    large[11, 0] = 1e39  # finite in 64 bits alone
+    arrays = {"good": good, "nan": nan, "inf": inf, "large": large, "flat": good[:, 0], "bare": good[:, :0],
+              "none": good[:0], "wide": rng.normal(size=(24, 5)), "other": (good + 1).astype(np.float16)}  # fmt: skip
+    np.savez(file, **{f"{name}_x": array for name, array in arrays.items()}, good_y=labels, wide_y=labels)
+    good_one = f"{file}:good"
+    for name, words in (
+        ("nan", ("nan_x has a feature that is not finite in row 7 and 1 more",)),
+        ("inf", ("inf_x has a feature that is not finite in row 3:",)),
+        ("large", ("large_x has a feature that is not finite in row 11:",)),
+        ("flat", ("flat_x is float64 of shape (24,)",)),
+        ("bare", ("bare_x has shape (24, 0): it holds no features",)),
+        ("none", ("none_x has shape (0, 4): it holds no features",)),
+        ("wide", ("differ in kind: 4 features a row, 5 features a row",)),
+    ):
+        refused(train(good_one, f"{file}:{name}", run), *words)
+        refused(biwaa("check", good_one, f"{file}:{name}"), *words)
+    refused(train(good_one, pair[1], run), "differ in kind: 4 features a row, images")
+    refused(train(good_one, good_one, run), "source and target are the same images")
+    assert not run.exists()
+    assert train(good_one, f"{file}:other", run, "--weights", "auto").returncode == 0
+    refused(biwaa("explain", run, good_one), "was trained on features: there is no image to explain")
 
 
 def test_recipes_and_names(pair, tmp_path):

@@ -1,6 +1,7 @@
 """Every form of a domain, every kind of image, and pixels that are decoded once."""
 
 import io
+import json
 import threading
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F2
 
+from biwaa.cli import main
 from biwaa.domains.domain import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
@@ -292,3 +294,39 @@ def test_augmentation_and_normalisation():
     assert torch.equal(transform.augmented(pixels, "crop_flip"), random)
     white = transform.normalise(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
     assert white[0, :, 0, 0].tolist() == [1.0, 3.0, 1.0]
+
+
+def test_features_in_an_archive(tmp_path, capsys):
+    """Floating rows are features of the same values whatever their width; classes by the archive's names."""
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(30, 5)).astype(np.float16), np.arange(30) % 3
+    rows[:, 2] = 1  # a constant column
+    rows[4] = 0  # a row without length
+    file = tmp_path / "rows.npz"
+    names = np.array(["cat", "dog", "eel"])
+    kinds = {f"{kind}_x": rows.astype(kind) for kind in ("float16", "float32", "float64")}
+    np.savez(file, **kinds, float32_y=labels, classes=names)
+    found = open_domain(f"{file}:float32")
+    assert found.classes == ("cat", "dog", "eel")
+    assert found.images.names[7] == "float32[7]"
+    for kind in ("float16", "float64"):
+        other = open_domain(f"{file}:{kind}")
+        assert other.labels is None
+        assert other.images.fingerprint() == found.images.fingerprint()
+    assert main(["check", f"{file}:float32"]) == 0
+    told = capsys.readouterr()
+    assert "30 rows of 5 features, 3 classes\n  cat      10" in told.out
+    assert "reading" not in told.err
+    assert main(["check", f"{file}:float32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["features"] == 5
+
+
+def test_names_of_classes_in_an_archive(tmp_path):
+    pixels, labels = np.zeros((4, 3, 3), np.uint8), np.array([0, 1, 1, 0])
+    for names, classes in ((["cat", "dog"], ("cat", "dog")), ([7, 8], ("0", "1"))):
+        np.savez(tmp_path / "a.npz", a_x=pixels, a_y=labels, classes=np.array(names))
+        assert open_domain(f"{tmp_path}/a.npz:a").classes == classes
+    for names, told in ((["cat"], "a_y has label 1, out of range"), (["cat", "cat"], "classes has a name twice")):
+        np.savez(tmp_path / "a.npz", a_x=pixels, a_y=labels, classes=np.array(names))
+        with pytest.raises(BiwaaError, match=told):
+            open_domain(f"{tmp_path}/a.npz:a")

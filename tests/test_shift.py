@@ -6,9 +6,11 @@ import pytest
 from conftest import SMALL, train_pair, write_images
 from hypothesis import given, settings
 
-from biwaa.domains.shift import class_shares, subsample
+from biwaa.domains.domain import Domain
+from biwaa.domains.shift import check_rule, class_shares, shifted_rows, subsample
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.images.images import ArrayImages
 from biwaa.judging.label_shift import total_variation
 from biwaa.recipe import recipe_from
 
@@ -82,3 +84,31 @@ def test_a_target_without_labels_cannot_be_shifted(tmp_path):
 def test_total_variation():
     assert total_variation(np.array([0.5, 0.5, 0]), np.array([0.5, 0.25, 0.25])) == 0.25
     assert total_variation(np.array([1.0, 0]), np.array([0, 1.0])) == 1
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=8), st.integers(1, 40), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_a_number_of_images_is_selected_the_same_every_time(counts, number, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    names = tuple(str(k) for k in range(len(counts)))
+    domain = Domain("x", ArrayImages(np.zeros((len(labels), 2, 2), np.uint8), "x"), names, labels)
+    rows = shifted_rows(domain, f"per-class:{number}:{seed}")
+    assert (np.diff(rows) > 0).all()
+    assert np.bincount(labels[rows], minlength=len(counts)).tolist() == [min(number, count) for count in counts]
+    some = shifted_rows(domain, f"images:{number}:{seed}")
+    assert len(set(some.tolist())) == len(some) == min(number, len(labels))
+    assert (rows == shifted_rows(domain, f"per-class:{number}:{seed}")).all()
+    assert (some == shifted_rows(domain, f"images:{number}:{seed}")).all()
+    assert (shifted_rows(domain, f"images:{number}:0") == shifted_rows(domain, f"images:{number}")).all()
+
+
+def test_images_need_no_labels_to_be_counted():
+    domain = Domain("x", ArrayImages(np.zeros((9, 2, 2), np.uint8), "x"))
+    assert len(shifted_rows(domain, "images:4")) == 4
+    other = shifted_rows(domain, "images:4:1")
+    assert other.tolist() != shifted_rows(domain, "images:4").tolist()
+    with pytest.raises(BiwaaError, match="x has no labels, so its classes cannot be subsampled to per-class:2"):
+        shifted_rows(domain, "per-class:2")
+    for rule in ("images", "images:0", "images:1.5", "per-class:-1", "per-class:5:x", "images:5:1:2"):
+        with pytest.raises(BiwaaError, match="no label shift"):
+            check_rule(rule)

@@ -36,7 +36,8 @@ class DataSettings:
     source_held_out: float = 0.0
     """Share of each class of the source that is kept from training, to choose and to calibrate by."""
     source_shift: str = "none"
-    """Label shift for experiments: long-tail:RATIO, reversed:RATIO or dirichlet:ALPHA[:SEED] over the classes."""
+    """Label shift or size for experiments: long-tail:RATIO, reversed:RATIO or dirichlet:ALPHA[:SEED] over the classes,
+    per-class:N[:SEED] or images:N[:SEED]."""
     target_shift: str = "none"
     """The same for the target, by its labels: an experiment, since real targets have no labels to do this with."""
 

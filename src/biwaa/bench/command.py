@@ -11,14 +11,18 @@ import torch
 from biwaa.bench import engine
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.render import write_tables
-from biwaa.bench.suites import METHODS_STUDY, Variant, resolve, variants
+from biwaa.bench.suites import METHODS_STUDY, PANEL_STUDY, Variant, resolve, variants
 from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, empty_classes, find
-from biwaa.domains.shift import class_shares
+from biwaa.domains.shift import check_rule
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.backbone import build_backbone
 from biwaa.models.weights import load_weights
 from biwaa.progress import say, track
 from biwaa.recipe import Recipe, recipe_from
+
+
+class MissingDataError(BiwaaError):
+    """A domain of the benchmark is missing or incomplete."""
 
 
 def plan(
@@ -43,7 +47,8 @@ def plan(
 
     Raises:
         BiwaaError: an unknown benchmark, study, task, method, backbone or label shift, weights that are not to be
-            had, a setting that no recipe has, no seed, or a domain that is missing or incomplete.
+            had, a setting that no recipe has, or no seed.
+        MissingDataError: a domain is missing or incomplete.
     """
     name, _, study = suite.partition("/")
     study = study or METHODS_STUDY
@@ -53,17 +58,22 @@ def plan(
     if not seeds:
         raise BiwaaError("name at least one seed after --seeds.")
     for run in (resolve(variant, recipe, seeds[0]) for variant in chosen):
-        for rule in {run.data.source_shift, run.data.target_shift} - {"none"}:
-            class_shares(rule, len(entry.classes))
+        check_rule(run.data.source_shift)
+        check_rule(run.data.target_shift)
     known = {entry.task_name(*entry.task(task)): changed for task, changed in special.items()}
     for task, changed in known.items():
         recipe.replace(f"the settings of the task {task}", **changed)
     named = tuple(dict.fromkeys(entry.task_name(*pair) for pair in pairs))
     notes = _check_data(entry, pairs, data_root)
-    load_weights(
-        build_backbone(recipe.network.backbone, recipe.data.image_size), recipe.network.weights
-    )  # reported once, not by every run
+    if not entry.features:
+        _check_weights(recipe.network.backbone, recipe.data.image_size, recipe.network.weights)
     return Bench(name, study, recipe.flat(), known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
+
+
+@functools.cache
+def _check_weights(backbone: str, image_size: int | None, weights: str) -> None:
+    """Find the weights; what is to say of them is said once, not by every run or part of a panel."""
+    load_weights(build_backbone(backbone, image_size), weights)
 
 
 def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> tuple[str, ...]:
@@ -85,7 +95,7 @@ def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> t
     able = entry.tasks_without([*lacks, *(domain for domain in entry.domains if not _is_there(entry, domain, root))])
     hint = f"; --tasks {' '.join(able)} can run with what is there" if able else ""
     tell = "; ".join(f"{domain} {problem}" for domain, problem in lacks.items())
-    raise BiwaaError(f"{entry.title} is not complete below {root}: {tell}{hint}. See `biwaa check {entry.name}`.")
+    raise MissingDataError(f"{entry.title} is not complete below {root}: {tell}{hint}. See `biwaa check {entry.name}`.")
 
 
 def _is_there(entry: Benchmark, domain: str, root: Path) -> bool:
@@ -101,7 +111,7 @@ def rounds_text(bench: Bench) -> str:
     usual, how_often = Counter(rounds.values()).most_common(1)[0]
     parts = [f"{name} {number}" for name, number in rounds.items() if number != usual]
     parts.append(f"{'all others' if parts else 'all'} {usual}" if how_often > 1 or not parts else _only(rounds, usual))
-    if bench.study == METHODS_STUDY:
+    if bench.study in (METHODS_STUDY, PANEL_STUDY):
         return f"rounds: {', '.join(parts)}; METHOD@N trains a method in N rounds"
     fixed = any(_sets_rounds(variant) for variant in bench.variants)
     return f"rounds: {', '.join(parts)}{'; the study sets some of them itself' if fixed else ''}"

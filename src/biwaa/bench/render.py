@@ -27,15 +27,19 @@ def markdown(bench: Bench, found: list[Table], works: list[Work], results: dict[
     if len(results) < len(works):
         lines += [f"{len(results)} of {len(works)} runs are finished.", ""]
     for table in found:
-        lines += [f"## {table.title}", ""]
-        lines += ["| " + " | ".join(table.header) + " |", "|" + " --- |" * len(table.header)]
-        lines += ["| " + " | ".join(row) + " |" for row in table.rows]
-        lines.append("")
+        lines += table_lines(table)
     failed = {work.name: why for work in works if work.name not in results and (why := work.failure())}
     if failed:
         here = f"{works[0].folder.absolute()}/"
         lines += ["## Failed runs", "", *(f"- {name}: {why.replace(here, '')}" for name, why in failed.items()), ""]
     return "\n".join(lines)
+
+
+def table_lines(table: Table) -> list[str]:
+    """A table with its title, as lines of Markdown."""
+    rule = "|" + " --- |" * len(table.header)
+    rows = ["| " + " | ".join(row) + " |" for row in (table.header, *table.rows)]
+    return [f"## {table.title}", "", rows[0], rule, *rows[1:], ""]
 
 
 def machines(results: dict[str, Result]) -> list[str]:
@@ -56,7 +60,7 @@ def protocol(bench: Bench) -> list[str]:
     )
     seeds = ", ".join(map(str, bench.seeds))
     lines = [
-        f"Backbone {recipe.network.backbone}, {_statistics(recipe)}; {recipe.schedule.steps} steps a round, "
+        f"{backbone_text(recipe, bench.entry.features)}; {recipe.schedule.steps} steps a round, "
         f"{recipe.data.batch_size} images a domain and step.{_own_ways(bench, recipe)} Percent, mean ± standard "
         f"deviation over seeds {seeds}. All target images, whose labels were not used in training; held-out images "
         "where the benchmark has a test split.",
@@ -81,8 +85,15 @@ BATCH_NORM = {
 }
 
 
+def backbone_text(recipe: Recipe, features: bool = False) -> str:
+    """Which backbone, how it is trained, and by what features or batches are normalised."""
+    network = recipe.network
+    if features:
+        return f"Features computed elsewhere, no backbone, {STATISTICS[network.statistics]}"
+    return f"Backbone {network.backbone}, {_statistics(recipe)}"
+
+
 def _statistics(recipe: Recipe) -> str:
-    """How the backbone is trained, and by what features or batches are normalised."""
     network = recipe.network
     if network.freeze_backbone:
         return f"frozen, {STATISTICS[network.statistics]}"

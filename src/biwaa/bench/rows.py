@@ -39,6 +39,7 @@ class Row(Struct, frozen=True, kw_only=True):
     source_to_true: float  # Total variation between the class shares of the source and the target's true ones
     predicted_to_true: float  # The same between those that the last round predicts and the true ones
     cost: Cost
+    estimate_error: float | None = None  # From the estimated to the true accuracy of the selected model
 
 
 def finished(works: list[Work]) -> dict[str, Result]:
@@ -70,6 +71,7 @@ def _row(task: str, variant: str, seed: int, result: Result, source_only: Result
         picked = max(pool, key=lambda name: _score(pool[name]))
         accuracy["chosen"] = _measured(pool[picked])
         accuracy["oracle"] = max(map(_measured, pool.values()), key=lambda found: found.over_images)
+    estimate = result.estimated_accuracy.get("estimate")
     if last.held_out:
         accuracy["held_out"] = last.held_out
     return Row(
@@ -82,6 +84,7 @@ def _row(task: str, variant: str, seed: int, result: Result, source_only: Result
         source_to_true=100 * apart,
         predicted_to_true=100 * true,
         cost=result.cost,
+        estimate_error=None if estimate is None else 100 * abs(estimate - result.accuracy.adapted.over_images),
     )
 
 

@@ -35,6 +35,8 @@ TITLES = {
 }  # fmt: skip
 """How tables call the methods."""
 METHODS_STUDY = "methods"  # The study that compares methods
+PANEL_STUDY = "panel"  # The one that compares those of the panel
+PANEL_METHODS = (SOURCE_ONLY, "mcc", "pace", "self_training", "prototypes", "mcc_teacher")
 IN_ROUNDS = ("mcc_teacher", "biwaa")  # Methods whose later rounds learn from earlier ones
 
 WEIGHTING_ALONE: dict[str, Any] = {"alignment": 0.0, "separation": 0.0}  # Settings that switch the semantic losses off
@@ -58,6 +60,11 @@ def _methods(recipe: Recipe) -> list[Variant]:
     others = [name for name in METHODS if name in METHODS.built_in and name not in IN_ROUNDS]
     order = dict.fromkeys([SOURCE_ONLY, "linear_probe", *others, *IN_ROUNDS])
     return [method(name, recipe) for name in order if not _ruled_out(name, recipe)]
+
+
+def _panel(recipe: Recipe) -> list[Variant]:
+    known = [name for name in dict.fromkeys((*PANEL_METHODS, recipe.method)) if name in METHODS]
+    return [method(name, recipe) for name in known if not _ruled_out(name, recipe)]
 
 
 def _ruled_out(name: str, recipe: Recipe) -> str:
@@ -184,6 +191,7 @@ STUDIES: dict[str, Callable[[Recipe], list[Variant]]] = {
     "compute": _compute,
     "shift": _shift,
     "robust": _robust,
+    PANEL_STUDY: _panel,
 }  # By name; what each compares, given the recipe that all start from
 
 
@@ -193,7 +201,7 @@ def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant
     Args:
         study: its name.
         recipe: what all start from.
-        asked: names of variants; in `methods` also METHOD@ROUNDS. Empty for all.
+        asked: names of variants; in `methods` and `panel` also METHOD@ROUNDS. Empty for all.
 
     Raises:
         BiwaaError: no such study or variant, or a method that the recipe rules out.
@@ -209,7 +217,7 @@ def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant
 
 def _asked(study: str, name: str, known: Collection[str], recipe: Recipe) -> Variant:
     """A variant that is asked for by name and not in the study's own list: METHOD@ROUNDS, or a plug-in's method."""
-    if study != METHODS_STUDY:
+    if study not in (METHODS_STUDY, PANEL_STUDY):
         raise BiwaaError(f"no variant {name!r} in {study}: there are {', '.join(known)}.")
     plain, at, rounds = name.partition("@")
     if at and not re.fullmatch(r"[1-9][0-9]*", rounds):

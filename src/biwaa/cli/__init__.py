@@ -18,7 +18,7 @@ from typing import Any
 
 import tyro
 
-from biwaa.cli.bench import BenchFlags, bench
+from biwaa.cli.bench import PANEL, BenchFlags, bench
 from biwaa.cli.evaluation import evaluate, export, predict, push
 from biwaa.cli.help import Command, command_help, overview
 from biwaa.cli.report import check, explain, report
@@ -60,12 +60,17 @@ def _with_settings(name: str, command: Any, start: str, arguments: Sequence[str]
     """A command's flags, and the recipe named `start` with the settings that are flags as well."""
     from biwaa.recipe import Recipe, load_recipe  # brings torch
 
-    default = (command.starting_from(start), load_recipe(start))
-    # Settings are flags by their own names, without their groups'.
-    flat = (tyro.conf.OmitArgPrefixes,)
-    found: tuple[Any, Any] = tyro.cli(
-        tuple[command, Recipe], args=arguments, prog=f"biwaa {name}", default=default, config=flat
-    )
+    def read(recipe: str, settings: Recipe) -> tuple[Any, Any]:
+        # Settings are flags by their own names, without their groups'.
+        flat, default = (tyro.conf.OmitArgPrefixes,), (command.starting_from(recipe), settings)
+        return tyro.cli(tuple[command, Recipe], args=arguments, prog=f"biwaa {name}", default=default, config=flat)
+
+    found = read(start, load_recipe(start))
+    if isinstance(found[0], BenchFlags) and found[0].suite == PANEL:  # it has defaults of its own
+        from biwaa.bench.panel import panel_recipe
+
+        start = named_recipe(arguments, "robust")
+        found = read(start, panel_recipe(start))
     return found
 
 

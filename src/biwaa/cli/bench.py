@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from biwaa.recipe import Recipe
 
 
+PANEL = "panel"
+"""The suite of many benchmarks."""
+
+
 @dataclass(frozen=True)
 class BenchFlags:
     """Run a benchmark's whole table: tasks x methods x seeds, resumable.
@@ -26,19 +30,19 @@ class BenchFlags:
     """Settings that the short help shows."""
 
     suite: Positional[Annotated[str, arg(metavar="SUITE")]]
-    """BENCHMARK (all methods), BENCHMARK/STUDY, or a bench's folder with --show."""
+    """BENCHMARK (all methods), BENCHMARK/STUDY, panel, or a bench's folder with --show."""
     out: Path | None = None
     """Folder for the runs and the tables."""
     methods: tuple[str, ...] = ()
     """Which variants, all unless named; METHOD@ROUNDS trains a method in that many rounds."""
     tasks: tuple[str, ...] = ()
-    """Which tasks, as A2W or amazon>webcam; all unless named."""
+    """Which tasks, as A2W or amazon>webcam, of the panel DATASET or DATASET:TASK; all unless named."""
     seeds: tuple[int, ...] = (42, 43, 44)
     """Of training."""
     show: bool = False
     """Print the table of what is finished so far."""
     recipe: str = "paper"
-    """Named recipe or YAML file; flags win over it."""
+    """Named recipe or YAML file; flags win over it. The panel's default is robust."""
     data_root: Path | None = None
     """Folder of benchmarks; unset: $BIWAA_DATA or ./data."""
     processes: int | None = None
@@ -59,11 +63,14 @@ class BenchFlags:
 def bench(flags: BenchFlags, settings: "Recipe") -> None:
     """Do what the flags of `biwaa bench` say."""
     from biwaa.bench.command import choose_engine, plan, show_bench, train_bench
+    from biwaa.bench.panel import enrol_panel, is_panel, plan_panel
+    from biwaa.bench.standings import show_panel
     from biwaa.domains.spec import default_data_root
     from biwaa.recipe import load_recipe, task_settings
 
     if flags.show:
-        print(show_bench(flags.out or Path(flags.suite)))
+        folder = flags.out or Path(flags.suite)
+        print(show_panel(folder) if is_panel(folder) else show_bench(folder))
         return
     if flags.out is None:
         raise BiwaaError("name the folder for runs and tables with --out; `biwaa bench DIR --show` prints a table.")
@@ -76,8 +83,19 @@ def bench(flags: BenchFlags, settings: "Recipe") -> None:
     root = flags.data_root or default_data_root()
     train = choose_engine(flags.cluster, flags.cluster_options, flags.processes, settings.network.freeze_backbone)
     special = task_settings(flags.recipe)
-    planned = plan(flags.suite, settings, special, flags.tasks, flags.methods, flags.seeds, root)
-    failures = train_bench(planned, flags.out, root, train, flags.keep_models)
-    print(show_bench(flags.out))
+    if flags.suite == PANEL:
+        if special:
+            raise BiwaaError(f"{flags.recipe} has settings for single tasks of a benchmark: the panel takes none.")
+        benches, left_out = plan_panel(settings, flags.tasks, flags.methods, flags.seeds, root)
+        enrol_panel(flags.out, left_out)
+        failures = []
+        for name, bench in benches.items():
+            found = train_bench(bench, flags.out / name, root, train, flags.keep_models)
+            failures += [f"{name}: {failure}" for failure in found]
+        print(show_panel(flags.out))
+    else:
+        planned = plan(flags.suite, settings, special, flags.tasks, flags.methods, flags.seeds, root)
+        failures = train_bench(planned, flags.out, root, train, flags.keep_models)
+        print(show_bench(flags.out))
     if failures:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")

@@ -53,6 +53,7 @@ class Benchmark:
     list_labels: bool = False
     """Whether its list files give each image's class, by number; otherwise the images' folders do."""
     hub: tuple[str, ...] = ()  # SPECs of copies on the Hugging Face hub
+    features: bool = False  # Rows of features, computed elsewhere, stand in the place of images
     note: str = ""  # Anything else that a user should know
 
     def class_of(self, folder: str) -> str | None:

@@ -12,9 +12,10 @@ from biwaa.domains.catalogue import (
     how_it_should_look,
     locate,
 )
-from biwaa.domains.domain import Domain, check_pair, drop_unreadable
+from biwaa.domains.domain import Domain, check_kind, check_pair, drop_unreadable
 from biwaa.domains.spec import default_data_root, open_domain
 from biwaa.errors import BiwaaError, listed, printable
+from biwaa.images.images import FeatureRows, amount
 from biwaa.images.store import decode
 from biwaa.progress import track
 from biwaa.registry import load_plugins
@@ -51,12 +52,14 @@ def check_domains(
     for domain in domains:
         drop_unreadable(domain, _unreadable(domain), skip=False)
     if len(domains) == 2:
+        check_kind(*domains)
         check_pair(domains[0], domains[1], batch_size)
         if not as_json:
             print(printable(f"{specs[0]} can be adapted to {specs[1]}"))
     if as_json:
         facts = [
             {"spec": domain.spec, "images": len(domain.images), "classes": domain.counts() or None}
+            | ({"features": width} if (width := check_kind(domain)) else {})
             for domain in domains
         ]
         print(json.dumps(facts, indent=2))
@@ -75,7 +78,7 @@ def _catalogued(spec: str, root: Path) -> Domain | None:
         raise BiwaaError(f"{spec} differs from the benchmark: {listed(wrong, 8)}. {layout}")
     known = entry.domains[domain].images
     agree = "as in the benchmark" if known else "no count of the benchmark could be verified"
-    print(f"{spec}: {agree}, {len(found.images)} images in {len(entry.classes)} classes")
+    print(f"{spec}: {agree}, {amount(found.images)} in {len(entry.classes)} classes")
     return found
 
 
@@ -83,7 +86,7 @@ def _comparison(entry: Benchmark, domain: str, found: Domain) -> list[str]:
     """Images found of each class, with the expected number if that is another."""
     facts = entry.domains[domain]
     width = max(map(len, entry.classes))
-    lines = [f"{found.spec}: {len(found.images)} images found, {facts.images or 'an unknown number'} expected"]
+    lines = [f"{found.spec}: {amount(found.images)} found, {facts.images or 'an unknown number'} expected"]
     expected = facts.counts or (None,) * len(entry.classes)
     for (name, count), should in zip(found.counts().items(), expected, strict=True):
         mark = "" if count and should in (None, count) else "   <- missing" if not count else f"   <- {should} expected"
@@ -110,9 +113,9 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
             state = f"no image of {listed(empty)}"
         elif wrong := deviations(entry, domain, found):
             other.append(domain)
-            state = f"{len(found.images)} images; differs from the benchmark: {listed(wrong, 3)}"
+            state = f"{amount(found.images)}; differs from the benchmark: {listed(wrong, 3)}"
         else:
-            state = f"{len(found.images)} images"
+            state = amount(found.images)
         print(f"  {domain:{width}}  {state}")
     print(f"tasks that can run: {' '.join(entry.tasks_without(lacking)) or 'none'}")
     if lacking:
@@ -130,11 +133,13 @@ def _lines(domain: Domain) -> list[str]:
     labels = f"{len(counts)} classes" if counts else "no labels"
     width = max((len(name) for name in counts), default=0)
     rows = [f"  {name:{width}}  {count:6}" for name, count in counts.items()]
-    return [f"{domain.spec}: {len(domain.images)} images, {labels}", *rows]
+    return [f"{domain.spec}: {amount(domain.images)}, {labels}", *rows]
 
 
 def _unreadable(domain: Domain) -> dict[int, str]:
     bad: dict[int, str] = {}
+    if isinstance(domain.images, FeatureRows):  # nothing to decode
+        return bad
     with track(f"reading {domain.spec}", len(domain.images), "images") as advance:
         for index, row in enumerate(decode(domain.images, 8)):
             if isinstance(row, str):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.errors import BiwaaError, listed
-from biwaa.images.images import Images
+from biwaa.images.images import FeatureRows, Images
 from biwaa.progress import say
 
 
@@ -62,6 +62,20 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
         )
     order = np.array([classes.index(name) for name in domain.classes], dtype=np.int64)
     return replace(domain, classes=classes, labels=order[domain.labels])
+
+
+def check_kind(*domains: Domain) -> int | None:
+    """The width of features that stand in the place of images; None for images.
+
+    Raises:
+        BiwaaError: the domains are not all images, or features of one width.
+    """
+    widths = {d.images.array.shape[1] if isinstance(d.images, FeatureRows) else None for d in domains}
+    if len(widths) > 1:
+        kinds = ", ".join("images" if width is None else f"{width} features a row" for width in widths)
+        specs = listed([domain.spec for domain in domains])
+        raise BiwaaError(f"{specs} differ in kind: {kinds}. Give images, or features of one width.")
+    return widths.pop()
 
 
 def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain, Domain]:

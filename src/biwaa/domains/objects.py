@@ -123,10 +123,7 @@ def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
 
 def _array(array: NDArray[Any], name: str) -> Images:
     if array.ndim == 2 and array.dtype.kind in "fiub":
-        features = np.ascontiguousarray(array, dtype=np.float32)
-        if not len(features) or not np.isfinite(features).all():
-            raise BiwaaError(f"{name} holds {'no row' if not len(features) else 'features that are not finite'}.")
-        return FeatureRows(features, name)
+        return FeatureRows.of(array, name)
     array = squeezed(array)
     if not are_pixels(array):
         raise BiwaaError(

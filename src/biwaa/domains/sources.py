@@ -7,7 +7,9 @@ not one of the benchmark's). Missing images and classes are then no errors here:
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from biwaa.domains.domain import Domain
 from biwaa.domains.listing import LOOKED_FOR, exists, images_below, is_image, list_lines
 from biwaa.errors import BiwaaError, listed
-from biwaa.images.images import ArrayImages, FileImages, are_pixels, squeezed
+from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, are_pixels, squeezed
 
 ClassOf = Callable[[str], str | None]
 
@@ -143,7 +145,9 @@ def array_names(file: Path) -> list[str]:
 
 
 def open_arrays(spec: str, file: Path, name: str) -> Domain:
-    """Arrays NAME_x and, if there are labels, NAME_y of an .npz file; the classes are called by their numbers.
+    """Arrays NAME_x and, if there are labels, NAME_y of an .npz file.
+
+    The classes are called as its array `classes` says, where that holds names, and by their numbers otherwise.
 
     Raises:
         BiwaaError: no such arrays, or arrays of the wrong type or shape.
@@ -157,40 +161,63 @@ def open_arrays(spec: str, file: Path, name: str) -> Domain:
                 raise BiwaaError(f"{file} has no array {name}_x; it has {names}.")
             pixels = archive[f"{name}_x"]
             labels = archive.get(f"{name}_y")
-        if not all(isinstance(part, np.ndarray) for part in (pixels, labels) if part is not None):
+            names = archive.get("classes")
+        if not all(isinstance(part, np.ndarray) for part in (pixels, labels, names) if part is not None):
             raise ValueError("a member is not an array")
     except BiwaaError:
         raise
     except Exception as error:  # a damaged archive makes its readers raise any kind; false sizes, MemoryError
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BiwaaError(f"{file} is not readable as arrays: {reason}.") from None
-    return array_domain(spec, str(file), name, pixels, labels)
+    return array_domain(spec, str(file), name, pixels, labels, names)
 
 
 def array_domain(
-    spec: str, file: str, name: str, pixels: NDArray[np.uint8], labels: NDArray[np.int64] | None
+    spec: str,
+    file: str,
+    name: str,
+    array: NDArray[Any],
+    labels: NDArray[np.int64] | None,
+    names: NDArray[Any] | None = None,
 ) -> Domain:
-    """(N, H, W) grey or (N, H, W, 3) RGB uint8 pixels and their (N,) labels, from 0, as a domain.
+    """An array of images or of features and their (N,) labels, from 0, as a domain.
+
+    Args:
+        spec: for messages.
+        file: likewise.
+        name: likewise.
+        array: (N, H, W) grey or (N, H, W, 3) RGB uint8 pixels, or (N, F) floating features.
+        labels: of the rows, if there are any.
+        names: (K,) of the classes; anything but text is not used.
 
     Raises:
-        BiwaaError: wrong type or shape; the message names `file` and `name`.
+        BiwaaError: wrong type or shape, or features that are not finite; the message names `file` and `name`.
     """
-    pixels = squeezed(pixels)
-    if not are_pixels(pixels):
-        raise BiwaaError(
-            f"{file}: {name}_x is {pixels.dtype} of shape {pixels.shape}; it must be uint8 from 0 to 255 "
-            "of shape (images, height, width) or (images, height, width, 3)."
-        )
-    if len(pixels) == 0:
-        raise BiwaaError(f"{file}: {name}_x has no image.")
-    images = ArrayImages(pixels, name)
+    images = _array_images(file, name, squeezed(array))
     if labels is None:
         return Domain(spec, images)
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
-        raise BiwaaError(f"{file}: {name}_y must be {len(pixels)} whole numbers, not {labels.dtype} {labels.shape}.")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise BiwaaError(f"{file}: {name}_y must be {len(images)} whole numbers, not {labels.dtype} {labels.shape}.")
     labels = labels.astype(np.int64)
-    if labels.min() < 0 or labels.max() >= len(labels):
+    classes = None if names is None or names.dtype.kind != "U" else tuple(names.ravel().tolist())
+    if classes and len(set(classes)) < len(classes):
+        raise BiwaaError(f"{file}: classes has a name twice; each class needs a name of its own.")
+    if labels.min() < 0 or labels.max() >= (len(labels) if classes is None else len(classes)):
         raise BiwaaError(
             f"{file}: {name}_y has label {labels.min() if labels.min() < 0 else labels.max()}, out of range."
         )
-    return Domain(spec, images, tuple(str(label) for label in range(int(labels.max()) + 1)), labels)
+    return Domain(spec, images, classes or tuple(str(label) for label in range(int(labels.max()) + 1)), labels)
+
+
+def _array_images(file: str, name: str, array: NDArray[Any]) -> Images:
+    if array.ndim == 2 and array.dtype.kind == "f":
+        features = FeatureRows.of(array, f"{file}: {name}_x")
+        return replace(features, name=name)  # rows are called by the array alone
+    if not are_pixels(array):
+        raise BiwaaError(
+            f"{file}: {name}_x is {array.dtype} of shape {array.shape}; images must be uint8 from 0 to 255 of shape "
+            "(images, height, width) or (images, height, width, 3), features floating of shape (rows, features)."
+        )
+    if len(array) == 0:
+        raise BiwaaError(f"{file}: {name}_x has no image.")
+    return ArrayImages(array, name)

@@ -28,7 +28,7 @@ def open_domain(spec: str, data_root: Path | None = None) -> Domain:
     Args:
         spec: a folder of class folders; a folder of bare images (no labels); a list file of `PATH LABEL`
             lines, as `LIST.txt@ROOT` with the folder that its paths start from (otherwise the list's own);
-            `FILE.npz:NAME` for arrays NAME_x and, if there are labels, NAME_y; `BENCHMARK:DOMAIN` of the
+            `FILE.npz:NAME` for arrays NAME_x (images or features) and, if any, NAME_y; `BENCHMARK:DOMAIN` of the
             catalogue; `hf:DATASET[?column=value]` for a Hugging Face data set.
         data_root: the folder of catalogued benchmarks; None for $BIWAA_DATA or ./data.
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from biwaa.errors import BiwaaError
 from biwaa.images.decoding import Pixels, decoded
 
 
@@ -137,6 +138,23 @@ class FeatureRows(ArrayRows):
 
     kind: ClassVar[str] = "features "
 
+    @classmethod
+    def of(cls, array: NDArray[Any], name: str) -> Self:
+        """(N, F) numbers of any kind as features.
+
+        Raises:
+            BiwaaError: no row, no feature, or a value that is not finite; its row is named.
+        """
+        if 0 in array.shape:
+            raise BiwaaError(f"{name} has shape {array.shape}: it holds no features.")
+        with np.errstate(over="ignore"):  # beyond float32 is reported with infinity
+            features = np.ascontiguousarray(array, dtype=np.float32)
+        bad = np.flatnonzero(~np.isfinite(features).all(1))
+        if len(bad):
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise BiwaaError(f"{name} has a feature that is not finite in row {bad[0]}{more}: remove or fix it.")
+        return cls(features, name)
+
     def read(self, index: int, least: int = 0) -> Pixels:
         """Features have no image."""
         raise TypeError("features are not an image")
@@ -161,6 +179,13 @@ class NumberedRows:
 def squeezed(array: NDArray[Any]) -> NDArray[Any]:
     """(N, H, W, 1) as (N, H, W); any other array unchanged."""
     return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
+
+
+def amount(images: Images) -> str:
+    """How many there are, in words."""
+    if isinstance(images, FeatureRows):
+        return f"{len(images)} rows of {images.array.shape[1]} features"
+    return f"{len(images)} images"
 
 
 def are_pixels(array: NDArray[Any]) -> bool:

@@ -15,6 +15,7 @@ from biwaa.files import replacing
 from biwaa.images.augment import as_tensor
 from biwaa.images.store import decode_batches
 from biwaa.inference.heat import Heat, centre_views, heat_maps
+from biwaa.models.backbone import FEATURES
 from biwaa.models.saved import SavedModel, load_model
 from biwaa.progress import say
 from biwaa.report.pictures import short
@@ -54,6 +55,8 @@ def explain_paths(
     if not paths:
         raise BiwaaError("name at least one image or folder to explain.")
     models = {path: load_model(path) for path in (beside, run) if path}
+    if featured := [path for path, model in models.items() if model.backbone == FEATURES]:
+        raise BiwaaError(f"{featured[0]} was trained on features: there is no image to explain.")
     every = [(images, row) for images in image_sets(paths) for row in range(len(images))]
     drawn = range(len(every))
     if len(every) > rows:

@@ -15,11 +15,10 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from biwaa.device import allocation_failure, open_fabric, within_memory
-from biwaa.domains.domain import Domain, check_pair, match_classes
-from biwaa.errors import BiwaaError, listed
+from biwaa.domains.domain import Domain, check_kind, check_pair, match_classes
+from biwaa.errors import BiwaaError
 from biwaa.files import csv_line, write_text
 from biwaa.functional import with_temperature
-from biwaa.images.images import FeatureRows
 from biwaa.judging.calibration import held_out_temperature
 from biwaa.judging.choice import check_choice, choose
 from biwaa.methods import METHODS
@@ -100,21 +99,10 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
 
 def _implied(recipe: Recipe, pair: Pair) -> Recipe:
     """Features need no backbone, and a linear probe is of a frozen one."""
-    if _are_features(pair):
+    if check_kind(*(domain for domain in (pair.source, pair.target, pair.held_out) if domain)) is not None:
         recipe = recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
     recipe = with_method(recipe)
     return recipe.replace(freeze_backbone=True) if METHODS[recipe.method].frozen else recipe
-
-
-def _are_features(pair: Pair) -> bool:
-    """Whether features stand in the place of images; then they must do so everywhere, and be of one width."""
-    given = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
-    widths = {d.images.array.shape[1] if isinstance(d.images, FeatureRows) else None for d in given}
-    if len(widths) > 1:
-        kinds = ", ".join("images" if width is None else f"{width} features a row" for width in widths)
-        specs = listed([domain.spec for domain in given])
-        raise BiwaaError(f"{specs} differ in kind: {kinds}. Give images, or features of one width.")
-    return None not in widths
 
 
 def _checked(pair: Pair, batch_size: int) -> Pair:
