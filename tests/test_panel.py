@@ -138,7 +138,7 @@ def test_a_folder_of_other_things_is_left_alone(root, tmp_path, capsys):
 def test_frozen_features_are_the_default(tmp_path):
     recipe = panel_recipe("robust")
     assert (recipe.network.backbone, recipe.network.freeze_backbone) == ("tf_efficientnet_lite0", True)
-    assert recipe.method == "mcc_teacher"
+    assert recipe.method == "auto"
     (tmp_path / "mine.yaml").write_text("backbone: alexnet\n")
     assert panel_recipe(str(tmp_path / "mine.yaml")).network.backbone == "alexnet"
 

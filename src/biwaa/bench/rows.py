@@ -71,7 +71,7 @@ def _row(task: str, variant: str, seed: int, result: Result, source_only: Result
         picked = max(pool, key=lambda name: _score(pool[name]))
         accuracy["chosen"] = _measured(pool[picked])
         accuracy["oracle"] = max(map(_measured, pool.values()), key=lambda found: found.over_images)
-    estimate = result.estimated_accuracy.get("estimate")
+    estimate = result.estimated_accuracy.value
     if last.held_out:
         accuracy["held_out"] = last.held_out
     return Row(

@@ -52,7 +52,10 @@ def method(name: str, recipe: Recipe, rounds: int | None = None) -> Variant:
     if rounds:
         return Variant(f"{name}@{rounds}", f"{title}, {rounds} rounds", {"method": name, "rounds": rounds})
     many = recipe.schedule.rounds if name in IN_ROUNDS else 1
-    return Variant(name, f"{title}, {many} rounds" if many > 1 else title, {"method": name, "rounds": many})
+    settings: dict[str, Any] = {"method": name, "rounds": many}
+    if name == "prototypes":
+        settings["baseline"] = True  # its estimate and its choice need source-only beside it, which takes seconds
+    return Variant(name, f"{title}, {many} rounds" if many > 1 else title, settings)
 
 
 def _methods(recipe: Recipe) -> list[Variant]:
@@ -230,4 +233,4 @@ def _asked(study: str, name: str, known: Collection[str], recipe: Recipe) -> Var
 
 def resolve(variant: Variant, recipe: Recipe, seed: int) -> Recipe:
     """The recipe of one run; source-only is a run of its own, so none trains it twice."""
-    return recipe.replace(variant.name, baseline=False, seed=seed, **variant.settings)
+    return recipe.replace(variant.name, **{"baseline": False, "seed": seed, **variant.settings})

@@ -47,7 +47,7 @@ def estimates(
     return found
 
 
-def combined(found: Mapping[str, float], solved: bool) -> Estimate:
+def combined(found: Mapping[str, float], solved: bool, alone: bool) -> Estimate:
     """One estimate of several readings, with an interval where its errors were measured.
 
     Of several rounds: the mean of the three agreements. Of a head that was solved for: the middle between agreement
@@ -58,11 +58,12 @@ def combined(found: Mapping[str, float], solved: bool) -> Estimate:
     Args:
         found: readings by name, as of `estimates`.
         solved: whether the head was solved for.
+        alone: source-only itself was selected: it agrees with itself.
     """
     readings = {name: round(value, 6) for name, value in found.items()}
     near = found.get("agreement_of_neighbours")
-    if solved and near is not None:
-        same = found.get("agreement_with_source_only", 1.0)  # source-only agrees with itself
+    same = 1.0 if alone else found.get("agreement_with_source_only")
+    if solved and near is not None and same is not None:
         low, high = min(near, same), max(near, same)
         return Estimate(
             value=round((near + same) / 2, 6),

@@ -102,7 +102,7 @@ def describe(
         ),
         stages=_stages(prepared, stages, finished),
         label_free=_label_free(selected, rounds, baseline),
-        estimated_accuracy=combined(estimated, solved),
+        estimated_accuracy=combined(estimated, solved, selected.name == SOURCE_ONLY),
         calibration=calibration(selected.evidence, temperature, target.labels),
         label_shares=_label_shares(prepared),
         warnings=tuple(find_warnings(_signs(prepared, stages, selected, estimated, folder, solved))),
