@@ -250,7 +250,7 @@ def test_a_killed_process_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "asked to end")]
+    ("number", "code", "told"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_an_interrupt_ends_all_its_processes_and_the_bench_goes_on(number, code, told, tmp_path):
     words = [COMMAND, "bench", *WORDS, "--out", tmp_path / "b", "--methods", "mcc", "--seeds", "1", "--processes", "2",

@@ -14,6 +14,7 @@ from conftest import write_images
 
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.recipe import load_recipe
+from biwaa.result import read_result
 
 README = Path(__file__).parents[1] / "README.md"
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -107,8 +108,12 @@ def test_demo_through_the_command(tmp_path):
     picture = (tmp_path / "here" / "samples.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 20_000
-    before, after = (stage(tmp_path / "here" / "run", name)["accuracy"] for name in ("source-only", "round 1"))
-    assert after["over_images"] - before["over_images"] >= 0.15
+    result = read_result(tmp_path / "here" / "run")
+    right = result.accuracy.adapted.over_images
+    assert right >= 0.85
+    assert result.baseline.accuracy.over_images < 0.6
+    assert abs(result.estimated_accuracy["estimate"] - right) < 0.08
+    assert result.warnings == ()
     assert "source-only" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 

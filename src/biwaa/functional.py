@@ -16,6 +16,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+__all__ = [
+    "adversarial_ramp",
+    "align_distribution",
+    "average_rounds",
+    "class_confusion",
+    "coral",
+    "covariance_distance",
+    "entropy",
+    "feature_weights",
+    "inverse_decay",
+    "log_probabilities",
+    "mean_discrepancy",
+    "nearest_neighbours",
+    "neighbours_of_a_class",
+    "nuclear_norm",
+    "reliability",
+    "semantic_losses",
+    "smooth_over_neighbours",
+    "teacher_cross_entropy",
+    "update_centroids",
+    "with_temperature",
+]
+
 WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Of the Gaussian kernels of `mean_discrepancy`, in mean squared distances."""
 LEAST = torch.finfo(torch.float32).tiny
