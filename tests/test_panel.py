@@ -219,3 +219,24 @@ def test_no_panel_is_shown_of_another_file(tmp_path, capsys):
         (tmp_path / "panel.json").write_text(text)
         assert main(["bench", str(tmp_path), "--show"]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_second_place_is_made_of_one(tmp_path):
+    """The script's halves share no photograph, the other half is spoiled, and every run makes the same files."""
+    script = Path(__file__).parents[1] / "benchmarks" / "grocery.py"
+    photographs = write_images(tmp_path / "photographs", {"apple": 5, "pear": 4}, size=40)
+    made = []
+    for name in ("one", "two"):
+        subprocess.run([sys.executable, script, photographs, tmp_path / name], check=True, capture_output=True)
+        place = tmp_path / name / "grocery_corrupted"
+        made.append({path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*.*")})
+    assert made[0] == made[1]
+    names = {name: {path.rpartition(".")[0].partition("/")[2] for path in made[0] if path.startswith(f"{name}/")}
+             for name in ("clean", "corrupted1", "corrupted2", "corrupted3")}  # fmt: skip
+    assert len(names["clean"]) == 5
+    assert len(names["corrupted1"]) == 4
+    assert not names["clean"] & names["corrupted1"]
+    assert names["corrupted1"] == names["corrupted2"] == names["corrupted3"]
+    for path, bytes_ in made[0].items():
+        if path.startswith("clean/"):
+            assert bytes_ == (photographs / path.partition("/")[2]).read_bytes()
