@@ -25,7 +25,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "paper": NETWORK,
     "paper, frozen features": {},
     "robust": NETWORK | {"rounds": 3, "scouts": 2},
-    "robust, frozen features": {"rounds": 3, "scouts": 2},
+    "robust, frozen features": {"method": "mcc_teacher", "rounds": 3, "scouts": 2},
     "digits": {"rounds": 3},
     "paper, small": {
         "backbone": "cnn", "weights": "none", "crops": 1, "learning_rate": 0.01, "head_factor": 1.0, "augment": "none",

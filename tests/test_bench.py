@@ -318,8 +318,9 @@ def test_the_study_of_robust_takes_that_recipe_apart():
     recipe = load_recipe("robust")
     found = {variant.name: resolve(variant, recipe, recipe.seed) for variant in variants("robust", recipe, ())}
     assert found.pop("source_only").schedule.rounds == 1
-    assert found.pop("full") == recipe.replace(baseline=False)
-    whole = recipe.replace(baseline=False).flat()
+    full = recipe.replace(method="mcc_teacher", baseline=False)
+    assert found.pop("full") == full
+    whole = full.flat()
     for name, variant in found.items():
         assert variant.method == "mcc_teacher"
         different = [key for key, value in variant.flat().items() if value != whole[key]]
@@ -562,7 +563,7 @@ def test_grid_of_every_benchmark_and_study():
         assert len({variant.name for variant in found}) == len(found)
         for variant in found:
             assert variant.source_only in {other.name for other in found}
-            assert not resolve(variant, recipe, 5).schedule.baseline
+            assert resolve(variant, recipe, 5).schedule.baseline == (variant.name == "prototypes")
             assert resolve(variant, recipe, 5).seed == 5
     every = [variant.name for variant in variants("methods", recipe, ())]
     assert set(every) == set(METHODS)

@@ -31,7 +31,7 @@ TITLES = {
     "biwaa": "BIWAA", "source_only": "source-only", "linear_probe": "linear probe", "dann": "DANN", "cdan": "CDAN",
     "cdan_e": "CDAN+E", "mdd": "MDD", "mstn": "MSTN", "mcc": "MCC", "bnm": "BNM", "deep_coral": "DeepCORAL",
     "dan": "DAN", "self_training": "self-training", "pace": "PACE-like", "fixmatch": "FixMatch",
-    "mcc_teacher": "MCC + teacher",
+    "mcc_teacher": "MCC + teacher", "prototypes": "prototypes",
 }  # fmt: skip
 """How tables call the methods."""
 METHODS_STUDY = "methods"  # The study that compares methods
