@@ -51,7 +51,8 @@ def density_ratio(source: NDArray[Any], target: NDArray[Any], images: NDArray[An
         if loss < best:
             best, log_odds = loss, classifier.decision_function(scaler.transform(images.astype(np.float64)))
     counts = np.bincount(domain[~held_out])
-    weights: Floats = counts[0] / counts[1] * np.exp(log_odds)
+    # Far outside both domains the odds have no bound, but exp has one.
+    weights: Floats = counts[0] / counts[1] * np.exp(np.clip(log_odds, -50, 50))
     return weights
 
 
