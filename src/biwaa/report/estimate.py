@@ -25,8 +25,8 @@ MEASURED = (
     "estimates were off by 5.5 points on average and by 27 at worst, and rather too high"
 )  # docs/robust.md; true of runs with that recipe's settings alone.
 MEASURED_SOLVED = (
-    "Over 49 benchmark tasks (PACS, Office, satellite images, Office-Home, groceries) such estimates were off by 6 "
-    "points on average and by 23 at worst, and the interval held the accuracy in 46 of them"
+    "Over 35 benchmark tasks (PACS, Office, satellite images, Office-Home, groceries) such estimates were off by 8 "
+    "points on average and by 36 at worst, and the interval held the accuracy in 32 of them"
 )  # docs/robust.md; of the method prototypes.
 NOT_TRAINING = ("seed", "backbone", "weights", "freeze_backbone", "image_size")
 """Settings that `MEASURED` names as its conditions, or that do not belong to a recipe; those of the machine too."""
