@@ -57,6 +57,17 @@ def write_images(folder: Path, counts: dict[str, int], size: int = 20, seed: int
     return folder
 
 
+def install_plugin(folder: Path, code: str, entries: str = "mine = mine\n") -> Path:
+    """A package `mine` as pip leaves it in `folder`; its file of entry points."""
+    (folder / "mine.py").write_text(code)
+    info = folder / "mine-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    file = info / "entry_points.txt"
+    file.write_text(f"[biwaa.plugins]\n{entries}")
+    return file
+
+
 def train_pair(source, target, recipe, out, *, held_out=None, **options):
     """`train_run` of two domains; `options` are those of `Options`."""
     return train_run(Pair(source, target, held_out), recipe, out, Options(**options))

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, SMALL_FILE
+from conftest import SMALL, SMALL_FILE, install_plugin
 from test_catalogue import lay_out
 from test_report import Page
 
@@ -413,13 +413,10 @@ def test_a_bench_of_an_earlier_version_is_refused_in_a_sentence(name, tmp_path, 
 
 def test_a_plugins_method_can_be_benched(tmp_path):
     """Found by name in the command and in the processes that train; a table of all methods leaves it out."""
-    (tmp_path / "mine.py").write_text(
-        "import biwaa\nfrom biwaa.methods.mcc import Mcc\nbiwaa.register_method('mine')(type('Mine', (Mcc,), {}))\n"
+    install_plugin(
+        tmp_path,
+        "import biwaa\nfrom biwaa.methods.mcc import Mcc\nbiwaa.register_method('mine')(type('Mine', (Mcc,), {}))\n",
     )
-    info = tmp_path / "mine-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     done = bench(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr

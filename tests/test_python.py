@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_images
+from conftest import TINY, install_plugin, write_images
 from PIL import Image
 
 import biwaa
@@ -240,20 +240,18 @@ def test_names_that_are_taken(registries, tmp_path):
 
 def test_plugins_are_found_by_name(registries, tmp_path, monkeypatch):
     """An installed package's entry point is imported when its method, backbone or benchmark is asked for."""
-    (tmp_path / "mine.py").write_text(
-        "import biwaa\nfrom biwaa.methods.source_only import SourceOnly\nbiwaa.register_method('mine')(SourceOnly)\n"
+    entries = install_plugin(
+        tmp_path,
+        "import biwaa\nfrom biwaa.methods.source_only import SourceOnly\nbiwaa.register_method('mine')(SourceOnly)\n",
+        "mine = mine\nbad = nowhere\n",
     )
-    info = tmp_path / "mine-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\nbad = nowhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
 
     assert "mine" not in METHODS  # nothing has asked for it
     with pytest.raises(biwaa.BiwaaError, match="the plugin bad = nowhere cannot be imported"):
         METHODS["mine"]
-    (info / "entry_points.txt").write_text("[biwaa.plugins]\nmine = mine\n")
+    entries.write_text("[biwaa.plugins]\nmine = mine\n")
     assert METHODS["mine"] is METHODS["source_only"]
     assert "mine" in METHODS
     assert recipe_from({"method": "mine"}, "test").method == "mine"

@@ -1,7 +1,7 @@
 """predictions.csv of a run: path, label, confidence, a row an image; written and read here alone."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -40,9 +40,15 @@ class Predictions:
         Raises:
             OSError, KeyError, ValueError: no such file, or it holds something else.
         """
-        rows, number = read_rows(path), {name: index for index, name in enumerate(classes)}
-        labels = np.array([number[row["label"]] for row in rows], dtype=np.int64)
+        rows = read_rows(path)
+        labels = label_numbers(rows, classes)
         return cls([row["path"] for row in rows], labels, np.array([float(row["confidence"]) for row in rows]))
+
+
+def label_numbers(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) the class of each row's label; KeyError for one that is no class."""
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number[row["label"]] for row in rows], dtype=np.int64)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import msgspec
 import yaml
 
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError
 from biwaa.methods.biwaa import BiwaaSettings
 from biwaa.methods.dann import DannSettings
 from biwaa.methods.mcc import MccSettings
@@ -167,7 +167,7 @@ def _unknown(name: str, where: str) -> BiwaaError:
     if name == "compile":
         return BiwaaError(f"{where} is of an earlier version of biwaa (it has the setting 'compile'): train again.")
     near = difflib.get_close_matches(name, GROUP_OF, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {listed(list(GROUP_OF), len(GROUP_OF))}."
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(GROUP_OF)}."
     return BiwaaError(f"{where}: unknown setting {name!r}; {hint}")
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TypeVar
 
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError
 
 GROUP = "biwaa.plugins"
 T = TypeVar("T")
@@ -39,9 +39,15 @@ class Registry(Mapping[str, T]):
         if name not in self._entries:
             near = difflib.get_close_matches(name, self._entries, n=1)
             hint = f"did you mean {near[0]!r}? There are" if near else "there are"
-            names = listed(list(self._entries), len(self._entries))
-            raise BiwaaError(f"no {self.kind} is called {name!r}: {hint} {names}.")
+            raise BiwaaError(f"no {self.kind} is called {name!r}: {hint} {', '.join(self._entries)}.")
         return self._entries[name]
+
+    def find(self, name: str) -> T | None:
+        """The entry; None of a plug-in that is not installed here."""
+        try:
+            return self[name]
+        except BiwaaError:
+            return None
 
     def __iter__(self) -> Iterator[str]:
         """Names, biwaa's own first."""

@@ -156,9 +156,9 @@ def principal_axes(source: Tensor, target: Tensor, most: int = WIDEST) -> Tensor
     By block subspace iteration (Halko et al., SIAM Review 2011), where F is larger than `most`.
     """
     width = source.shape[1]
-    covariance = (source.T @ source / len(source) + target.T @ target / len(target)) / 2
     if width <= most:
         return torch.eye(width).to(source)
+    covariance = (source.T @ source / len(source) + target.T @ target / len(target)) / 2
     block = min(most + 32, width)
     start = torch.randn(width, block, generator=torch.Generator().manual_seed(0)).to(source)
     basis = torch.linalg.qr(covariance @ start).Q

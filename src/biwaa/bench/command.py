@@ -11,14 +11,15 @@ import torch
 from biwaa.bench import engine
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.render import write_tables
-from biwaa.bench.suites import METHODS_STUDY, PANEL_STUDY, Variant, resolve, variants
-from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, empty_classes, find
+from biwaa.bench.suites import METHODS_STUDY, PANEL_STUDY, resolve, variants
+from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, find
+from biwaa.domains.domain import empty_classes
 from biwaa.domains.shift import check_rule
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.backbone import build_backbone
 from biwaa.models.weights import load_weights
 from biwaa.progress import say, track
-from biwaa.recipe import Recipe, recipe_from
+from biwaa.recipe import Recipe
 
 
 class MissingDataError(BiwaaError):
@@ -106,23 +107,18 @@ def _is_there(entry: Benchmark, domain: str, root: Path) -> bool:
 
 def rounds_text(bench: Bench) -> str:
     """How many rounds each variant trains, in a line: the study may set them, whatever --rounds says."""
-    recipe = recipe_from(bench.settings, "bench.json")
+    recipe = bench.recipe
     rounds = {variant.name: resolve(variant, recipe, 0).schedule.rounds for variant in bench.variants}
     usual, how_often = Counter(rounds.values()).most_common(1)[0]
     parts = [f"{name} {number}" for name, number in rounds.items() if number != usual]
-    parts.append(f"{'all others' if parts else 'all'} {usual}" if how_often > 1 or not parts else _only(rounds, usual))
+    if how_often > 1 or not parts:
+        parts.append(f"{'all others' if parts else 'all'} {usual}")
+    else:  # no two are alike, so the first counts as the most common
+        parts.append(f"{next(iter(rounds))} {usual}")
     if bench.study in (METHODS_STUDY, PANEL_STUDY):
         return f"rounds: {', '.join(parts)}; METHOD@N trains a method in N rounds"
-    fixed = any(_sets_rounds(variant) for variant in bench.variants)
+    fixed = any("rounds" in variant.settings for variant in bench.variants)
     return f"rounds: {', '.join(parts)}{'; the study sets some of them itself' if fixed else ''}"
-
-
-def _only(rounds: Mapping[str, int], number: int) -> str:
-    return ", ".join(f"{name} {many}" for name, many in rounds.items() if many == number)
-
-
-def _sets_rounds(variant: Variant) -> bool:
-    return "rounds" in variant.settings
 
 
 def choose_engine(

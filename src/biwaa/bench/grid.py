@@ -16,7 +16,7 @@ from biwaa.bench.suites import Variant, resolve
 from biwaa.domains.catalogue import BENCHMARKS, Benchmark
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
-from biwaa.recipe import RESUMABLE, recipe_from
+from biwaa.recipe import RESUMABLE, Recipe, recipe_from
 from biwaa.result import Result, read_result
 
 FORMAT = 2  # Of bench.json; 1 had no number, and the method `biwaa` stood for that of the recipe `robust` too.
@@ -87,6 +87,11 @@ class Bench:
         """The benchmark's entry in the catalogue."""
         return BENCHMARKS[self.benchmark]
 
+    @property
+    def recipe(self) -> Recipe:
+        """What all variants start from; settings younger than the bench have their defaults."""
+        return recipe_from(self.settings, "bench.json")
+
     def works(self, folder: Path, data_root: Path, keep_models: bool = False) -> list[Work]:
         """All runs: seed by seed, so that a first whole table is there early."""
         found = []
@@ -126,17 +131,27 @@ def load_bench(folder: Path) -> Bench:
         raise BiwaaError(f"{folder} holds no bench: there is no readable bench.json in it.") from None
 
 
+def refuse_strangers(folder: Path, kind: str) -> None:
+    """Refuse a folder that holds something else than a bench or a panel, whichever `kind` is.
+
+    Raises:
+        BiwaaError: it is not empty, and KIND.json is not there.
+    """
+    if not folder.is_dir() or (folder / f"{kind}.json").exists():
+        return
+    # Another process may be making its own right now: a lock and a draft of KIND.json are no strangers.
+    strangers = [path.name for path in folder.iterdir() if not path.name.startswith((f".{kind}.json", f"{kind}."))]
+    if strangers:
+        raise BiwaaError(f"{folder} is not empty and holds no {kind} ({strangers[0]}): name another folder.")
+
+
 def enrol(bench: Bench, folder: Path) -> Bench:
     """Write bench.json, or add to the one that is there what is new in `bench`; the two together.
 
     Raises:
         BiwaaError: the folder holds another bench, or something else.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "bench.json").exists():
-        # Another process may be making its bench right now: a lock and a draft of bench.json are no strangers.
-        strangers = [path.name for path in folder.iterdir() if not path.name.startswith((".bench.json", "bench."))]
-        if strangers:
-            raise BiwaaError(f"{folder} is not empty and holds no bench ({strangers[0]}): name another folder.")
+    refuse_strangers(folder, "bench")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "bench.lock"):
         if (folder / "bench.json").exists():
@@ -153,7 +168,7 @@ def _joined(there: Bench, new: Bench, folder: Path) -> Bench:
             "name another folder."
         )
     fixed = [name for name in new.settings if name not in (*RESUMABLE, *DECIDED)]
-    earlier = recipe_from(there.settings, "bench.json").flat()  # settings younger than that bench have their defaults
+    earlier = there.recipe.flat()
     changed = [name for name in fixed if earlier[name] != new.settings[name]]
     if changed:
         was, now = earlier[changed[0]], new.settings[changed[0]]

@@ -14,10 +14,10 @@ import msgspec
 from filelock import FileLock
 
 from biwaa.bench.command import MissingDataError, plan
-from biwaa.bench.grid import Bench
+from biwaa.bench.grid import Bench, refuse_strangers
 from biwaa.bench.suites import PANEL_STUDY
 from biwaa.domains.catalogue import BENCHMARKS
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.progress import say
 from biwaa.recipe import Recipe, load_recipe
@@ -120,7 +120,7 @@ def _chosen(words: Iterable[str]) -> Iterator[tuple[Part, tuple[str, ...]]]:
         parts = [part for part in PARTS if data_set in (part.data_set, part.name)]
         if not parts:
             names = dict.fromkeys(part.data_set for part in PARTS)
-            raise BiwaaError(f"the panel has no data set {data_set!r}: there are {listed(list(names), len(names))}.")
+            raise BiwaaError(f"the panel has no data set {data_set!r}: there are {', '.join(names)}.")
         having = {part.name: _tasks(part, task) if colon else part.known for part in parts}
         if not any(having.values()):
             known = dict.fromkeys(name for part in parts for name in part.known)
@@ -128,7 +128,8 @@ def _chosen(words: Iterable[str]) -> Iterator[tuple[Part, tuple[str, ...]]]:
         for name, some in having.items():
             found.setdefault(name, []).extend(some)
     for part in PARTS:
-        if tasks := tuple(found.get(part.name, ())) or (() if found else part.known):
+        tasks = tuple(found.get(part.name, ())) if found else part.known
+        if tasks:
             yield part, tasks
 
 
@@ -147,10 +148,7 @@ def enrol_panel(folder: Path, left_out: dict[str, str]) -> None:
     Raises:
         BiwaaError: the folder holds something else.
     """
-    if folder.is_dir() and not is_panel(folder):
-        strangers = [path.name for path in folder.iterdir() if not path.name.startswith((".panel.json", "panel."))]
-        if strangers:
-            raise BiwaaError(f"{folder} is not empty and holds no panel ({strangers[0]}): name another folder.")
+    refuse_strangers(folder, "panel")
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "panel.lock"):
         there = parts_left_out(folder) if is_panel(folder) else {}

@@ -9,13 +9,11 @@ import msgspec
 
 from biwaa.bench.figure import draw
 from biwaa.bench.grid import Bench, Work
-from biwaa.bench.rows import VALIDATOR, Row, collect, finished
+from biwaa.bench.rows import VALIDATOR, Row, Runs, read_runs
 from biwaa.bench.tables import Table, tables
-from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.methods import METHODS
-from biwaa.methods.method import Method
-from biwaa.recipe import Recipe, recipe_from
+from biwaa.recipe import Recipe
 from biwaa.result import Result
 
 
@@ -53,7 +51,7 @@ def machines(results: dict[str, Result]) -> list[str]:
 
 def protocol(bench: Bench) -> list[str]:
     """How the figures were made, in sentences; empty lines part paragraphs."""
-    recipe = recipe_from(bench.settings, "bench.json")
+    recipe = bench.recipe
     special = "; ".join(
         f"{task}: {', '.join(f'{key} {value}' for key, value in changed.items())}"
         for task, changed in bench.task_settings.items()
@@ -90,36 +88,22 @@ def backbone_text(recipe: Recipe, features: bool = False) -> str:
     network = recipe.network
     if features:
         return f"Features computed elsewhere, no backbone, {STATISTICS[network.statistics]}"
-    return f"Backbone {network.backbone}, {_statistics(recipe)}"
-
-
-def _statistics(recipe: Recipe) -> str:
-    network = recipe.network
     if network.freeze_backbone:
-        return f"frozen, {STATISTICS[network.statistics]}"
-    return f"trained end to end, {BATCH_NORM[network.batch_norm]}"
+        return f"Backbone {network.backbone}, frozen, {STATISTICS[network.statistics]}"
+    return f"Backbone {network.backbone}, trained end to end, {BATCH_NORM[network.batch_norm]}"
 
 
 def _own_ways(bench: Bench, recipe: Recipe) -> str:
     """Which methods freeze the backbone or standardise its features whatever the settings say."""
     found = []
     for variant in bench.variants:
-        name = variant.settings.get("method", recipe.method)
-        method = _method(name)
+        method = METHODS.find(variant.settings.get("method", recipe.method))
         if method and method.frozen and not recipe.network.freeze_backbone:
             statistics = STATISTICS[method.statistics or recipe.network.statistics]
             found.append(f" {variant.title}: backbone frozen, {statistics}.")
         elif method and method.statistics and method.statistics != recipe.network.statistics:
             found.append(f" {variant.title}: {STATISTICS[method.statistics]}.")
     return "".join(found)
-
-
-def _method(name: str) -> type[Method] | None:
-    """A method; None of a plug-in that is not installed here."""
-    try:
-        return METHODS[name]
-    except BiwaaError:
-        return None
 
 
 def latex(found: list[Table]) -> str:
@@ -164,11 +148,15 @@ def long_csv(bench: Bench, rows: list[Row]) -> str:
     return text.getvalue()
 
 
-def write_tables(bench: Bench, folder: Path) -> str:
-    """Write table.md, table.csv, table.tex, table.json and, with two runs or more, table.png; the Markdown text."""
-    works = bench.works(folder, Path())
-    results = finished(works)
-    rows = collect(bench, results)
+def write_tables(bench: Bench, folder: Path, runs: Runs | None = None) -> str:
+    """Write table.md, table.csv, table.tex, table.json and, with two runs or more, table.png; the Markdown text.
+
+    Args:
+        bench: what is compared.
+        folder: of the bench.
+        runs: those of the folder, if they were read already.
+    """
+    works, results, rows = runs or read_runs(bench, folder)
     found = tables(bench, rows) if rows else []
     text = markdown(bench, found, works, results)
     write_text(folder / "table.md", text)

@@ -8,7 +8,8 @@
 
 import statistics
 from collections.abc import Callable, Iterable
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -57,6 +58,21 @@ def collect(bench: Bench, results: dict[str, Result]) -> list[Row]:
                     source_only = results.get(f"{task}.{variant.source_only}.{seed}")
                     rows.append(_row(task, variant.name, seed, result, source_only))
     return rows
+
+
+class Runs(NamedTuple):
+    """A bench's runs, as its folder has them."""
+
+    works: list[Work]
+    results: dict[str, Result]
+    rows: list[Row]
+
+
+def read_runs(bench: Bench, folder: Path) -> Runs:
+    """All runs that are planned, and of those that are finished what they found."""
+    works = bench.works(folder, Path())
+    results = finished(works)
+    return Runs(works, results, collect(bench, results))
 
 
 def _row(task: str, variant: str, seed: int, result: Result, source_only: Result | None) -> Row:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,12 +18,11 @@ from msgspec import Struct
 from biwaa.bench.grid import Bench, load_bench
 from biwaa.bench.panel import PARTS, parts_left_out
 from biwaa.bench.render import backbone_text, machines, table_lines, write_tables
-from biwaa.bench.rows import FIGURES, Figure, Row, accuracy_of, collect, finished
+from biwaa.bench.rows import FIGURES, Figure, Row, accuracy_of, read_runs
 from biwaa.bench.suites import SOURCE_ONLY
 from biwaa.bench.tables import Table
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
-from biwaa.recipe import recipe_from
 
 HARM = 1.0  # Points below source-only that count as harm
 
@@ -47,7 +47,7 @@ class Standing(Struct, frozen=True, kw_only=True):
 def standings(benches: dict[str, Bench], rows: dict[str, list[Row]], figure: Figure) -> list[Standing]:
     """A row for each method; the parts' names are the keys of both."""
     read = accuracy_of(figure)
-    tasks = {(name, task): name.partition(".")[0] for name, bench in benches.items() for task in bench.tasks}
+    tasks = {(name, task): _data_set(name) for name, bench in benches.items() for task in bench.tasks}
     titles = {variant.name: variant.title for bench in benches.values() for variant in bench.variants}
     values: dict[str, dict[tuple[str, str], float]] = {}
     for variant in titles:
@@ -61,6 +61,11 @@ def standings(benches: dict[str, Bench], rows: dict[str, list[Row]], figure: Fig
         _standing(figure, variant, title, tasks, values[variant], values.get(SOURCE_ONLY, {}), rows)
         for variant, title in titles.items()
     ]
+
+
+def _data_set(part: str) -> str:
+    """The column of a part, by its name."""
+    return part.partition(".")[0]
 
 
 def _standing(
@@ -78,7 +83,7 @@ def _standing(
         found = [mine.get(key) for key, column in tasks.items() if column == data_set]
         there = [value for value in found if value is not None]
         data_sets[data_set] = statistics.mean(there) if len(there) == len(found) else None
-        runs = [r for name in rows if name.partition(".")[0] == data_set for r in rows[name] if r.variant == variant]
+        runs = [r for name in rows if _data_set(name) == data_set for r in rows[name] if r.variant == variant]
         errors.append(_mean([row.estimate_error for row in runs if row.estimate_error is not None]))
         seconds.append(_mean([row.cost.seconds for row in runs]))
     gains = {key: value - source_only[key] for key, value in mine.items() if key in source_only}
@@ -146,28 +151,25 @@ def show_panel(folder: Path) -> str:
     benches = {name: load_bench(folder / name) for name in names}
     if not benches:
         raise BiwaaError(f"{folder} holds no bench of the panel yet: nothing is trained.")
-    works = {name: bench.works(folder / name, Path()) for name, bench in benches.items()}
-    results = {name: finished(works[name]) for name in names}
-    rows = {name: collect(bench, results[name]) for name, bench in benches.items()}
+    runs = {name: read_runs(bench, folder / name) for name, bench in benches.items()}
     for name, bench in benches.items():
-        write_tables(bench, folder / name)
+        write_tables(bench, folder / name, runs[name])
+    rows = {name: found.rows for name, found in runs.items()}
     figures: tuple[Figure, ...] = ("last", "chosen")
     found = [line for figure in figures for line in standings(benches, rows, figure)]
-    counts: dict[str, int] = {}
-    for name, bench in benches.items():
-        counts[name.partition(".")[0]] = counts.get(name.partition(".")[0], 0) + len(bench.tasks)
+    counts = Counter(_data_set(name) for name, bench in benches.items() for _ in bench.tasks)
     first = benches[names[0]]
-    done, every = sum(map(len, results.values())), sum(map(len, works.values()))
-    failed = sum(1 for name in names for w in works[name] if w.name not in results[name] and w.failure())
+    done, every = sum(len(found.results) for found in runs.values()), sum(len(found.works) for found in runs.values())
+    failed = sum(1 for found in runs.values() for w in found.works if w.name not in found.results and w.failure())
     lines = [
         "# The panel", "",
-        f"{backbone_text(recipe_from(first.settings, 'bench.json'))}; no backbone where features are given. Seeds "
+        f"{backbone_text(first.recipe)}; no backbone where features are given. Seeds "
         f"{', '.join(map(str, first.seeds))}. A column is the mean over a data set's tasks, the mean that over data "
         "sets, however many tasks each has. Target labels were not used in training.", "",
         f"{done} of {every} runs are finished{f', {failed} have failed' if failed else ''}. "
         f"Each data set's own tables: {', '.join(f'[{name}]({name}/table.md)' for name in names)}.", "",
     ]  # fmt: skip
-    if measured := machines({f"{name}/{run}": result for name in names for run, result in results[name].items()}):
+    if measured := machines({f"{name}/{run}": result for name in names for run, result in runs[name].results.items()}):
         lines += [f"Measured with: {'; or '.join(measured)}.", ""]
     left_out = {name: why for name, why in noted.items() if name not in benches}
     for name, why in left_out.items():

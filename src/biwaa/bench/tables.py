@@ -114,10 +114,9 @@ def _distances(bench: Bench, groups: Groups) -> Table:
 def _cost(groups: Groups) -> Table:
     lines = []
     for title, rows in groups.items():
-        steps, images, seconds = (
-            statistics.mean(values)
-            for values in zip(*((row.cost.steps, row.cost.images, row.cost.seconds) for row in rows), strict=True)
-        )
+        steps = statistics.mean(row.cost.steps for row in rows)
+        images = statistics.mean(row.cost.images for row in rows)
+        seconds = statistics.mean(row.cost.seconds for row in rows)
         lines.append((title, f"{steps:.0f}", f"{images:.0f}", f"{seconds:.1f}", str(len(rows))))
     header = ("", "steps", "images through training", "seconds", "runs")
     return Table("Cost of a run, all its rounds (mean; decoding and frozen features come before)", header, tuple(lines))

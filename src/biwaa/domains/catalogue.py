@@ -17,7 +17,7 @@ import msgspec
 import yaml
 
 from biwaa.domains.digits import is_archive, open_archive
-from biwaa.domains.domain import Domain, match_classes
+from biwaa.domains.domain import Domain, empty_classes, match_classes
 from biwaa.domains.sources import array_names, open_arrays, open_folder, open_list
 from biwaa.errors import BiwaaError, listed
 from biwaa.registry import Registry
@@ -190,11 +190,6 @@ def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
                 matched = match_classes(found, entry.classes, other=entry.name, subset=True)
                 return dataclasses.replace(matched, may_lack=entry.domains[domain].lacks)
     return None
-
-
-def empty_classes(domain: Domain) -> list[str]:
-    """Classes without an image that should have one."""
-    return [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
 
 
 def deviations(entry: Benchmark, domain: str, found: Domain) -> list[str]:

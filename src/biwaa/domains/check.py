@@ -7,15 +7,14 @@ from biwaa.domains.catalogue import (
     BENCHMARKS,
     Benchmark,
     deviations,
-    empty_classes,
     find,
     how_it_should_look,
     locate,
 )
-from biwaa.domains.domain import Domain, check_kind, check_pair, drop_unreadable
+from biwaa.domains.domain import Domain, check_kind, check_pair, drop_unreadable, empty_classes
 from biwaa.domains.spec import default_data_root, open_domain
 from biwaa.errors import BiwaaError, listed, printable
-from biwaa.images.images import FeatureRows, amount
+from biwaa.images.images import FeatureRows, amount, feature_width
 from biwaa.images.store import decode
 from biwaa.progress import track
 from biwaa.registry import load_plugins
@@ -59,7 +58,7 @@ def check_domains(
     if as_json:
         facts = [
             {"spec": domain.spec, "images": len(domain.images), "classes": domain.counts() or None}
-            | ({"features": width} if (width := check_kind(domain)) else {})
+            | ({"features": width} if (width := feature_width(domain.images)) else {})
             for domain in domains
         ]
         print(json.dumps(facts, indent=2))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.errors import BiwaaError, listed
-from biwaa.images.images import FeatureRows, Images
+from biwaa.images.images import Images, feature_width
 from biwaa.progress import say
 
 
@@ -70,7 +70,7 @@ def check_kind(*domains: Domain) -> int | None:
     Raises:
         BiwaaError: the domains are not all images, or features of one width.
     """
-    widths = {d.images.array.shape[1] if isinstance(d.images, FeatureRows) else None for d in domains}
+    widths = {feature_width(domain.images) for domain in domains}
     if len(widths) > 1:
         kinds = ", ".join("images" if width is None else f"{width} features a row" for width in widths)
         specs = listed([domain.spec for domain in domains])
@@ -110,9 +110,13 @@ def check_source(source: Domain, batch_size: int) -> None:
     check_batch(source, batch_size)
 
 
+def empty_classes(domain: Domain) -> list[str]:
+    """Classes without an image that should have one."""
+    return [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
+
+
 def _check_filled(domain: Domain) -> None:
-    empty = [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
-    if empty:
+    if empty := empty_classes(domain):
         raise BiwaaError(f"no image of class {listed(empty)} in {domain.spec}: add images or remove the class.")
 
 

@@ -7,7 +7,6 @@ not one of the benchmark's). Missing images and classes are then no errors here:
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +210,7 @@ def array_domain(
 
 def _array_images(file: str, name: str, array: NDArray[Any]) -> Images:
     if array.ndim == 2 and array.dtype.kind == "f":
-        features = FeatureRows.of(array, f"{file}: {name}_x")
-        return replace(features, name=name)  # rows are called by the array alone
+        return FeatureRows.of(array, name, f"{file}: {name}_x")  # rows are called by the array alone
     if not are_pixels(array):
         raise BiwaaError(
             f"{file}: {name}_x is {array.dtype} of shape {array.shape}; images must be uint8 from 0 to 255 of shape "

@@ -139,20 +139,26 @@ class FeatureRows(ArrayRows):
     kind: ClassVar[str] = "features "
 
     @classmethod
-    def of(cls, array: NDArray[Any], name: str) -> Self:
+    def of(cls, array: NDArray[Any], name: str, where: str | None = None) -> Self:
         """(N, F) numbers of any kind as features.
+
+        Args:
+            array: the numbers.
+            name: of the rows.
+            where: names the array in errors; `name` unless given.
 
         Raises:
             BiwaaError: no row, no feature, or a value that is not finite; its row is named.
         """
+        where = where or name
         if 0 in array.shape:
-            raise BiwaaError(f"{name} has shape {array.shape}: it holds no features.")
+            raise BiwaaError(f"{where} has shape {array.shape}: it holds no features.")
         with np.errstate(over="ignore"):  # beyond float32 is reported with infinity
             features = np.ascontiguousarray(array, dtype=np.float32)
         bad = np.flatnonzero(~np.isfinite(features).all(1))
         if len(bad):
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-            raise BiwaaError(f"{name} has a feature that is not finite in row {bad[0]}{more}: remove or fix it.")
+            raise BiwaaError(f"{where} has a feature that is not finite in row {bad[0]}{more}: remove or fix it.")
         return cls(features, name)
 
     def read(self, index: int, least: int = 0) -> Pixels:
@@ -181,11 +187,15 @@ def squeezed(array: NDArray[Any]) -> NDArray[Any]:
     return array[..., 0] if array.ndim == 4 and array.shape[-1] == 1 else array
 
 
+def feature_width(images: Images) -> int | None:
+    """Features a row; None for images."""
+    return int(images.array.shape[1]) if isinstance(images, FeatureRows) else None
+
+
 def amount(images: Images) -> str:
     """How many there are, in words."""
-    if isinstance(images, FeatureRows):
-        return f"{len(images)} rows of {images.array.shape[1]} features"
-    return f"{len(images)} images"
+    width = feature_width(images)
+    return f"{len(images)} images" if width is None else f"{len(images)} rows of {width} features"
 
 
 def are_pixels(array: NDArray[Any]) -> bool:

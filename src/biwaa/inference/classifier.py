@@ -18,7 +18,7 @@ from biwaa.errors import BiwaaError
 from biwaa.functional import with_temperature
 from biwaa.images.augment import as_tensor
 from biwaa.images.decoding import SUFFIXES
-from biwaa.images.images import FeatureRows, Images
+from biwaa.images.images import FeatureRows, Images, feature_width
 from biwaa.images.store import decode_batches
 from biwaa.inference.predict import average_views
 from biwaa.models.backbone import FEATURES
@@ -108,7 +108,7 @@ def stream_predictions(
 
 def _check_kind(model: SavedModel, images: Images) -> None:
     expected = len(model.network.state_dict()["standardise.mean"]) if model.backbone == FEATURES else None
-    given = images.array.shape[1] if isinstance(images, FeatureRows) else None
+    given = feature_width(images)
     if expected != given:
         kinds = ["images" if width is None else f"features, {width} a row" for width in (expected, given)]
         raise BiwaaError(f"the model was trained on {kinds[0]}; it was given {kinds[1]}.")

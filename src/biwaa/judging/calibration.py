@@ -20,7 +20,7 @@ from torch import Tensor
 
 from biwaa.functional import entropy, log_probabilities, with_temperature
 from biwaa.judging.evidence import Evidence
-from biwaa.judging.metrics import agreement
+from biwaa.judging.metrics import agreement, mean_confidence
 from biwaa.result import Calibration, CalibrationError
 
 TEMPERATURES = (0.1, 10.0)
@@ -100,7 +100,7 @@ def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64]) -> float:
 
 def average_confidence(probabilities: Tensor) -> float:
     """Mean probability of the predicted class: the accuracy, if the (M, K) predictions are calibrated on the target."""
-    return float(probabilities.double().amax(dim=1).mean())
+    return mean_confidence(probabilities.double())
 
 
 def difference_of_confidences(source: Tensor, labels: NDArray[np.int64], target: Tensor) -> float:

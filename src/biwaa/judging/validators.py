@@ -76,7 +76,7 @@ def negative_entropy(probabilities: Tensor) -> float:
     Args:
         probabilities: (N, K).
     """
-    return -float(entropy(probabilities).mean())
+    return -metrics.mean_entropy(probabilities)
 
 
 def snd(probabilities: Tensor) -> float:

@@ -72,6 +72,11 @@ class Method(nn.Module):
         super().__init__()
         self.task = task
 
+    @classmethod
+    def solved(cls, frozen: bool) -> bool:
+        """Whether the head is solved for, without steps, where the backbone is `frozen` or not."""
+        return cls.solves and frozen
+
     def losses(self, classifier: nn.Module, batch: Batch, step: int) -> dict[str, Loss]:
         """The named terms of the loss at `step`, counted from 0."""
         raise NotImplementedError

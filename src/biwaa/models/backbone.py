@@ -109,9 +109,13 @@ def register_backbone(
     return register
 
 
+def _exists(name: str) -> bool:
+    return name in BACKBONES or timm.is_model(name)
+
+
 def canonical(name: str) -> str:
     """ResNet-50 -> resnet50, VGG16BN -> vgg16_bn, EfficientNet-Lite0 -> tf_efficientnet_lite0."""
-    if timm.is_model(name) or name in BACKBONES:
+    if _exists(name):
         return name
     plain = re.sub(r"[-_ ]", "", name.lower())
     plain = re.sub(r"^(vgg\d+)bn$", r"\1_bn", plain)
@@ -125,10 +129,10 @@ def _known(name: str) -> str:
         BiwaaError: neither has it.
     """
     found = canonical(name)
-    if found not in BACKBONES and not timm.is_model(found):
+    if not _exists(found):
         load_plugins()
         found = canonical(name)
-    if found in BACKBONES or timm.is_model(found):
+    if _exists(found):
         return found
     with_weights = (model.partition(".")[0] for model in timm.list_models(pretrained=True))
     near = difflib.get_close_matches(name.lower(), dict.fromkeys([*USUAL, *BACKBONES, *with_weights]), n=3)

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
-from biwaa.methods.method import Method
 from biwaa.models.backbone import DIGITS, FEATURES
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
 from biwaa.settings import MOST_STEPS
@@ -19,6 +17,8 @@ from biwaa.settings import MOST_STEPS
 MOST_HELD_OUT = 0.5  # Share of the source above which keeping images from training costs more than it tells
 OF_THE_USER = ("seed", "backbone", "weights", "freeze_backbone")
 """Settings that a user keeps when taking another recipe."""
+OWN_GROUPS = {group for name in METHODS.built_in for group in METHODS[name].groups} - {"schedule"}
+"""Groups of settings that belong to some methods alone."""
 
 
 @dataclass(frozen=True)
@@ -29,28 +29,15 @@ class Advice:
     settings: Mapping[str, Any]  # Settings of the recipe that it changes
 
 
-def method_of(recipe: Recipe) -> type[Method] | None:
-    """The recipe's method; None of a plug-in that is not installed here."""
-    try:
-        return METHODS[recipe.method]
-    except BiwaaError:
-        return None
-
-
 def reads(recipe: Recipe, setting: str) -> bool:
     """Whether the recipe's method reads a setting: one that all methods share, or one of its own groups."""
-    method, group = method_of(recipe), GROUP_OF[setting]
-    return method is None or group not in _own_groups() or group in method.groups
-
-
-def _own_groups() -> set[str]:
-    """Groups of settings that belong to some methods alone."""
-    return {group for name in METHODS.built_in for group in METHODS[name].groups} - {"schedule"}
+    method, group = METHODS.find(recipe.method), GROUP_OF[setting]
+    return method is None or group not in OWN_GROUPS or group in method.groups
 
 
 def adapts(recipe: Recipe) -> bool:
     """Whether training sees the target at all."""
-    method = method_of(recipe)
+    method = METHODS.find(recipe.method)
     return method is None or method.sees_target
 
 
@@ -60,10 +47,12 @@ def robust_recipe(recipe: Recipe) -> Advice | None:
     name = "digits" if small else "robust"
     frozen = recipe.network.freeze_backbone
     wanted, here = with_method(load_recipe(name).replace(freeze_backbone=frozen)).flat(), recipe.flat()
-    kept = {setting for setting, group in GROUP_OF.items() if group == "machine"} | {*OF_THE_USER}
-    changed = {key: value for key, value in wanted.items() if key not in kept and here[key] != value}
     if recipe.method == wanted["method"]:
         return None
+    changed = {
+        key: value for key, value in wanted.items()
+        if GROUP_OF[key] != "machine" and key not in OF_THE_USER and here[key] != value
+    }  # fmt: skip
     measured = "" if small else " (below source-only on no task and seed of PACS)"
     return Advice(f"--recipe {name}{measured}", changed)
 
@@ -78,8 +67,8 @@ def no_semantic_losses(recipe: Recipe) -> Advice | None:
 
 def solved(recipe: Recipe) -> bool:
     """Whether the head is solved for: then no setting of the steps matters."""
-    method = method_of(recipe)
-    return recipe.network.freeze_backbone and method is not None and method.solves
+    method = METHODS.find(recipe.method)
+    return method is not None and method.solved(recipe.network.freeze_backbone)
 
 
 def lower_learning_rate(recipe: Recipe) -> Advice | None:

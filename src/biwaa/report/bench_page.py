@@ -6,7 +6,7 @@ from pathlib import Path
 from biwaa.bench.figure import gains_figure
 from biwaa.bench.grid import Bench, load_bench
 from biwaa.bench.render import machines, protocol
-from biwaa.bench.rows import FIGURES, Figure, Row, accuracy_of, collect, finished, gains
+from biwaa.bench.rows import FIGURES, Figure, Row, accuracy_of, gains, read_runs
 from biwaa.bench.tables import Table, tables
 from biwaa.report import pictures, section
 from biwaa.report.cells import Cell, PageTable, count, number, percent
@@ -23,9 +23,7 @@ def bench_page(folder: Path) -> str:
         BiwaaError: the folder holds no bench.
     """
     bench = load_bench(folder)
-    works = bench.works(folder, Path())
-    results = finished(works)
-    rows = collect(bench, results)
+    works, results, rows = read_runs(bench, folder)
     failed = [f"{work.name}: {why}" for work in works if work.name not in results and (why := work.failure())]
     sections = [_worked(bench, rows, len(works), failed)]
     if rows:

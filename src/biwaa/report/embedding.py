@@ -64,7 +64,7 @@ def plane(states: list[State]) -> list[Place]:
     reduced = PCA(width, random_state=SEED).fit_transform(every)
     perplexity = min(30.0, (len(every) - 1) / 3)
     found = TSNE(perplexity=perplexity, init="pca", random_state=SEED, max_iter=750).fit_transform(reduced)
-    bounds = np.cumsum([len(part) for one in states for part in (one.source, one.target)])[:-1]
+    bounds = np.cumsum([len(part) for part in parts])[:-1]
     places = [part.astype(np.float64) for part in np.split(found, bounds)]
     return list(zip(places[::2], places[1::2], strict=True))
 

@@ -7,7 +7,7 @@ from biwaa.report.cells import Cell, PageTable, number, percent, shaded
 from biwaa.report.pictures import ACCENT, INK, MUTED, SOURCE, Picture
 from biwaa.report.read import Reading
 from biwaa.report.section import Group, Section, Swatch
-from biwaa.report.sentences import in_percent, selected_text
+from biwaa.report.sentences import in_percent, selected_text, stage_name
 from biwaa.result import LAST, SOURCE_ONLY, Stage
 
 ROWS = 20  # Classes that a figure of shares shows
@@ -137,7 +137,7 @@ def _by_stage(run: Reading) -> PageTable:
     for name in stages[0].validators:
         header.append(_title(name))
         columns.append(shaded([number(stage.validators.get(name)) for stage in stages]))
-    names = [Cell(stage.name + ", selected" * (stage.name == run.selected)) for stage in stages]
+    names = [Cell(stage_name(run.result, stage.name)) for stage in stages]
     what = "Accuracy in percent, and scores without labels" if measured else "Scores without labels"
     caption = f"{what}; higher is better, shaded from a column's lowest to its highest"
     return PageTable(caption, tuple(header), tuple(zip(names, *columns, strict=True)))

@@ -18,7 +18,7 @@ from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
 from biwaa.judging.evidence import Evidence
-from biwaa.predictions import Predictions, read_rows
+from biwaa.predictions import Predictions, label_numbers, read_rows
 from biwaa.recipe import Recipe, load_recipe
 from biwaa.result import SOURCE_ONLY, Result, read_result
 from biwaa.training.folder import RunFolder
@@ -83,10 +83,10 @@ def read_run(path: Path, predictions: Predictions | None = None) -> Reading:
 def _labels(path: Path, predictions: Predictions, classes: tuple[str, ...]) -> NDArray[np.int64] | None:
     if not path.is_file():
         return None
-    rows, number = read_rows(path), {name: index for index, name in enumerate(classes)}
+    rows = read_rows(path)
     if [row["path"] for row in rows] != list(predictions.names):
         raise ValueError("labels.csv is not of the images of predictions.csv")
-    return np.array([number[row["label"]] for row in rows], dtype=np.int64)
+    return label_numbers(rows, classes)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import shlex
 
 from biwaa.recipe import dump_recipe
-from biwaa.report.cells import Cell, PageTable
+from biwaa.report.cells import Cell, PageTable, number
 from biwaa.report.read import Reading
 from biwaa.report.section import Section
 
@@ -46,5 +46,5 @@ def _time(run: Reading) -> PageTable:
         "computing frozen features come before and are kept."
     )
     times = [*((stage.name, stage.seconds) for stage in run.result.stages), ("all", cost.seconds)]
-    rows = tuple((Cell(name), Cell(f"{seconds:.1f}", seconds)) for name, seconds in times)
+    rows = tuple((Cell(name), number(seconds, digits=1)) for name, seconds in times)
     return PageTable("Seconds of training and prediction", ("stage", "seconds"), rows, note, sortable=False)

@@ -179,7 +179,6 @@ def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
 
 def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice]:
     """What to try, the best first: allowed by the settings, and none that the run does already."""
-    adapting = adapts(recipe)
     ways: list[Advice | None]
     match warning:
         case Collapsed():
@@ -195,7 +194,7 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
         case EstimateLow() | FarFromSource():
             ways = [stronger_backbone(recipe)]
         case LabelShift():
-            ways = [other_method(recipe)] if adapting else []
+            ways = [other_method(recipe)] if adapts(recipe) else []
         case WithoutPseudoLabel():
             ways = [other_method(recipe), stronger_backbone(recipe)]
         case FewHeldOut(images=images, wanted=wanted):
@@ -210,6 +209,11 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
 def _adapted(result: Result, recipe: Recipe) -> bool:
     """Whether the selected model was adapted at all."""
     return adapts(recipe) and result.model.stage != SOURCE_ONLY
+
+
+def stage_name(result: Result, stage: str) -> str:
+    """A stage's name, marked where its model was selected."""
+    return f"{stage}, selected" if stage == result.model.stage else stage
 
 
 def selected_text(result: Result) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
-from biwaa.report.sentences import in_percent, selected_text, warning_texts
+from biwaa.report.sentences import in_percent, selected_text, stage_name, warning_texts
 from biwaa.result import SOURCE_ONLY, Accuracy, Result
 
 WIDTH = 44  # Letters of a row's name
@@ -29,7 +29,7 @@ def _measured(result: Result) -> list[str]:
     images, accuracy = result.target.images, result.accuracy
     if accuracy is None:
         return []
-    rows = [(_name(result, stage.name), stage.accuracy) for stage in result.stages]
+    rows = [(stage_name(result, stage.name), stage.accuracy) for stage in result.stages]
     rows.append(("average of the rounds' predictions", accuracy.average_of_rounds))
     title = f"target accuracy in percent ({images} images; their labels were not used in training; seed {result.seed}):"
     return [title, *_accuracies(rows)]
@@ -38,13 +38,9 @@ def _measured(result: Result) -> list[str]:
 def _held_out(result: Result) -> list[str]:
     if result.held_out is None:
         return []
-    rows = [(_name(result, stage.name), stage.held_out) for stage in result.stages]
+    rows = [(stage_name(result, stage.name), stage.held_out) for stage in result.stages]
     what = f"{result.held_out.images} held-out images of {result.held_out.spec}"
     return [f"accuracy in percent on {what} (not used in training):", *_accuracies(rows)]
-
-
-def _name(result: Result, stage: str) -> str:
-    return f"{stage}, selected" if stage == result.model.stage else stage
 
 
 def _accuracies(rows: Sequence[tuple[str, Accuracy | None]]) -> list[str]:

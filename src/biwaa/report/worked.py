@@ -4,7 +4,7 @@ from biwaa.report.cells import Cell, PageTable, percent
 from biwaa.report.estimate import READINGS, doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section
-from biwaa.report.sentences import in_percent, warning_texts
+from biwaa.report.sentences import in_percent, stage_name, warning_texts
 from biwaa.result import LAST, SOURCE_ONLY, Accuracy
 
 BY_NOTHING = "nothing: trained on the source alone"
@@ -62,11 +62,11 @@ def _estimate(page: Section, run: Reading, known: bool) -> list[str]:
     """The label-free estimate with its error, or why there is none; sentences for the lead if nothing was measured."""
     result, found = run.result, run.result.estimated_accuracy.readings
     share, why = shown_estimate(result), doubt(result)
-    lead = [] if known else [f"The {result.target.images} target images have no labels, so accuracy was not measured."]
+    unmeasured = f"The {result.target.images} target images have no labels, so accuracy was not measured."
     if share is None:
         page.figures.append(Figure("unknown", "right, estimated without labels", why))
         page.notes.append(f"No estimate of the accuracy is shown, since {why}.")
-        return [*lead, f"It cannot be estimated either, since {why}."] if not known else []
+        return [] if known else [unmeasured, f"It cannot be estimated either, since {why}."]
     page.figures.append(
         Figure(
             f"≈ {100 * share:.0f} %",
@@ -85,14 +85,8 @@ def _estimate(page: Section, run: Reading, known: bool) -> list[str]:
     if not known:
         text += " To be sure, label some target images and pass them with --held-out."
     page.notes.append(text)
-    return (
-        []
-        if known
-        else [
-            *lead,
-            f"By how far models and neighbours agree, about {100 * share:.0f} % are right{interval_text(result)}.",
-        ]
-    )
+    agree = f"By how far models and neighbours agree, about {100 * share:.0f} % are right{interval_text(result)}."
+    return [] if known else [unmeasured, agree]
 
 
 def _choices(run: Reading) -> PageTable | None:
@@ -123,7 +117,7 @@ def _held_out_table(run: Reading) -> PageTable | None:
         return None
     cells = tuple(
         (
-            Cell(f"{stage.name}{', selected' * (stage.name == run.selected)}"),
+            Cell(stage_name(run.result, stage.name)),
             percent(stage.held_out.over_images),
             percent(stage.held_out.over_classes),
         )

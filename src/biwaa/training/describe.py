@@ -17,13 +17,14 @@ import timm
 import torch
 import torchvision
 from numpy.typing import NDArray
+from torch import Tensor
 
 from biwaa.device import hardware
 from biwaa.judging import label_shift
 from biwaa.judging.calibration import calibration
 from biwaa.judging.estimate import INDEPENDENT, combined, estimates
-from biwaa.judging.evidence import sample_rows
-from biwaa.judging.label_shift import label_shares, predicted_shares, total_variation
+from biwaa.judging.evidence import Evidence, sample_rows
+from biwaa.judging.label_shift import Shares, label_shares, predicted_shares, total_variation
 from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
 from biwaa.judging.validators import scores, source_accuracy
 from biwaa.judging.warnings import Signs, far_share, find_warnings
@@ -34,6 +35,7 @@ from biwaa.result import (
     FORMAT,
     SOURCE_ONLY,
     TARGET_LABELS,
+    Accuracy,
     Cost,
     DomainFacts,
     LabelFree,
@@ -81,7 +83,11 @@ def describe(
     others = [stage.evidence for stage in rounds if stage is not selected]
     estimated = estimates(selected.evidence, others, temperature, baseline)
     target, held_out = domains.target, domains.held_out
-    solved = METHODS[recipe.method].solves and network.freeze_backbone
+    solved = METHODS[recipe.method].solved(network.freeze_backbone)
+    assert domains.source.labels is not None  # a source has labels
+    shares = label_shares(domains.source.labels, len(classes))
+    true = None if target.labels is None else label_shares(target.labels, len(classes))
+    found = _stages(prepared, stages, finished, shares, true)
     images = {name: value for name, value in folder.task().items() if name.endswith("_images")}
     return Result(
         format=FORMAT,
@@ -100,13 +106,13 @@ def describe(
             frozen=network.freeze_backbone,
             batch_norm="frozen" if network.freeze_backbone else network.batch_norm,
         ),
-        stages=_stages(prepared, stages, finished),
+        stages=found,
         label_free=_label_free(selected, rounds, baseline),
         estimated_accuracy=combined(estimated, solved, selected.name == SOURCE_ONLY),
         calibration=calibration(selected.evidence, temperature, target.labels),
-        label_shares=_label_shares(prepared),
-        warnings=tuple(find_warnings(_signs(prepared, stages, selected, estimated, folder, solved))),
-        accuracy=None if target.labels is None else _accuracy(rounds, selected, target.labels, recipe),
+        label_shares=_label_shares(classes, shares, true),
+        warnings=tuple(find_warnings(_signs(prepared, rounds, baseline, selected, estimated, folder, solved))),
+        accuracy=None if target.labels is None else _accuracy(found, rounds, selected.name, target.labels, recipe),
         cost=_cost(stages, recipe, sitting),
         fingerprints={"recipe": recipe_digest(recipe), "classes": _digest(list(classes))} | images,
         versions=versions(),
@@ -118,19 +124,21 @@ def _named(shares: NDArray[np.float64], classes: Sequence[str]) -> dict[str, flo
     return {name: round(float(share), 6) for name, share in zip(classes, shares, strict=True)}
 
 
-def _stages(prepared: Prepared, stages: Sequence[Trained], finished: bool) -> tuple[Stage, ...]:
+def _stages(
+    prepared: Prepared, stages: Sequence[Trained], finished: bool, source: Shares, true: Shares | None
+) -> tuple[Stage, ...]:
     """Every stage's facts; label-free scores compare the whole pool, so they wait for the last stage."""
+
+    def scored(predicted: Tensor | None, truth: NDArray[np.int64] | None) -> Accuracy | None:
+        return None if predicted is None or truth is None else accuracies(predicted, truth)
+
     domains = prepared.domains
     classes, labels = domains.source.classes or (), domains.target.labels
-    assert domains.source.labels is not None  # a source has labels
-    source = label_shares(domains.source.labels, len(classes))
-    true = None if labels is None else label_shares(labels, len(classes))
     validators = scores([stage.evidence for stage in stages]) if finished else {}
     held_out_labels = domains.held_out.labels if domains.held_out else None
     found = []
     for row, stage in enumerate(stages):
         shares = predicted_shares(stage.probabilities)
-        scored = held_out_labels is not None and stage.held_out is not None
         found.append(
             Stage(
                 name=stage.name,
@@ -141,14 +149,14 @@ def _stages(prepared: Prepared, stages: Sequence[Trained], finished: bool) -> tu
                 validators={
                     name: None if (value := of[row]) is None else round(value, 6) for name, of in validators.items()
                 },
-                accuracy=None if labels is None else accuracies(stage.probabilities, labels),
-                held_out=accuracies(stage.held_out, held_out_labels) if scored else None,  # type: ignore[arg-type]
+                accuracy=scored(stage.probabilities, labels),
+                held_out=scored(stage.held_out, held_out_labels),
             )
         )
     return tuple(found)
 
 
-def _label_free(selected: Trained, rounds: Sequence[Trained], baseline: Any) -> LabelFree:
+def _label_free(selected: Trained, rounds: Sequence[Trained], baseline: Evidence | None) -> LabelFree:
     def rounded(value: float) -> float:
         return round(value, 6)
 
@@ -163,27 +171,23 @@ def _label_free(selected: Trained, rounds: Sequence[Trained], baseline: Any) -> 
     )
 
 
-def _label_shares(prepared: Prepared) -> LabelShares:
-    source, target = prepared.domains.source, prepared.domains.target
-    classes = source.classes or ()
-    assert source.labels is not None  # a source has labels
-    shares = label_shares(source.labels, len(classes))
-    if target.labels is None:
-        return LabelShares(source=_named(shares, classes))
-    true = label_shares(target.labels, len(classes))
+def _label_shares(classes: Sequence[str], source: Shares, true: Shares | None) -> LabelShares:
+    if true is None:
+        return LabelShares(source=_named(source, classes))
     return LabelShares(
-        source=_named(shares, classes), true_target=_named(true, classes), source_to_true=total_variation(shares, true)
+        source=_named(source, classes), true_target=_named(true, classes), source_to_true=total_variation(source, true)
     )
 
 
 def _accuracy(
-    rounds: Sequence[Trained], selected: Trained, labels: NDArray[np.int64], recipe: Recipe
+    found: Sequence[Stage], rounds: Sequence[Trained], selected: str, labels: NDArray[np.int64], recipe: Recipe
 ) -> TargetAccuracy:
-    def chosen(stage: Trained, by: str) -> Selected:
-        found = accuracies(stage.probabilities, labels)
-        return Selected(over_images=found.over_images, over_classes=found.over_classes, stage=stage.name, chosen_by=by)
+    of = {stage.name: stage.accuracy for stage in found if stage.accuracy}
 
-    best = max(rounds, key=lambda stage: accuracies(stage.probabilities, labels).over_images)
+    def chosen(name: str, by: str) -> Selected:
+        return Selected(over_images=of[name].over_images, over_classes=of[name].over_classes, stage=name, chosen_by=by)
+
+    best = max((stage.name for stage in rounds), key=lambda name: of[name].over_images)
     return TargetAccuracy(
         adapted=chosen(selected, recipe.schedule.choice),
         average_of_rounds=accuracies(average([stage.probabilities for stage in rounds], recipe), labels),
@@ -197,7 +201,7 @@ def _cost(stages: Sequence[Trained], recipe: Recipe, sitting: float) -> Cost:
         return recipe.data.batch_size * (1 + of.sees_target + of.strong_view)
 
     methods = [SOURCE_ONLY_METHOD if stage.name == SOURCE_ONLY else recipe.method for stage in stages]
-    stepping = [method for method in methods if not (recipe.network.freeze_backbone and METHODS[method].solves)]
+    stepping = [method for method in methods if not METHODS[method].solved(recipe.network.freeze_backbone)]
     steps = recipe.schedule.steps
     return Cost(
         steps=steps * len(stepping),
@@ -210,14 +214,12 @@ def _cost(stages: Sequence[Trained], recipe: Recipe, sitting: float) -> Cost:
 
 
 def _signs(
-    prepared: Prepared, stages: Sequence[Trained], selected: Trained, estimated: dict[str, float], folder: RunFolder,
-    solved: bool,
+    prepared: Prepared, rounds: Sequence[Trained], baseline: Evidence | None, selected: Trained,
+    estimated: dict[str, float], folder: RunFolder, solved: bool,
 ) -> Signs:  # fmt: skip
     """The facts that warnings are made of, all without target labels."""
     mine, labels = selected.evidence, prepared.data.source_labels
     classes = prepared.domains.source.classes or ()
-    baseline = next((stage.evidence for stage in stages if stage.name == SOURCE_ONLY), None)
-    rounds = [stage for stage in stages if stage.name != SOURCE_ONLY]
     facts: dict[str, Any] = {
         "predicted_shares": predicted_shares(mine.probabilities),
         "source_shares": label_shares(labels, len(classes)),

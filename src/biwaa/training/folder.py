@@ -83,10 +83,6 @@ class RunFolder:
         """The new run has a model: the replaced one may go."""
         shutil.rmtree(self.replaced, ignore_errors=True)
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file."""
-        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
-
     def task(self) -> dict[str, Any]:
         """What run.json says: what is adapted to what."""
         found: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
@@ -177,7 +173,7 @@ def locked(folder: RunFolder, recipe: Recipe, task: Mapping[str, Any], resume: b
         forget_drafts(folder.unfinished.parent)
         if not (resume and _holds_run(path)):
             _set_aside(folder)
-            folder.write_json("run.json", task)
+            write_text(path / "run.json", json.dumps(task, indent=2) + "\n")
             write_text(path / "recipe.yaml", dump_recipe(recipe))
         yield
 
@@ -228,8 +224,8 @@ def _put_back(path: Path) -> None:
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     earlier = load_recipe(str(path / "recipe.yaml"))
     before, now = earlier.flat(), recipe.flat()
-    for name in before.keys() - {*RESUMABLE, "devices", "num_nodes"}:
-        if before[name] != now[name]:
+    for name in before:
+        if name not in (*RESUMABLE, "devices", "num_nodes") and before[name] != now[name]:
             raise BiwaaError(
                 f"{path} was trained with {name} = {before[name]}, not {now[name]}: "
                 "resume with its recipe.yaml, unchanged."

@@ -19,7 +19,7 @@ from biwaa.errors import BiwaaError
 from biwaa.functional import coral
 from biwaa.images.augment import Transform
 from biwaa.images.batches import FeatureInputs, Inputs, PixelInputs, placed
-from biwaa.images.images import FeatureRows
+from biwaa.images.images import feature_width
 from biwaa.images.store import Stored, store_pixels
 from biwaa.methods import METHODS
 from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
@@ -64,8 +64,9 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     method, frozen = METHODS[recipe.method], recipe.network.freeze_backbone
     _check_frozen(recipe)
     torch.manual_seed(recipe.seed)
-    if isinstance(pair.source.images, FeatureRows):
-        backbone, weights = features_backbone(pair.source.images.array.shape[1]), "none: features were given"
+    given = feature_width(pair.source.images)
+    if given is not None:
+        backbone, weights = features_backbone(given), "none: features were given"
     else:
         backbone = build_backbone(recipe.network.backbone, recipe.data.image_size)
         weights = load_weights(backbone, recipe.network.weights)

@@ -5,8 +5,8 @@
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from biwaa.device import allocation_failure, open_fabric, within_memory
+from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import Domain, check_kind, check_pair, match_classes
 from biwaa.errors import BiwaaError
 from biwaa.files import csv_line, write_text
@@ -133,30 +133,21 @@ def _task(pair: Pair) -> dict[str, Any]:
     return task
 
 
-@contextmanager
-def _advising_on_memory(recipe: Recipe, fabric: Fabric) -> Iterator[None]:
-    """Turn an allocation that fails within the block into a sentence.
+def _advising_on_memory(recipe: Recipe, fabric: Fabric) -> AbstractContextManager[None]:
+    """`within_memory` with advice on batches.
 
     Gradients are not accumulated over parts of a batch: BatchNorm, centroids, class confusion and balanced batches are
     of a whole batch, so parts would train something else under the same name (docs/reliability.md).
     """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        reason = allocation_failure(error)
-        if not reason:
-            raise
-        size = recipe.data.batch_size
-        half = max(size // 2, 2) // fabric.world_size * fabric.world_size
-        smaller = (
-            f"try --batch-size {half} (a run of its own: --resume cannot change it)"
-            if 0 < half < size
-            else "no batch is smaller"
-        )
-        raise BiwaaError(
-            f"memory ran out with batches of {size} images ({reason}): {smaller}, or lower --image-size or take a "
-            "smaller --backbone. What was finished is kept."
-        ) from None
+    size = recipe.data.batch_size
+    half = max(size // 2, 2) // fabric.world_size * fabric.world_size
+    smaller = (
+        f"try --batch-size {half} (a run of its own: --resume cannot change it)"
+        if 0 < half < size
+        else "no batch is smaller"
+    )
+    advice = f"{smaller}, or lower --image-size or take a smaller --backbone. What was finished is kept"
+    return within_memory(f"with batches of {size} images", advice)
 
 
 def _write_outputs(

@@ -68,7 +68,7 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     begin = time.perf_counter()
     before = 0.0
     what, size = f"{plan.name}: predicting", plan.recipe.data.batch_size
-    if method.solves and plan.recipe.network.freeze_backbone:
+    if method.solved(plan.recipe.network.freeze_backbone):
         solve(network, method, data, fabric)
         size = ROWS
     else:
@@ -89,15 +89,7 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     folder.keep(folder.stage(plan.name), network.state_dict() | known | extra, stage=plan.name, seconds=seconds)
     folder.drop(folder.unfinished, folder.candidate)
     fabric.barrier()  # no process may read what another has not yet written
-    return Trained(
-        name=plan.name,
-        evidence=evidence,
-        neighbours=extra.get("neighbours"),
-        pseudo_labels=extra.get("pseudo_labels"),
-        held_out=extra.get("held_out"),
-        seconds=seconds,
-        fresh=True,
-    )
+    return Trained(name=plan.name, evidence=evidence, seconds=seconds, fresh=True, **extra)
 
 
 def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> None:
@@ -128,15 +120,8 @@ def load_stage(folder: RunFolder, name: str) -> Trained:
     state, facts = load_tensors(path, only=BESIDE)
     if "probabilities" not in state or not isinstance(facts.get("seconds"), int | float):
         raise BiwaaError(f"{path} is no finished stage of this run: remove it and resume.")
-    return Trained(
-        name=name,
-        neighbours=state.pop("neighbours", None),
-        pseudo_labels=state.pop("pseudo_labels", None),
-        held_out=state.pop("held_out", None),
-        evidence=evidence_of(state),
-        seconds=facts["seconds"],
-        fresh=False,
-    )
+    evidence = evidence_of(state)  # takes its own tensors out; the others are fields of Trained
+    return Trained(name=name, evidence=evidence, seconds=facts["seconds"], fresh=False, **state)
 
 
 def load_network_state(folder: RunFolder, name: str) -> dict[str, Tensor]:
