@@ -2,6 +2,7 @@
 
 - multinomial logistic regression by L-BFGS, on hard or soft labels
 - a metric in which classes are round: the within-class covariance is whitened
+- the same with minimum class confusion on the target, as a second opinion
 - class prototypes in that metric, refined on the target with its neighbours and the source's prediction as prior
 
 Ns source rows, Nt target rows, F features, K classes, M neighbours; features are standardised, a domain at a time.
@@ -15,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from biwaa.functional import nearest_neighbours, reliability
+from biwaa.functional import class_confusion, nearest_neighbours, reliability
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """C of the source's logistic regression, as scikit-learn's, on rows of mean squared length 1; by cross-validation."""
 STRENGTH = 10.0
 """C of the student, whose labels are soft."""
+CONFUSION = 3.0
+"""Weight of the class confusion in `fit_confusion`."""
 FOLDS = 3
 WIDEST = 256
 """Principal axes that are kept."""
@@ -108,6 +111,42 @@ def minimise(theta: Tensor, objective: Callable[[], float], slope: float) -> Non
         line_search_fn="strong_wolfe",
     )  # fmt: skip
     solver.step(objective)  # type: ignore[no-untyped-call]
+
+
+def fit_confusion(
+    source: Tensor, labels: Tensor, weights: Tensor, target: Tensor, classes: int, factor: float = CONFUSION
+) -> tuple[Tensor, Tensor]:
+    """Logistic regression of the source that confuses the target's classes little (MCC) until it has converged.
+
+    Minimises the objective of `fit_logistic` + factor * `functional.class_confusion` of all target rows at once, from
+    logistic regression. It uses no neighbours and no prototypes, so it errs in other places than they do.
+
+    Args:
+        source: (Ns, F) rows of mean squared length near 1.
+        labels: (Ns,).
+        weights: (Ns,) of the rows.
+        target: (Nt, F), as the source.
+        classes: K.
+        factor: weight of the confusion.
+
+    Returns:
+        Weight (K, F) and bias (K,).
+    """
+    truth, share = one_hot(labels, classes), weights / weights.sum()
+    start = fit_logistic(source, truth, weights)
+    theta = torch.cat([start[0].T, start[1][None]])  # (F + 1, K), the bias last
+
+    def objective() -> float:
+        with torch.enable_grad():
+            head = theta.detach().requires_grad_()
+            loss = (share * F.cross_entropy(torch.addmm(head[-1], source, head[:-1]), labels, reduction="none")).sum()
+            loss = loss + head[:-1].square().sum() / (2 * STRENGTH * len(source))
+            loss = loss + factor * class_confusion(torch.addmm(head[-1], target, head[:-1]))
+            (theta.grad,) = torch.autograd.grad(loss, head)
+        return float(loss.detach())
+
+    minimise(theta, objective, 1e-5 / classes)
+    return theta[:-1].T.contiguous(), theta[-1].contiguous()
 
 
 def cross_validate(features: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
@@ -314,7 +353,7 @@ def adapt_prototypes(
             neighbours = nearest_neighbours(units, count)
         found = refine_prototypes(units, found, prior, neighbours, scale)
     projection = (axes @ metric * len(metric) ** -0.5).T.contiguous()
-    rows = F.linear(torch.cat([source, target]), projection)
+    rows = torch.cat([F.linear(part, projection) for part in (source, target)])
     truth = torch.cat([one_hot(labels, classes), found])
     student = fit_logistic(rows, truth, torch.cat([weights, torch.ones(len(target)).to(weights)]))
     return found, Head(projection, *student)
