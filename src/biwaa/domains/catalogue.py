@@ -18,7 +18,8 @@ import yaml
 
 from biwaa.domains.digits import is_archive, open_archive
 from biwaa.domains.domain import Domain, empty_classes, match_classes
-from biwaa.domains.sources import array_names, open_arrays, open_folder, open_list
+from biwaa.domains.lists import open_list
+from biwaa.domains.sources import array_names, open_arrays, open_folder
 from biwaa.errors import BiwaaError, listed
 from biwaa.registry import Registry
 
