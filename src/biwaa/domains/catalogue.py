@@ -7,6 +7,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
@@ -152,7 +153,7 @@ def open_catalogued(name: str, domain: str, root: Path) -> Domain:
     if missing:
         raise BiwaaError(
             f"{name}:{domain} lacks {len(missing)} of its {len(entry.classes)} classes ({listed(missing)}): "
-            f"`biwaa check {name}:{domain} --data-root {root}` shows what is there."
+            f"`biwaa check {name}:{domain} --data-root {shlex.quote(str(root))}` shows what is there."
         )
     return found
 

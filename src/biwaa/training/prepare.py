@@ -71,7 +71,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         backbone, weights = features_backbone(given), "none: features were given"
     else:
         backbone = build_backbone(recipe.network.backbone, recipe.data.image_size)
-        weights = load_weights(backbone, recipe.network.weights)
+        weights = load_weights(backbone, recipe.network.weights, frozen)
     transform = FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
