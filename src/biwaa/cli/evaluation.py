@@ -57,7 +57,7 @@ def predict(
 
     The table has path, label, confidence, and error where an image cannot be read.
 
-    Example: biwaa predict run new_images holiday.jpg --out predictions.csv
+    Example: biwaa predict run new_images sketch.jpg --out predictions.csv
 
     Args:
         run: a run folder, or a model.safetensors.

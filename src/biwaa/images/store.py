@@ -28,7 +28,7 @@ from biwaa.files import building, cache_dir, forget_drafts, open_cache
 from biwaa.images.images import Images
 from biwaa.progress import track
 
-DECODING = 2
+DECODING = 3
 """Version of the way from a file to pixels; part of every key, so that a new way finds no arrays of an older one."""
 
 Row = NDArray[np.uint8] | str  # (size, size, 3) pixels, or the reason why there are none
