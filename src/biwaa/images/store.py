@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from biwaa.files import building, cache_dir, forget_drafts
 from biwaa.images.images import Images
+from biwaa.images.unreadable import reason
 from biwaa.progress import track
 
-DECODING = 2
+DECODING = 3
 """Version of the way from a file to pixels; part of every key, so that a new way finds no arrays of an older one."""
 
 Row = NDArray[np.uint8] | str  # (size, size, 3) pixels, or the reason why there are none
@@ -48,7 +49,7 @@ def decode(images: Images, size: int) -> Iterator[Row]:
         try:
             return resized(images.read(index, size), size)
         except Exception as error:  # decoders raise any kind; the image is unreadable either way
-            return f"{type(error).__name__}: {error}"
+            return reason(error)
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:

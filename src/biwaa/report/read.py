@@ -17,6 +17,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
+from biwaa.images.unreadable import reason
 from biwaa.judging.evidence import Evidence
 from biwaa.predictions import Predictions, label_numbers, read_rows
 from biwaa.recipe import Recipe, load_recipe
@@ -113,7 +114,7 @@ class TargetImages:
         except BiwaaError:
             raise
         except Exception as error:  # decoders raise what they like
-            raise BiwaaError(f"cannot be read ({type(error).__name__})") from None
+            raise BiwaaError(f"cannot be read ({reason(error)[:200]})") from None
 
     @cached_property
     def _rows(self) -> tuple[Domain, dict[str, int]] | None:
