@@ -2,6 +2,7 @@
 
 - classes of two domains are matched by name, never by order
 - of the target, training gets `domain.images` only, which have no labels
+- single labels may be missing from a target, never from a source
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import Images, feature_width
 from biwaa.progress import say
@@ -21,21 +23,30 @@ class Domain:
     spec: str
     images: Images
     classes: tuple[str, ...] | None = None  # Names of the classes; None for images without labels
-    labels: NDArray[np.int64] | None = None  # (N,) indices into `classes`
+    labels: NDArray[np.int64] | None = None  # (N,) indices into `classes`, or MISSING
     may_lack: tuple[str, ...] = ()  # Classes of which the benchmark itself has no image here
     absent: tuple[str, ...] = ()  # Images of a benchmark's list that are not there
+    label_kind: LabelKind = "text"  # What the labels were before their classes had names
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
-        """Keep the images at `indices` and their labels; the classes stay as they are."""
+        """Keep the images at `indices` and their labels; the classes stay as they are.
+
+        Images that all lack a label make a domain without labels.
+        """
         labels = None if self.labels is None else self.labels[indices]
+        labels = None if labels is not None and len(labels) and (labels == MISSING).all() else labels
         return replace(self, images=self.images.select(indices), labels=labels)
 
     def counts(self) -> dict[str, int]:
         """Images of each class, in the classes' order; empty without labels."""
         if self.classes is None or self.labels is None:
             return {}
-        counts = np.bincount(self.labels, minlength=len(self.classes))
+        counts = np.bincount(self.labels[self.labels != MISSING], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    def unlabelled(self) -> NDArray[np.int64]:
+        """Rows of the images whose label is missing, where others have one."""
+        return np.flatnonzero(self.labels == MISSING) if self.labels is not None else np.zeros(0, dtype=np.int64)
 
 
 def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source", subset: bool = False) -> Domain:
@@ -61,7 +72,8 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
             f"the classes differ; {'; '.join(parts)}. Rename or remove classes so that both have the same."
         )
     order = np.array([classes.index(name) for name in domain.classes], dtype=np.int64)
-    return replace(domain, classes=classes, labels=order[domain.labels])
+    labels = np.where(domain.labels == MISSING, MISSING, order[domain.labels])
+    return replace(domain, classes=classes, labels=labels)
 
 
 def check_kind(*domains: Domain) -> int | None:
@@ -87,7 +99,8 @@ def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain,
     """
     check_source(source, batch_size)
     _check_filled(target)
-    target = match_classes(target, source.classes or (), other=source.spec)
+    some = len(target.unlabelled()) > 0  # then a class may have no image with a label
+    target = match_classes(target, source.classes or (), other=source.spec, subset=some)
     check_batch(target, batch_size)
     if source.images.identity() == target.images.identity():
         raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
@@ -98,10 +111,16 @@ def check_source(source: Domain, batch_size: int) -> None:
     """Make sure that a classifier can be trained on `source`.
 
     Raises:
-        BiwaaError: no labels, one class, an empty class, or fewer images than a batch.
+        BiwaaError: no labels, or some missing; one class, an empty class, or fewer images than a batch.
     """
     if source.classes is None or source.labels is None:
         raise BiwaaError(f"the source {source.spec} has no labels: give a folder of class folders or a labelled list.")
+    if len(rows := source.unlabelled()):
+        named = listed([source.images.names[row] for row in rows], 3)
+        raise BiwaaError(
+            f"the source {source.spec} has no label for {len(rows)} of its {len(source.images)} images ({named}): "
+            "label them or leave them out; None, NaN, -1 and empty text are missing labels."
+        )
     if len(source.classes) < 2:
         raise BiwaaError(
             f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
@@ -111,7 +130,9 @@ def check_source(source: Domain, batch_size: int) -> None:
 
 
 def empty_classes(domain: Domain) -> list[str]:
-    """Classes without an image that should have one."""
+    """Classes without an image that should have one; none where images without a label may be of any class."""
+    if len(domain.unlabelled()):
+        return []
     return [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
 
 

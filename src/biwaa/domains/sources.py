@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.domains.listing import LOOKED_FOR, exists, images_below, is_image, list_lines
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, are_pixels, squeezed
@@ -103,11 +104,18 @@ def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None
     for line in lines:
         digits = str(line.label)
         label = int(digits) if len(digits) < 20 else len(lines)
-        if not 0 <= label < len(lines):
-            raise BiwaaError(f"{file}, line {line.number}: label {digits[:40]} is out of range; labels count from 0.")
+        if not MISSING <= label < len(lines):
+            raise BiwaaError(
+                f"{file}, line {line.number}: label {digits[:40]} is out of range; labels count from 0, and -1 is a "
+                "missing one."
+            )
         numbers.append(label)
     labels = np.array(numbers, dtype=np.int64)
-    return Domain(spec, images, _list_classes(file, paths, labels), labels)
+    if (labels == MISSING).all():
+        return Domain(spec, images)
+    classes = _list_classes(file, paths, labels)
+    kind: LabelKind = "integer" if classes == tuple(str(label) for label in range(len(classes))) else "text"
+    return Domain(spec, images, classes, labels, label_kind=kind)
 
 
 def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
@@ -124,11 +132,12 @@ def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
 def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:
     """Names of a list's classes: the images' folders if each label has its own folder, otherwise the numbers."""
     total = int(labels.max()) + 1
-    absent = sorted(set(range(total)) - set(labels.tolist()))
-    if absent:
+    known = [(label, path.parent.name) for label, path in zip(labels.tolist(), paths, strict=True) if label != MISSING]
+    absent = sorted(set(range(total)) - {label for label, _ in known})
+    if absent and len(known) == len(labels):
         names = listed([str(label) for label in absent])
         raise BiwaaError(f"{file}: no image has label {names}, though labels go up to {total - 1} (out of range?).")
-    pairs = Counter(zip(labels.tolist(), (path.parent.name for path in paths), strict=True))
+    pairs = Counter(known)
     if len(pairs) == total and len({name for _, name in pairs}) == total:
         return tuple(name for _, name in sorted(pairs))
     return tuple(str(label) for label in range(total))
@@ -186,7 +195,7 @@ def array_domain(
         file: likewise.
         name: likewise.
         array: (N, H, W) grey or (N, H, W, 3) RGB uint8 pixels, or (N, F) floating features.
-        labels: of the rows, if there are any.
+        labels: of the rows, if there are any; -1 where one is missing.
         names: (K,) of the classes; anything but text is not used.
 
     Raises:
@@ -197,15 +206,17 @@ def array_domain(
         return Domain(spec, images)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise BiwaaError(f"{file}: {name}_y must be {len(images)} whole numbers, not {labels.dtype} {labels.shape}.")
-    labels = labels.astype(np.int64)
     classes = None if names is None or names.dtype.kind != "U" else tuple(names.ravel().tolist())
     if classes and len(set(classes)) < len(classes):
         raise BiwaaError(f"{file}: classes has a name twice; each class needs a name of its own.")
-    if labels.min() < 0 or labels.max() >= (len(labels) if classes is None else len(classes)):
-        raise BiwaaError(
-            f"{file}: {name}_y has label {labels.min() if labels.min() < 0 else labels.max()}, out of range."
-        )
-    return Domain(spec, images, classes or tuple(str(label) for label in range(int(labels.max()) + 1)), labels)
+    least, most = int(labels.min()), int(labels.max())
+    if least < MISSING or most >= (len(labels) if classes is None else len(classes)):
+        raise BiwaaError(f"{file}: {name}_y has label {least if least < MISSING else most}, out of range.")
+    if most == MISSING:
+        return Domain(spec, images)
+    kind: LabelKind = "text" if classes else "integer"
+    classes = classes or tuple(str(label) for label in range(most + 1))
+    return Domain(spec, images, classes, labels.astype(np.int64), label_kind=kind)
 
 
 def _array_images(file: str, name: str, array: NDArray[Any]) -> Images:

@@ -8,6 +8,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from biwaa.domains.labels import LabelKind, as_given
 from biwaa.errors import BiwaaError
 from biwaa.images.augment import Transform
 from biwaa.models.backbone import FEATURES, build_backbone, features_backbone
@@ -28,6 +29,7 @@ class _Facts:
     classes: tuple[str, ...]
     transform: Transform
     temperature: float = 1.0  # models of earlier versions have none
+    label_kind: LabelKind = "text"  # likewise
 
 
 FEATURES_TRANSFORM = Transform(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1)
@@ -44,6 +46,8 @@ class SavedModel:
     backbone: str
     temperature: float = 1.0
     """Log-probabilities are divided by it: this calibrates confidences, by the source's held-out images."""
+    label_kind: LabelKind = "text"
+    """What the source's labels were before their classes had names; from Python predictions are of this type."""
 
 
 def save_model(path: Path, model: SavedModel) -> None:
@@ -57,6 +61,7 @@ def save_model(path: Path, model: SavedModel) -> None:
         "classes": list(model.classes),
         "transform": dataclasses.asdict(model.transform),
         "temperature": model.temperature,
+        "label_kind": model.label_kind,
     }
     save_tensors(path, model.network.state_dict(), **facts)
 
@@ -97,4 +102,8 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     if facts.standardised:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))
     network.load_state_dict(state)
-    return SavedModel(network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature)
+    if facts.label_kind == "integer":
+        as_given(facts.classes, facts.label_kind)  # raises ValueError where they are no numbers
+    return SavedModel(
+        network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature, facts.label_kind
+    )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
@@ -34,7 +35,7 @@ class Reading:
     result: Result
     recipe: Recipe
     predictions: Predictions  # Of the target by the selected model; calibrated confidences, to four digits
-    truth: NDArray[np.int64] | None  # (N,) true classes, where the run kept any
+    truth: NDArray[np.int64] | None  # (N,) true classes, where the run kept any; MISSING where a label is
     log: list[dict[str, Any]]  # Entries of log.jsonl: stage, step, losses by name.
     evidence: dict[str, Evidence]  # Of source-only, the selected stage and the last round, where their files are there
 
@@ -87,7 +88,10 @@ def _labels(path: Path, predictions: Predictions, classes: tuple[str, ...]) -> N
     rows = read_rows(path)
     if [row["path"] for row in rows] != list(predictions.names):
         raise ValueError("labels.csv is not of the images of predictions.csv")
-    return label_numbers(rows, classes)
+    known = [row for row in rows if row["label"]]
+    truth = np.full(len(rows), MISSING, dtype=np.int64)
+    truth[[bool(row["label"]) for row in rows]] = label_numbers(known, classes)
+    return truth
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,9 @@ def _checked(pair: Pair, batch_size: int) -> Pair:
     """The pair with one order of classes; held-out images labelled, and none of those that are trained on."""
     source, target = check_pair(pair.source, pair.target, batch_size)
     held_out = pair.held_out
+    for domain in (target, held_out):
+        if domain and (missing := len(domain.unlabelled())):
+            say(f"{missing} of {len(domain.images)} images of {domain.spec} have no label: the report passes over them")
     if held_out:
         if held_out.labels is None:
             raise BiwaaError(f"{held_out.spec} has no labels to score against: held-out images need them.")
@@ -158,7 +161,9 @@ def _write_outputs(
     selected = next(stage for stage in stages if stage.name == name)
     temperature = held_out_temperature(selected.evidence)
     network = prepared.deployed_network(load_network_state(folder, name))
-    save_model(folder.model, SavedModel(network, classes, prepared.transform, prepared.backbone.name, temperature))
+    source = prepared.domains.source
+    model = SavedModel(network, classes, prepared.transform, prepared.backbone.name, temperature, source.label_kind)
+    save_model(folder.model, model)
     predictions = Predictions.of(target.images.names, with_temperature(selected.probabilities, temperature))
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
     result = describe(
@@ -174,5 +179,6 @@ def _write_labels(folder: RunFolder, target: Domain) -> None:
     if target.labels is None:
         path.unlink(missing_ok=True)
         return
-    named = zip(target.images.names, [(target.classes or ())[k] for k in target.labels], strict=True)
+    classes = (*(target.classes or ()), "")  # the last one for MISSING: its cell is empty
+    named = zip(target.images.names, [classes[k] for k in target.labels], strict=True)
     write_text(path, csv_line("path", "label") + "".join(csv_line(*row) for row in named))
