@@ -198,6 +198,29 @@ def test_pillow_may_be_told_to_read_what_there_is_of_a_file(monkeypatch):
     assert decoded(whole[: -(len(whole) // 8)]).shape == (40, 60, 3)
 
 
+def test_large_images_are_reduced_one_at_a_time(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    data = saved(pixels, "PNG")
+    monkeypatch.setattr("biwaa.images.decoding.MANY_PIXELS", 1000)
+    assert np.array_equal(decoded(data), pixels)
+    assert np.array_equal(decoded(data, 21), pixels)
+    half = pixels.reshape(20, 2, 30, 2, 3).mean(axis=(1, 3))
+    assert np.abs(decoded(data, 20) - half).max() <= 0.5
+    inside = []
+
+    class Counting:
+        def __enter__(self):
+            inside.append(1)
+
+        def __exit__(self, *_):
+            inside.append(-1)
+
+    monkeypatch.setattr("biwaa.images.decoding._one_large", Counting())
+    decoded(data, 20)
+    decoded(saved(pixels[:20, :20], "PNG"), 20)
+    assert inside == [1, -1]
+
+
 def test_a_photograph_of_108_megapixels(monkeypatch):
     file = io.BytesIO()
     Image.new("L", (12000, 9000), 99).save(file, "JPEG")

@@ -83,7 +83,7 @@ def _decoded(data: bytes, least: int) -> Pixels:
                 with suppress(ValueError):  # Pillow may accept what simplejpeg refuses, or gives the reason
                     pixels: Pixels = simplejpeg.decode_jpeg(data, min_width=image.width, min_height=image.height)
                     return pixels
-            return to_rgb(image)
+            return to_rgb(image, least)
 
 
 def _is_whole_jpeg(data: bytes) -> bool:
@@ -106,8 +106,13 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) and found in TURNS else 1
 
 
-def to_rgb(image: Image.Image) -> Pixels:
+def to_rgb(image: Image.Image, least: int = 0) -> Pixels:
     """Upright 8-bit RGB; transparent images are put on white, deeper grey is scaled by what is known of it.
+
+    Args:
+        image: any.
+        least: pixels a side that are enough; an image of more than MANY_PIXELS is reduced, but not below this. 0: at
+            its own size.
 
     Raises:
         UnreadableError: grey without a known white.
@@ -119,4 +124,6 @@ def to_rgb(image: Image.Image) -> Pixels:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(image.convert("RGB"))
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    factor = min(image.size) // least if least and image.width * image.height > MANY_PIXELS else 1
+    return np.array(image.reduce(factor) if factor > 1 else image)
