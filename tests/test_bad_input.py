@@ -116,7 +116,8 @@ def test_unreadable_images_stop_before_training_and_can_be_skipped(pair, tmp_pat
     "line, words",
     [
         ("cat/1.png", ("line 2", "no label", "cat/1.png")),
-        ("cat/1.png -1", ("line 2", "-1", "out of range")),
+        ("cat/1.png -2", ("line 2", "-2", "out of range")),
+        ("cat/1.png -1", ("no label for 1 of its 3 images", "cat/1.png")),
         ("cat/1.png 999", ("line 2", "999", "out of range")),
         (f"cat/1.png {'9' * 30}", ("line 2", "99999", "out of range")),
         (f"{'x' * 300}.png 0", ("line 2", "no such image")),

@@ -212,7 +212,10 @@ def test_a_file_that_is_broken_since(evil, tmp_path):
             for row in csv.DictReader(file):
                 Path(row["path"]).parent.mkdir(exist_ok=True)
                 Path(row["path"]).write_bytes(b"no image")
-        assert "cannot be read (UnidentifiedImageError)" in Page(page_of(evil, out=tmp_path / "r.html")).text
+        assert (
+            "cannot be read (not an image of a format that is read)"
+            in Page(page_of(evil, out=tmp_path / "r.html")).text
+        )
     finally:
         shutil.rmtree(target)
         moved.rename(target)

@@ -55,12 +55,15 @@ class Run:
         return load(self.folder)
 
     @property
-    def classes(self) -> NDArray[np.str_]:
-        """(K,) names, in the order of the columns of `predict_proba`."""
+    def classes(self) -> NDArray[Any]:
+        """(K,) as the source's labels were, in the order of the columns of `predict_proba`."""
         return self.classifier.classes
 
-    def predict(self, images: Any) -> NDArray[np.str_]:
-        """(N,) names of the images' classes; see `Classifier.predict_proba` for what images may be."""
+    def predict(self, images: Any) -> NDArray[Any]:
+        """(N,) the images' classes, as the source's labels were: numbers from numbers, names from names.
+
+        See `Classifier.predict_proba` for what images may be.
+        """
         return self.classifier.predict(images)
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:

@@ -12,6 +12,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from biwaa.api import adapt
+from biwaa.domains.domain import Domain
+from biwaa.domains.labels import LabelKind, missing
+from biwaa.domains.objects import as_images
 from biwaa.errors import BiwaaError
 from biwaa.progress import quiet
 from biwaa.recipe import Recipe, load_recipe
@@ -92,8 +95,8 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_consistent_length(rows, labels)
         domain = self._domains(sample_domain, len(rows))
         source, target = rows[domain > 0], rows[domain < 0]
-        check_classification_targets(labels[domain > 0])
-        self.classes_, numbers = np.unique(labels[domain > 0], return_inverse=True)
+        labels = self._source_labels(y, labels, domain > 0)
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"the source has one class ({self.classes_}): a classifier needs two or more.")
         settings: dict[str, Any] = {}
@@ -103,7 +106,9 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             target, settings = source[::-1], {"method": "source_only", "baseline": False, "rounds": 1, "choice": "last"}
         recipe = self._resolved(np.bincount(numbers), len(target), settings)
         try:
-            run = adapt((source, numbers), target, out=self.out, recipe=recipe, overwrite=True, verbose=self.verbose)
+            run = adapt(
+                self._domain(source, numbers), target, out=self.out, recipe=recipe, overwrite=True, verbose=self.verbose
+            )
         except BiwaaError as error:
             raise ValueError(str(error)) from error
         self.result_ = run.result
@@ -136,8 +141,30 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: ArrayLike, reset: bool) -> NDArray[Any]:  # noqa: N803
         if isinstance(X, np.ndarray) and X.dtype == np.uint8 and X.ndim in (3, 4):
+            if X.ndim == 3 and X.shape[-1] in (1, 3, 4):
+                raise ValueError(f"X of shape {X.shape} is one picture, and X holds rows of them: give X[None].")
             return X
         return np.asarray(validate_data(self, X, reset=reset, dtype=np.float32))
+
+    def _source_labels(self, y: ArrayLike, labels: NDArray[Any], source: NDArray[np.bool_]) -> NDArray[Any]:
+        """Labels of the source rows, none of them missing; here -1 is a class as any other."""
+        if labels.dtype.kind not in "iub":
+            gone = int(missing(np.asarray(y, dtype=object).ravel()[source], marks=()).sum())
+            if gone:
+                raise ValueError(f"{gone} of {int(source.sum())} source rows have no label in y: label or remove them.")
+        kept = labels[source]
+        kept = np.asarray(kept.tolist()) if kept.dtype.kind == "O" else kept  # None stood at target rows
+        check_classification_targets(kept)
+        return kept
+
+    def _domain(self, rows: NDArray[Any], numbers: NDArray[np.int64]) -> Domain:
+        """The source rows by the names of `classes_`, so that the run and its model have them too."""
+        values = self.classes_
+        whole = values.dtype.kind == "f" and (values == np.round(values)).all()  # NaN stood at target rows
+        kind: LabelKind = "integer" if whole or values.dtype.kind in "iu" else "text"
+        kind = "boolean" if values.dtype.kind == "b" else kind
+        names = tuple(str(value) for value in (values.astype(np.int64) if whole else values).tolist())
+        return Domain("source", as_images(rows, "source"), names, numbers.astype(np.int64), label_kind=kind)
 
     def _no_labels(self) -> NDArray[Any]:
         raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")

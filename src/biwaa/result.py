@@ -55,6 +55,8 @@ class DomainFacts(Struct, frozen=True, kw_only=True):
     images: int
     shift: str = "none"
     """The label shift made on purpose."""
+    unlabelled: int = 0
+    """Images without a label where others have one; figures of accuracy pass them over."""
 
 
 class Model(Struct, frozen=True, kw_only=True):

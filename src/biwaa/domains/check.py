@@ -68,6 +68,7 @@ def check_domains(
         facts = [
             {"spec": domain.spec, "images": len(domain.images), "classes": domain.counts() or None}
             | ({"passed_over": domain.passed_over.numbers()} if domain.passed_over.counts else {})
+            | ({"unlabelled": missing} if (missing := len(domain.unlabelled())) else {})
             | ({"features": width} if (width := feature_width(domain.images)) else {})
             for domain in domains
         ]
@@ -140,6 +141,8 @@ def _check_benchmark(entry: Benchmark, root: Path) -> None:
 def _lines(domain: Domain) -> list[str]:
     counts = domain.counts()
     labels = f"{len(counts)} classes" if counts else "no labels"
+    if missing := len(domain.unlabelled()):
+        labels += f", {missing} images without a label"
     width = max((len(name) for name in counts), default=0)
     rows = [f"  {name:{width}}  {count:6}" for name, count in counts.items()]
     passed = [f"passed over: {domain.passed_over}"] if domain.passed_over.counts else []

@@ -2,6 +2,7 @@
 
 - classes of two domains are matched by name, never by order
 - of the target, training gets `domain.images` only, which have no labels
+- single labels may be missing from a target, never from a source
 """
 
 import unicodedata
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.domains.listing import PassedOver
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import Images, feature_width
@@ -23,23 +25,32 @@ class Domain:
     spec: str
     images: Images
     classes: tuple[str, ...] | None = None  # Names of the classes; None for images without labels
-    labels: NDArray[np.int64] | None = None  # (N,) indices into `classes`
+    labels: NDArray[np.int64] | None = None  # (N,) indices into `classes`, or MISSING
     may_lack: tuple[str, ...] = ()  # Classes of which the benchmark itself has no image here
     absent: tuple[str, ...] = ()  # Images of a benchmark's list that are not there
     passed_over: PassedOver = field(default_factory=PassedOver)
     """What was left out when its folders were listed."""
+    label_kind: LabelKind = "text"  # What the labels were before their classes had names
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
-        """Keep the images at `indices` and their labels; the classes stay as they are."""
+        """Keep the images at `indices` and their labels; the classes stay as they are.
+
+        Images that all lack a label make a domain without labels.
+        """
         labels = None if self.labels is None else self.labels[indices]
+        labels = None if labels is not None and len(labels) and (labels == MISSING).all() else labels
         return replace(self, images=self.images.select(indices), labels=labels)
 
     def counts(self) -> dict[str, int]:
         """Images of each class, in the classes' order; empty without labels."""
         if self.classes is None or self.labels is None:
             return {}
-        counts = np.bincount(self.labels, minlength=len(self.classes))
+        counts = np.bincount(self.labels[self.labels != MISSING], minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    def unlabelled(self) -> NDArray[np.int64]:
+        """Rows of the images whose label is missing, where others have one."""
+        return np.flatnonzero(self.labels == MISSING) if self.labels is not None else np.zeros(0, dtype=np.int64)
 
 
 def tell_passed_over(*domains: Domain | None) -> None:
@@ -75,7 +86,8 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
         )
     number = {form: index for index, form in enumerate(theirs)}
     order = np.array([number[form] for form in ours], dtype=np.int64)
-    return replace(domain, classes=classes, labels=order[domain.labels])
+    labels = np.where(domain.labels == MISSING, MISSING, order[domain.labels])
+    return replace(domain, classes=classes, labels=labels)
 
 
 def _by_form(where: str, classes: tuple[str, ...]) -> dict[str, str]:
@@ -150,7 +162,8 @@ def check_pair(source: Domain, target: Domain, batch_size: int, held_out: float 
     """
     check_source(source)
     _check_filled(target)
-    target = match_classes(target, source.classes or (), other=source.spec)
+    some = len(target.unlabelled()) > 0  # then a class may have no image with a label
+    target = match_classes(target, source.classes or (), other=source.spec, subset=some)
     check_batch(batch_size, source, target, held_out)
     if source.images.identity() == target.images.identity():
         raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
@@ -161,10 +174,16 @@ def check_source(source: Domain) -> None:
     """Make sure that a classifier can be trained on `source`.
 
     Raises:
-        BiwaaError: no labels, one class, or an empty class.
+        BiwaaError: no labels, or some missing; one class, or an empty class.
     """
     if source.classes is None or source.labels is None:
         raise BiwaaError(f"the source {source.spec} has no labels: give a folder of class folders or a labelled list.")
+    if len(rows := source.unlabelled()):
+        named = listed([source.images.names[row] for row in rows], 3)
+        raise BiwaaError(
+            f"the source {source.spec} has no label for {len(rows)} of its {len(source.images)} images ({named}): "
+            "label them or leave them out; None, NaN, -1 and empty text are missing labels."
+        )
     if len(source.classes) < 2:
         raise BiwaaError(
             f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
@@ -174,7 +193,9 @@ def check_source(source: Domain) -> None:
 
 
 def empty_classes(domain: Domain) -> list[str]:
-    """Classes without an image that should have one."""
+    """Classes without an image that should have one; none where images without a label may be of any class."""
+    if len(domain.unlabelled()):
+        return []
     return [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
 
 

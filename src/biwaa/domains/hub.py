@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING, Labels, read_labels
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.decoding import Pixels, decoded
 from biwaa.images.images import NumberedRows
+from biwaa.images.unreadable import UnreadableError
 
 RESERVED = ("split", "config", "image", "label")
 
@@ -36,6 +38,8 @@ class HubImages(NumberedRows):
     def read(self, index: int, least: int = 0) -> Pixels:
         """Decode one row."""
         cell = self.table[int(self.rows[index])][self.column]
+        if cell is None:
+            raise UnreadableError("the row has no image")
         return decoded(cell["bytes"] or Path(cell["path"]).read_bytes(), least)
 
     def select(self, indices: NDArray[np.int64]) -> "HubImages":
@@ -93,6 +97,7 @@ def table_domain(spec: str, dataset: str, table: Any, asked: dict[str, str]) -> 
     """
     import datasets
 
+    table = table.with_format(None)  # values as they are stored; a transform of the caller's may renumber labels
     image = _column(spec, table, asked.get("image"), datasets.Image, "image")
     label = _column(spec, table, asked.get("label"), datasets.ClassLabel, "label")
     assert image is not None  # _column raises otherwise
@@ -104,13 +109,10 @@ def table_domain(spec: str, dataset: str, table: Any, asked: dict[str, str]) -> 
     if not len(rows):
         raise BiwaaError(f"{spec}: none of {len(table)} rows has all of these values.")
     images = HubImages(table, image, dataset, rows)
-    if label is None:
+    labels = None if label is None else _labels(spec, table, label, rows)
+    if labels is None:
         return Domain(spec, images)
-    numbers, names = _classes(table, label)
-    numbers = numbers[rows]
-    if (numbers < 0).any():  # the library's mark of a missing label
-        return Domain(spec, images)
-    return Domain(spec, images, names, numbers)
+    return Domain(spec, images, labels.classes, labels.numbers, label_kind=labels.kind)
 
 
 def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
@@ -153,7 +155,8 @@ def _column(spec: str, table: Any, asked: str | None, kind: type, what: str) -> 
         return what
     if len(fitting) != 1:
         have = f"several ({listed(fitting)})" if fitting else f"none (it has {listed(list(features))})"
-        raise BiwaaError(f"{spec}: which column has the {what}s? There are {have}; name it with ?{what}=COLUMN.")
+        way = f"name it with ?{what}=COLUMN" if spec.startswith("hf:") else "keep one of them with select_columns"
+        raise BiwaaError(f"{spec}: which column has the {what}s? There are {have}; {way}.")
     return fitting[0]
 
 
@@ -170,12 +173,12 @@ def _equal(spec: str, table: Any, column: str, value: str) -> NDArray[np.bool_]:
     return same
 
 
-def _classes(table: Any, label: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(N,) labels and the classes' names; without class names, a column's sorted values are the classes."""
-    values = list(table[label])
+def _labels(spec: str, table: Any, label: str, rows: NDArray[np.int64]) -> Labels | None:
+    """Labels of `rows`, by their names where the column has names; None where all are missing."""
     names = getattr(table.features[label], "names", None)
-    if names:
-        return np.array([-1 if value is None else value for value in values], dtype=np.int64), tuple(names)
-    order = sorted({value for value in values if value is not None})
-    numbers = {value: index for index, value in enumerate(order)}
-    return np.array([numbers.get(value, -1) for value in values], dtype=np.int64), tuple(map(str, order))
+    every = list(table[label])
+    values = [every[row] for row in rows]
+    if not names:
+        return read_labels(values, len(values), spec)
+    numbers = np.array([MISSING if value is None else value for value in values], dtype=np.int64)
+    return Labels(tuple(names), numbers, "text") if (numbers != MISSING).any() else None

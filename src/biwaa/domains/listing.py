@@ -273,7 +273,12 @@ def table_lines(file: TextIO, name: Path, root: Path) -> Iterator[Line]:
         for row in filter(any, rows):
             if len(row) <= max(path, label or 0) or not row[path].strip():
                 raise BiwaaError(f"{name}, line {rows.line_num}: no path and label in {delimiter.join(row)[:200]!r}.")
-            yield Line(rows.line_num, delimiter.join(row), row[path].strip(), (label and row[label].strip()) or None)
+            yield Line(
+                rows.line_num,
+                delimiter.join(row),
+                row[path].strip(),
+                (row[label].strip() or None) if label is not None else None,
+            )
     except csv.Error as error:
         raise BiwaaError(f"{name}, line {rows.line_num}: not CSV ({error}).") from None
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.domains.listing import Line, exists, is_table, list_lines, locked_folder, place, table_lines
 from biwaa.domains.sources import ClassOf
 from biwaa.errors import BiwaaError, listed
@@ -41,7 +42,7 @@ def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None
     if not lines:
         raise BiwaaError(f"{file} is empty: it needs a line `{shape}` for each image.")
     unlabelled = [line for line in lines if line.label is None]
-    if unlabelled and len(unlabelled) < len(lines):
+    if unlabelled and len(unlabelled) < len(lines) and not table:
         number, text = unlabelled[0].number, unlabelled[0].text[:200]
         raise BiwaaError(f"{file}, line {number}: no label after the path in {text!r}; write `{shape}`.")
     paths = [root / line.path for line in lines]
@@ -51,22 +52,28 @@ def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None
         if not exists(path):
             _refuse_missing(spec, file, line, path)
     images = FileImages(tuple(paths))
-    if unlabelled:
+    if len(unlabelled) == len(lines):
         return Domain(spec, images)
     if table:
-        names = [str(line.label) for line in lines]
-        classes = tuple(sorted(set(names), key=place))
-        number_of = {name: number for number, name in enumerate(classes)}
-        return Domain(spec, images, classes, np.array([number_of[name] for name in names], dtype=np.int64))
+        classes = tuple(sorted({line.label for line in lines if line.label is not None}, key=place))
+        number_of: dict[str | None, int] = {None: MISSING} | {name: number for number, name in enumerate(classes)}
+        return Domain(spec, images, classes, np.array([number_of[line.label] for line in lines], dtype=np.int64))
     numbers: list[int] = []
     for line in lines:
         digits = str(line.label)
         label = int(digits) if len(digits) < 20 else len(lines)
-        if not 0 <= label < len(lines):
-            raise BiwaaError(f"{file}, line {line.number}: label {digits[:40]} is out of range; labels count from 0.")
+        if not MISSING <= label < len(lines):
+            raise BiwaaError(
+                f"{file}, line {line.number}: label {digits[:40]} is out of range; labels count from 0, and -1 is a "
+                "missing one."
+            )
         numbers.append(label)
     labels = np.array(numbers, dtype=np.int64)
-    return Domain(spec, images, _list_classes(file, paths, labels), labels)
+    if (labels == MISSING).all():
+        return Domain(spec, images)
+    classes = _list_classes(file, paths, labels)
+    kind: LabelKind = "integer" if classes == tuple(str(label) for label in range(len(classes))) else "text"
+    return Domain(spec, images, classes, labels, label_kind=kind)
 
 
 def _refuse_missing(spec: str, file: Path, line: Line, path: Path) -> NoReturn:
@@ -96,11 +103,12 @@ def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
 def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:
     """Names of a list's classes: the images' folders if each label has its own folder, otherwise the numbers."""
     total = int(labels.max()) + 1
-    absent = sorted(set(range(total)) - set(labels.tolist()))
-    if absent:
+    known = [(label, path.parent.name) for label, path in zip(labels.tolist(), paths, strict=True) if label != MISSING]
+    absent = sorted(set(range(total)) - {label for label, _ in known})
+    if absent and len(known) == len(labels):
         names = listed([str(label) for label in absent])
         raise BiwaaError(f"{file}: no image has label {names}, though labels go up to {total - 1} (out of range?).")
-    pairs = Counter(zip(labels.tolist(), (path.parent.name for path in paths), strict=True))
+    pairs = Counter(known)
     if len(pairs) == total and len({name for _, name in pairs}) == total:
         return tuple(name for _, name in sorted(pairs))
     return tuple(str(label) for label in range(total))

@@ -1,13 +1,16 @@
 """Python objects -> Domain: arrays, tensors, pictures and data sets in memory.
 
 - images: uint8 arrays (N, H, W[, 3]); tensors (N, [3,] H, W), 8-bit or from 0 to 1; lists of paths, pictures or arrays
-- torchvision's map-style data sets, whose items are a picture or (picture, class), and `datasets.Dataset`
+- data sets with an index, such as torchvision's or a list of (picture, class), and `datasets.Dataset`
 - (N, F) numbers are features that were computed elsewhere: they train without a backbone
 - a pair (images, labels) has numbers or names as labels; a class's name is the label as text
+- one picture is one picture; what may be one or several is refused
 """
 
 import hashlib
 import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +24,13 @@ from torch import Tensor
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import table_domain
+from biwaa.domains.items import first_item, labels_of, picture_and_label
+from biwaa.domains.labels import Labels, read_labels
 from biwaa.domains.spec import open_domain
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, listed
 from biwaa.images.decoding import Pixels, to_rgb
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, NumberedRows, are_pixels, squeezed
+from biwaa.images.unreadable import UnreadableError, reason
 
 ACCEPTED = (
     "a SPEC or path, a pair (images, labels), an array of images (N, H, W[, 3]) in uint8 or of features (N, F), a "
@@ -36,14 +42,13 @@ ACCEPTED = (
 class ObjectImages(NumberedRows):
     """Images of anything with an index: a list of pictures, a torchvision data set."""
 
-    items: Any  # At each index a picture, an array or a tensor, or a tuple that starts with one
+    items: Any  # At each index an item as of `picture_and_label`
     name: str
     rows: NDArray[np.int64]
 
     def read(self, index: int, least: int = 0) -> Pixels:
         """One item as a picture."""
-        item = self.items[int(self.rows[index])]
-        return to_rgb(_picture(item[0] if isinstance(item, (tuple, list)) else item))
+        return to_rgb(_picture(picture_and_label(self.items[int(self.rows[index])])[0]))
 
     def select(self, indices: NDArray[np.int64]) -> "ObjectImages":
         """Keep the items at `indices`."""
@@ -64,7 +69,7 @@ class ObjectImages(NumberedRows):
             try:
                 pixels = self.read(index)
             except Exception as error:  # reported as unreadable when it is decoded for training
-                digest.update(str(error).encode())
+                digest.update(reason(error).encode())
                 continue
             digest.update(str(pixels.shape).encode())
             digest.update(pixels.tobytes())
@@ -88,12 +93,14 @@ def as_domain(given: Any, name: str, data_root: Path | None = None) -> Domain:
         return open_domain(os.fspath(given), data_root)
     if isinstance(given, tuple) and len(given) == 2:
         images = as_images(given[0], name, data_root)
-        return _labelled(name, images, given[1])
+        return _labelled(name, images, read_labels(given[1], len(images), name))
+    given = _one_of_mapping(given, name)
     if _is_table(given):
         return table_domain(name, name, given, {})
-    if isinstance(given, (np.ndarray, Tensor)) or not hasattr(given, "__getitem__") or isinstance(given, list):
-        return Domain(name, as_images(given, name, data_root))
-    return _data_set(given, name)
+    images = as_images(given, name, data_root)
+    if isinstance(images, ObjectImages) and not isinstance(given, (Image.Image, np.ndarray, Tensor)):
+        return _labelled(name, images, labels_of(given, name))
+    return Domain(name, images)
 
 
 def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
@@ -102,28 +109,88 @@ def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
     Raises:
         BiwaaError: as of `as_domain`.
     """
+    given = _one_of_mapping(given, name)
+    if isinstance(given, (Domain, str, os.PathLike)) or _is_table(given):
+        return as_domain(given, name, data_root).images
     if isinstance(given, Image.Image):
         given = [given]
     if isinstance(given, Tensor):
         given = _tensor_array(given, name)
     if isinstance(given, np.ndarray):
         return _array(given, name)
+    count = _length(given, name)
     if isinstance(given, (list, tuple)):
-        if not given:
-            raise BiwaaError(f"{name} holds no image.")
         if all(isinstance(item, (str, os.PathLike)) for item in given):
             return FileImages(tuple(Path(item).expanduser() for item in given))
-        if not all(isinstance(item, (Image.Image, np.ndarray, Tensor)) for item in given):
-            raise BiwaaError(f"{name} is a list of {type(given[0]).__name__}: it must be {ACCEPTED}.")
-        return ObjectImages(given, name, np.arange(len(given), dtype=np.int64))
-    if isinstance(given, (str, os.PathLike)) or hasattr(given, "__getitem__"):
-        return as_domain(given, name, data_root).images
-    raise BiwaaError(f"{name} is of type {type(given).__name__}: it must be {ACCEPTED}.")
+        odd = [item for item in given if not isinstance(item, (Image.Image, np.ndarray, Tensor, tuple, list, Mapping))]
+        if odd:
+            raise BiwaaError(f"{name} is a list of {type(odd[0]).__name__}: it must be {ACCEPTED}.")
+    first_item(given, name)
+    return ObjectImages(given, name, np.arange(count, dtype=np.int64))
+
+
+def _labelled(name: str, images: Images, labels: Labels | None) -> Domain:
+    if labels is None:
+        return Domain(name, images)
+    return Domain(name, images, labels.classes, labels.numbers, label_kind=labels.kind)
+
+
+def _one_of_mapping(given: Any, name: str) -> Any:
+    """What a mapping with a single split holds; all that are no mapping as they are.
+
+    Raises:
+        BiwaaError: several values; which one is meant is not clear.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    library = sys.modules.get("datasets")
+    values = list(given.values())
+    if library and len(values) == 1 and isinstance(given, library.DatasetDict):
+        return values[0]
+    keys = [repr(key) for key in given]
+    kind, example = type(given).__name__, f", such as {name}[{keys[0]}]" if keys else ""
+    raise BiwaaError(
+        f"{name} is a {kind} of {listed(keys) or 'nothing'}: hand over one of its values{example}, or a pair (images, "
+        "labels)."
+    )
+
+
+def _is_table(given: Any) -> bool:
+    library = sys.modules.get("datasets")
+    return library is not None and isinstance(given, library.Dataset)
+
+
+def _length(given: Any, name: str) -> int:
+    """How many items there are, of something with an index.
+
+    Raises:
+        BiwaaError: none, or a stream, or no data set at all.
+    """
+    kind = type(given).__name__
+    if isinstance(given, torch.utils.data.DataLoader):
+        raise BiwaaError(f"{name} is a {kind}: hand over its data set, {name}.dataset.")
+    indexed = hasattr(given, "__getitem__") and not isinstance(given, torch.utils.data.IterableDataset)
+    if not indexed and hasattr(given, "__iter__"):
+        raise BiwaaError(
+            f"{name} is a {kind}, a stream without an index, and images are read more than once: hand over "
+            f"list({name}), or load the data set without streaming."
+        )
+    if not indexed:
+        raise BiwaaError(f"{name} is of type {kind}: it must be {ACCEPTED}.")
+    try:
+        count = len(given)
+    except (TypeError, NotImplementedError):
+        raise BiwaaError(f"{name} has no length: only data sets with a length and an index can be used.") from None
+    if not count:
+        raise BiwaaError(f"{name} holds no image.")
+    return count
 
 
 def _array(array: NDArray[Any], name: str) -> Images:
     if array.ndim == 2 and array.dtype.kind in "fiub":
         return FeatureRows.of(array, name)
+    if array.ndim == 3 and array.shape[-1] in (1, 3, 4) and array.dtype == np.uint8:
+        return as_images([array], name)  # (H, W, 3) is one picture
     array = squeezed(array)
     if not are_pixels(array):
         raise BiwaaError(
@@ -136,14 +203,22 @@ def _array(array: NDArray[Any], name: str) -> Images:
 
 
 def _tensor_array(tensor: Tensor, name: str) -> NDArray[Any]:
-    """(N, F) as float32; (N, H, W) or (N, 1 or 3, H, W), in bytes or from 0 to 1 -> uint8 (N, H, W[, 3])."""
+    """(N, F) as float32; (N, H, W) or (N, 1 or 3, H, W), in bytes or from 0 to 1 -> uint8 (N, H, W[, 3]).
+
+    A single (1, H, W) or (H, W, 3) is one picture. (3, H, W) may be one or three, and is refused.
+    """
     tensor = tensor.detach().cpu()
     if tensor.ndim == 2:
         return tensor.to(torch.float32).numpy()
-    if tensor.ndim not in (3, 4) or (tensor.ndim == 4 and tensor.shape[1] not in (1, 3)):
+    shape = tuple(tensor.shape)
+    if tensor.ndim == 3 and shape[0] in (3, 4):
+        one = "[None]" if shape[0] == 3 else "[None, :3]"
         raise BiwaaError(
-            f"{name} is a tensor of shape {tuple(tensor.shape)}: images are (images, 1 or 3, height, width)."
+            f"{name} is a tensor of shape {shape}, one picture or {shape[0]} grey ones: write {name}{one} for one, "
+            f"{name}[:, None] for {shape[0]}."
         )
+    if tensor.ndim not in (3, 4) or (tensor.ndim == 4 and tensor.shape[1] not in (1, 3)):
+        raise BiwaaError(f"{name} is a tensor of shape {shape}: images are (images, 1 or 3, height, width).")
     pixels = _bytes(tensor, name)
     return (pixels if tensor.ndim == 3 else pixels.permute(0, 2, 3, 1)).contiguous().numpy()
 
@@ -162,65 +237,16 @@ def _bytes(tensor: Tensor, name: str) -> Tensor:
 def _picture(item: Any) -> Image.Image:
     if isinstance(item, Image.Image):
         return item
+    given = item
     if isinstance(item, Tensor):
-        pixels = _bytes(item.detach().cpu(), "an image")
-        item = (pixels[0] if pixels.ndim == 3 and pixels.shape[0] == 1 else pixels).numpy()
+        item = _bytes(item.detach().cpu(), "an image").numpy()
         item = item.transpose(1, 2, 0) if item.ndim == 3 else item
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-        return Image.fromarray(np.ascontiguousarray(item[..., 0] if item.ndim == 3 and item.shape[2] == 1 else item))
-    raise BiwaaError(f"an image is of type {type(item).__name__}: it must be a picture, a uint8 array or a tensor.")
-
-
-def _is_table(given: Any) -> bool:
-    return type(given).__module__.split(".")[0] == "datasets" and hasattr(given, "cast_column")
-
-
-def _data_set(given: Any, name: str) -> Domain:
-    """A map-style data set: names from its `classes`, labels from its `targets` or from each item's second part."""
-    if not hasattr(given, "__len__"):
-        raise BiwaaError(f"{name} has no length: only data sets with an index can be used.")
-    if not len(given):
-        raise BiwaaError(f"{name} holds no image.")
-    images = ObjectImages(given, name, np.arange(len(given), dtype=np.int64))
-    labels = _targets(given)
-    if labels is None and isinstance(first := given[0], (tuple, list)) and len(first) > 1:
-        labels = np.asarray([int(given[index][1]) for index in range(len(given))])
-    if labels is None:
-        return Domain(name, images)
-    classes = _class_names(given)
-    if classes and labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(classes):
-        return Domain(name, images, classes, labels.astype(np.int64))
-    return _labelled(name, images, labels)
-
-
-def _targets(given: Any) -> NDArray[Any] | None:
-    """Labels without reading an image, where torchvision's data sets and torch's Subset have them."""
-    if isinstance(given, torch.utils.data.Subset):
-        targets = _targets(given.dataset)
-        return None if targets is None else targets[np.asarray(given.indices, dtype=np.int64)]
-    if getattr(given, "target_transform", None) is not None:
-        return None  # its items have other labels than its `targets`
-    for name in ("targets", "labels", "_labels"):
-        found = getattr(given, name, None)
-        if found is not None and len(found) == len(given):
-            return np.asarray(found)
-    return None
-
-
-def _class_names(given: Any) -> tuple[str, ...] | None:
-    while isinstance(given, torch.utils.data.Subset):
-        given = given.dataset
-    names = getattr(given, "classes", None)
-    if names is None or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        return None
-    return tuple(names)
-
-
-def _labelled(name: str, images: Images, labels: Any) -> Domain:
-    values = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
-    if values.shape != (len(images),) or values.dtype.kind not in "iubUO":
-        raise BiwaaError(
-            f"{name} has {len(images)} images and labels of {values.dtype} {values.shape}: give each image one label."
-        )
-    classes, numbers = np.unique(values.astype(str) if values.dtype.kind in "OU" else values, return_inverse=True)
-    return Domain(name, images, tuple(str(value) for value in classes), numbers.astype(np.int64))
+        flat = item[..., 0] if item.ndim == 3 and item.shape[2] == 1 else item
+        if flat.ndim == 2 or (flat.ndim == 3 and flat.shape[2] in (3, 4)):
+            return Image.fromarray(np.ascontiguousarray(flat))
+    shape = f" {tuple(given.shape)} of {given.dtype}" if isinstance(given, (np.ndarray, Tensor)) else ""
+    raise UnreadableError(
+        f"an image is {type(given).__name__}{shape}: it must be a picture, an array (H, W[, 3]) in uint8 or a tensor "
+        "([3,] H, W)"
+    )

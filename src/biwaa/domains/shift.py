@@ -36,6 +36,10 @@ def shifted_rows(domain: Domain, rule: str) -> NDArray[np.int64]:
         return np.sort(np.random.default_rng(size[2]).permutation(len(domain.images))[: size[1]])
     if domain.labels is None:
         raise BiwaaError(f"{domain.spec} has no labels, so its classes cannot be subsampled to {rule}.")
+    if missing := len(domain.unlabelled()):
+        raise BiwaaError(
+            f"{domain.spec} has no label for {missing} of its images, so its classes cannot be subsampled to {rule}."
+        )
     classes = len(domain.classes or ())
     if size:
         return _selected(domain.labels, [size[1]] * classes, size[2])

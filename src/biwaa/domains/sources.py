@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.domains.listing import LOOKED_FOR, PassedOver, Why, images_below, place, scan
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, are_pixels, squeezed
@@ -147,7 +148,7 @@ def array_domain(
         file: likewise.
         name: likewise.
         array: (N, H, W) grey or (N, H, W, 3) RGB uint8 pixels, or (N, F) floating features.
-        labels: of the rows, if there are any.
+        labels: of the rows, if there are any; -1 where one is missing.
         names: (K,) of the classes; anything but text is not used.
 
     Raises:
@@ -158,15 +159,17 @@ def array_domain(
         return Domain(spec, images)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise BiwaaError(f"{file}: {name}_y must be {len(images)} whole numbers, not {labels.dtype} {labels.shape}.")
-    labels = labels.astype(np.int64)
     classes = None if names is None or names.dtype.kind != "U" else tuple(names.ravel().tolist())
     if classes and len(set(classes)) < len(classes):
         raise BiwaaError(f"{file}: classes has a name twice; each class needs a name of its own.")
-    if labels.min() < 0 or labels.max() >= (len(labels) if classes is None else len(classes)):
-        raise BiwaaError(
-            f"{file}: {name}_y has label {labels.min() if labels.min() < 0 else labels.max()}, out of range."
-        )
-    return Domain(spec, images, classes or tuple(str(label) for label in range(int(labels.max()) + 1)), labels)
+    least, most = int(labels.min()), int(labels.max())
+    if least < MISSING or most >= (len(labels) if classes is None else len(classes)):
+        raise BiwaaError(f"{file}: {name}_y has label {least if least < MISSING else most}, out of range.")
+    if most == MISSING:
+        return Domain(spec, images)
+    kind: LabelKind = "text" if classes else "integer"
+    classes = classes or tuple(str(label) for label in range(most + 1))
+    return Domain(spec, images, classes, labels.astype(np.int64), label_kind=kind)
 
 
 def _array_images(file: str, name: str, array: NDArray[Any]) -> Images:

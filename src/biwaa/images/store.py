@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from biwaa.files import building, cache_dir, forget_drafts, open_cache
 from biwaa.images.images import Images
+from biwaa.images.unreadable import reason
 from biwaa.progress import track
 
 DECODING = 3
@@ -52,7 +53,7 @@ def decode(images: Images, size: int) -> Iterator[Row]:
         try:
             return work()
         except Exception as error:  # decoders raise any kind; the image is unreadable either way
-            return f"{type(error).__name__}: {error}"
+            return reason(error)
 
     def read(index: int) -> Row:
         return attempt(lambda: images.read(index, size))

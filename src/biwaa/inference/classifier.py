@@ -14,6 +14,7 @@ from torch import Tensor
 
 from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import Domain, tell_passed_over
+from biwaa.domains.labels import as_given
 from biwaa.domains.objects import as_domain, as_images
 from biwaa.errors import BiwaaError
 from biwaa.functional import with_temperature
@@ -30,16 +31,19 @@ from biwaa.progress import say
 
 @dataclass(frozen=True)
 class Classifier:
-    """A run's model: images in, names of classes or calibrated probabilities out."""
+    """A run's model: images in, classes or calibrated probabilities out.
+
+    Classes are of the type that the source's labels had: whole numbers, truth values or names.
+    """
 
     model: SavedModel
     device: str = "auto"
     batch_size: int = 32
-    classes: NDArray[np.str_] = field(init=False)  # (K,) names, in the order of the columns of `predict_proba`
+    classes: NDArray[Any] = field(init=False)  # (K,) in the order of the columns of `predict_proba`
 
     def __post_init__(self) -> None:
-        """Take the classes' names from the model."""
-        object.__setattr__(self, "classes", np.asarray(self.model.classes))
+        """Take the classes from the model."""
+        object.__setattr__(self, "classes", as_given(self.model.classes, self.model.label_kind))
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """(N, K) probabilities, averaged over the model's crops and calibrated by its temperature.
@@ -67,8 +71,8 @@ class Classifier:
         every: NDArray[np.float32] = torch.cat(parts).numpy()
         return every
 
-    def predict(self, images: Any) -> NDArray[np.str_]:
-        """(N,) names of the likeliest classes; arguments and errors as of `predict_proba`."""
+    def predict(self, images: Any) -> NDArray[Any]:
+        """(N,) the likeliest classes, as the source's labels were; arguments and errors as of `predict_proba`."""
         likeliest = self.predict_proba(images).argmax(axis=1)
         return np.asarray(self.classes[likeliest])
 

@@ -54,13 +54,17 @@ def evaluate_run(
     if not len(rows):
         raise BiwaaError(f"no image of {spec} can be read: check its files.")
     assert readable.labels is not None  # checked above
+    unlabelled = readable.unlabelled()
+    if len(unlabelled) == len(rows):
+        raise BiwaaError(f"no image of {spec} that can be read has a label to score against: use `biwaa predict`.")
     tell_unlike(model, look)
     every = torch.cat(parts)[torch.from_numpy(rows)]
     shares = accuracy_by_class(every.argmax(dim=1).numpy(), readable.labels, len(model.classes))
     return {
         "run": str(run),
         "domain": spec,
-        "images": len(rows),
+        "images": len(rows) - len(unlabelled),
+        "unlabelled": len(unlabelled),
         "left_out": len(unreadable),
         "looks_like_the_target": None if look.unlike is None else not look.unlike,
         "views_an_image": model.transform.crops,

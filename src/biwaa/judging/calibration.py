@@ -53,9 +53,13 @@ def held_out_temperature(evidence: Evidence) -> float:
 
 
 def calibration(evidence: Evidence, temperature: float, target_labels: NDArray[np.int64] | None) -> Calibration:
-    """Calibration errors before and after the temperature, on the held-out source and, with labels, on the target."""
+    """Calibration errors before and after the temperature, on the held-out source and, with labels, on the target.
+
+    Labels below 0 are missing; images without a label are passed over.
+    """
 
     def errors(probabilities: Tensor, labels: NDArray[np.int64]) -> CalibrationError:
+        probabilities, labels = probabilities[torch.from_numpy(labels >= 0)], labels[labels >= 0]
         tempered = with_temperature(probabilities, temperature)
         return CalibrationError(
             before=round(expected_calibration_error(probabilities, labels), 6),

@@ -23,8 +23,9 @@ SUM_TO_ONE = 1e3
 
 
 def label_shares(labels: NDArray[np.int64], classes: int) -> Shares:
-    """(K,) share of each class among (N,) labels."""
-    return np.asarray(np.bincount(labels, minlength=classes) / len(labels), dtype=np.float64)
+    """(K,) share of each class among (N,) labels; those below 0 are missing and are passed over."""
+    known = labels[labels >= 0]
+    return np.asarray(np.bincount(known, minlength=classes) / len(known), dtype=np.float64)
 
 
 def predicted_shares(probabilities: Tensor, soft: bool = False) -> Shares:

@@ -1,4 +1,7 @@
-"""Accuracy over images and over classes: two different figures, always named."""
+"""Accuracy over images and over classes: two different figures, always named.
+
+Labels below 0 are missing; images without a label are passed over.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +13,13 @@ from biwaa.result import Accuracy
 
 def accuracy_over_images(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
     """Share of images whose predicted class is right, in [0, 1]."""
-    return float((predicted == labels).mean())
+    return float((predicted == labels)[labels >= 0].mean())
 
 
 def accuracy_by_class(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """(K,) share of each class's images that are right; NaN for a class without images."""
     right = np.bincount(labels[predicted == labels], minlength=classes)
-    counts = np.bincount(labels, minlength=classes)
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
     return np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
 
 

@@ -10,6 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from biwaa.domains.labels import LabelKind, as_given
 from biwaa.errors import BiwaaError
 from biwaa.images.augment import Transform
 from biwaa.models.backbone import FEATURES, build_backbone, features_backbone
@@ -34,6 +35,7 @@ class _Facts:
     classes: tuple[str, ...]
     transform: Transform
     temperature: float = 1.0  # models of earlier versions have none
+    label_kind: LabelKind = "text"  # likewise
 
 
 FEATURES_TRANSFORM = Transform(1, 1, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1)
@@ -54,6 +56,8 @@ class SavedModel:
     """How the target's images look, to tell others from them."""
     source: Standardise | None = None
     """The source's standardisation, where the head was trained on both domains, each by its own."""
+    label_kind: LabelKind = "text"
+    """What the source's labels were before their classes had names; from Python predictions are of this type."""
 
     def for_domain(self, domain: DomainName) -> "SavedModel":
         """The model for images of the target, or of the source.
@@ -84,6 +88,7 @@ def save_model(path: Path, model: SavedModel) -> None:
         "classes": list(model.classes),
         "transform": dataclasses.asdict(model.transform),
         "temperature": model.temperature,
+        "label_kind": model.label_kind,
     }
     beside = {f"{PLACE}{name}": part for name, part in vars(model.place).items()} if model.place else {}
     if model.source:
@@ -139,4 +144,8 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     own = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features)) if source else None
     if own:
         own.load_state_dict(source)
-    return SavedModel(network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature, place, own)
+    if facts.label_kind == "integer":
+        as_given(facts.classes, facts.label_kind)  # raises ValueError where they are no numbers
+    return SavedModel(
+        network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature, place, own, facts.label_kind
+    )

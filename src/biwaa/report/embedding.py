@@ -87,9 +87,10 @@ def like_nearest_source(one: State, classes: NDArray[np.int64]) -> float | None:
 
     Args:
         one: the features.
-        classes: (N,) of all target images.
+        classes: (N,) of all target images; those below 0 are missing and are passed over.
     """
-    if one.source_labels is None:
+    known = classes[one.target_rows] >= 0
+    if one.source_labels is None or not known.any():
         return None
-    nearest = (one.target @ one.source.T).argmax(axis=1)
-    return float((one.source_labels[nearest] == classes[one.target_rows]).mean())
+    nearest = (one.target[known] @ one.source.T).argmax(axis=1)
+    return float((one.source_labels[nearest] == classes[one.target_rows][known]).mean())

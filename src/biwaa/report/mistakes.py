@@ -60,8 +60,10 @@ def _with_labels(page: Section, run: Reading, truth: NDArray[np.int64]) -> NDArr
     """Fill the page; the rows to show."""
     predicted = run.predictions.labels
     counts = confusion(predicted, truth, len(run.classes))
-    wrong = int((predicted != truth).sum())
+    wrong = int(counts.sum() - np.trace(counts))
     page.lead = _worst(run, counts, wrong)
+    if missing := int((truth < 0).sum()):
+        page.notes.append(f"{missing} of {len(truth)} target images have no label and are passed over.")
     page.tables.append(_by_class(run, counts, truth))
     if len(run.classes) <= MANY:
         page.tables.append(_matrix(run, counts))
@@ -84,7 +86,7 @@ def _with_labels(page: Section, run: Reading, truth: NDArray[np.int64]) -> NDArr
 
 def _worst(run: Reading, counts: Counts, wrong: int) -> str:
     if not wrong:
-        return "Nowhere: every target image is classified right."
+        return "Nowhere: every target image with a label is classified right."
     shares = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
     present = np.flatnonzero(counts.sum(axis=1))
     worst = int(present[np.argmin(shares[present])])
@@ -146,8 +148,9 @@ def _predicted(run: Reading) -> PageTable:
 
 
 def confusion(predicted: NDArray[np.int64], truth: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """(K, K) images by true class (rows) and predicted class."""
-    return np.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    """(K, K) images by true class (rows) and predicted class; those without a label are passed over."""
+    known = truth >= 0
+    return np.bincount(truth[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
 
 
 def confused(counts: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:
@@ -163,7 +166,7 @@ def surest_mistakes(
     predicted: NDArray[np.int64], truth: NDArray[np.int64], confidence: NDArray[np.float64], most: int
 ) -> NDArray[np.int64]:
     """(M,) rows of wrong images, the most confident first."""
-    wrong = np.flatnonzero(predicted != truth)
+    wrong = np.flatnonzero((predicted != truth) & (truth >= 0))
     found: NDArray[np.int64] = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     return found
 

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
+from biwaa.images.unreadable import reason
 from biwaa.judging.evidence import Evidence
 from biwaa.predictions import Predictions, label_numbers, read_rows
 from biwaa.recipe import Recipe, load_recipe
@@ -33,7 +35,7 @@ class Reading:
     result: Result
     recipe: Recipe
     predictions: Predictions  # Of the target by the selected model; calibrated confidences, to four digits
-    truth: NDArray[np.int64] | None  # (N,) true classes, where the run kept any
+    truth: NDArray[np.int64] | None  # (N,) true classes, where the run kept any; MISSING where a label is
     log: list[dict[str, Any]]  # Entries of log.jsonl: stage, step, losses by name.
     evidence: dict[str, Evidence]  # Of source-only, the selected stage and the last round, where their files are there
 
@@ -86,7 +88,10 @@ def _labels(path: Path, predictions: Predictions, classes: tuple[str, ...]) -> N
     rows = read_rows(path)
     if [row["path"] for row in rows] != list(predictions.names):
         raise ValueError("labels.csv is not of the images of predictions.csv")
-    return label_numbers(rows, classes)
+    known = [row for row in rows if row["label"]]
+    truth = np.full(len(rows), MISSING, dtype=np.int64)
+    truth[[bool(row["label"]) for row in rows]] = label_numbers(known, classes)
+    return truth
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class TargetImages:
         except BiwaaError:
             raise
         except Exception as error:  # decoders raise what they like
-            raise BiwaaError(f"cannot be read ({type(error).__name__})") from None
+            raise BiwaaError(f"cannot be read ({reason(error)[:200]})") from None
 
     @cached_property
     def _rows(self) -> tuple[Domain, dict[str, int]] | None:

@@ -43,7 +43,7 @@ def why(run: Reading) -> Section:
 
 
 def _known(run: Reading) -> NDArray[np.int64]:
-    """(N,) true classes of the target, or predicted ones where these are all there is."""
+    """(N,) true classes of the target, MISSING where a label is; or predicted ones where these are all there is."""
     return run.predictions.labels if run.truth is None else run.truth
 
 
@@ -111,6 +111,7 @@ def _mixture(run: Reading, states: list[State]) -> str:
 
 def _class_colours(run: Reading, one: State) -> dict[int, str]:
     """The most frequent classes get a colour, in their own order."""
-    counts = np.bincount(_known(run)[one.target_rows], minlength=len(run.classes))
+    known = _known(run)[one.target_rows]
+    counts = np.bincount(known[known >= 0], minlength=len(run.classes))
     frequent = sorted(np.argsort(-counts, kind="stable")[: len(PALETTE)].tolist())
     return dict(zip(frequent, PALETTE, strict=False))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.device import hardware
+from biwaa.domains.domain import Domain
 from biwaa.judging import label_shift
 from biwaa.judging.calibration import calibration
 from biwaa.judging.estimate import INDEPENDENT, combined, estimates
@@ -96,9 +97,9 @@ def describe(
         method=recipe.method,
         seed=recipe.seed,
         classes=classes,
-        source=DomainFacts(spec=domains.source.spec, images=len(domains.source.images), shift=data.source_shift),
-        target=DomainFacts(spec=target.spec, images=len(target.images), shift=data.target_shift),
-        held_out=DomainFacts(spec=held_out.spec, images=len(held_out.images)) if held_out else None,
+        source=_facts(domains.source, data.source_shift),
+        target=_facts(target, data.target_shift),
+        held_out=_facts(held_out) if held_out else None,
         model=Model(
             stage=selected.name,
             chosen_by=recipe.schedule.choice,
@@ -119,6 +120,10 @@ def describe(
         versions=versions(),
         hardware=hardware(device),
     )
+
+
+def _facts(domain: Domain, shift: str = "none") -> DomainFacts:
+    return DomainFacts(spec=domain.spec, images=len(domain.images), shift=shift, unlabelled=len(domain.unlabelled()))
 
 
 def _named(shares: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:

@@ -115,6 +115,9 @@ def _checked(pair: Pair, recipe: Recipe) -> Pair:
     share = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0
     source, target = check_pair(pair.source, pair.target, recipe.data.batch_size, share)
     held_out = pair.held_out
+    for domain in (target, held_out):
+        if domain and (missing := len(domain.unlabelled())):
+            say(f"{missing} of {len(domain.images)} images of {domain.spec} have no label: the report passes over them")
     if held_out:
         if held_out.labels is None:
             raise BiwaaError(f"{held_out.spec} has no labels to score against: held-out images need them.")
@@ -168,8 +171,9 @@ def _write_outputs(
     evidence = selected.evidence
     place = None if evidence.features is None else Place.of(evidence.features, evidence.predicted, len(classes))
     model = SavedModel(
-        network, classes, prepared.transform, prepared.backbone.name, temperature, place, prepared.source_standardise
-    )
+        network, classes, prepared.transform, prepared.backbone.name, temperature, place, prepared.source_standardise,
+        prepared.domains.source.label_kind,
+    )  # fmt: skip
     save_model(folder.model, model)
     predictions = Predictions.of(target.images.names, with_temperature(selected.probabilities, temperature))
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
@@ -186,5 +190,6 @@ def _write_labels(folder: RunFolder, target: Domain) -> None:
     if target.labels is None:
         path.unlink(missing_ok=True)
         return
-    named = zip(target.images.names, [(target.classes or ())[k] for k in target.labels], strict=True)
+    classes = (*(target.classes or ()), "")  # the last one for MISSING: its cell is empty
+    named = zip(target.images.names, [classes[k] for k in target.labels], strict=True)
     write_text(path, csv_line("path", "label") + "".join(csv_line(*row) for row in named))
