@@ -414,11 +414,54 @@ def test_a_run_that_collapsed_shows_no_estimate(bare, tmp_path):
     text = summarise(warned, load_recipe(str(bare / "recipe.yaml")))
     page = Page(page_of(tmp_path / "run")).text
     assert "estimated target accuracy, without labels: unknown, since the predictions may have collapsed" in text
-    assert "right, estimated without labels unknown the predictions may have collapsed" in page
+    assert "right, estimated without labels unknown since the predictions may have collapsed" in page
     for shown in (text, page):
         assert "84 %" not in shown
         assert "83.6" not in shown
         assert "1 of 2 classes are never predicted on the target (cat)" in shown
+
+
+def test_evaluate_stands_beside_the_estimate_and_on_the_page(bare, tmp_path, capsys):
+    """What was measured replaces the estimate; images of the source measure nothing; another model has no figure."""
+    run = tmp_path / "run"
+    shutil.copytree(bare, run)
+    write_result(run, replace(read_result(bare), warnings=(), estimated_accuracy=Estimate(value=0.836)))
+    labelled = write_images(tmp_path / "labelled", {"cat": 3, "dog": 4}, seed=5, size=16)
+    source = bare.parent / "source"
+    assert main(["evaluate", str(run), str(source)]) == 0
+    assert "this says nothing about the target" in capsys.readouterr().out
+    page = Page((run / "report.html").read_text(encoding="utf-8")).text
+    assert "so accuracy was not measured" in page
+    assert f"{source} (the source) 24" in page
+    assert main(["evaluate", str(run), str(labelled), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["estimated_accuracy"]["value"] == 0.836
+    assert main(["evaluate", str(run), str(labelled)]) == 0
+    told = capsys.readouterr().out
+    share = f"{100 * figures['accuracy']['over_images']:.1f}"
+    assert told.index(share) < told.index("84 %")
+    assert [line for line in told.splitlines() if line and line[0].isupper()] == [
+        "Measured", "Estimated without labels", "By class",
+    ]  # fmt: skip
+    page = Page((run / "report.html").read_text(encoding="utf-8")).text
+    assert f"Of 7 labelled images of {labelled}, {share} % are classified right." in page
+    assert page.index(f"of the images of {labelled} right") < page.index("right, estimated without labels")
+    assert "go by what was measured" in page
+    assert "so accuracy was not measured" not in page
+    assert "Accuracy in percent by biwaa evaluate, round 0" in page
+    (run / "model.safetensors").write_bytes(b"another")
+    assert read_run(run).evaluations == ()
+
+
+def test_nothing_about_an_estimate_is_coloured(bare, browser):
+    """Neither the accent, which looks like praise, nor the ink of what was measured."""
+    visit(browser, bare / "report.html")
+    colours = browser.execute_script(
+        "const s = (it) => getComputedStyle(it).color; const muted = s(document.querySelector('.meta'));"
+        "return [...document.querySelectorAll('.figures .estimated .value')].map(it => s(it) === muted)"
+    )
+    assert colours
+    assert all(colours)
 
 
 def test_the_terminal_text(evil, tmp_path):

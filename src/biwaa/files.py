@@ -30,6 +30,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "biwaa"
 
 
+def check_new(path: Path | None, overwrite: bool) -> None:
+    """Refuse to write over a file unasked; a pipe or a device is written to.
+
+    Raises:
+        BiwaaError: the file is there, and `overwrite` is off.
+    """
+    if path and path.is_file() and not overwrite:
+        raise BiwaaError(f"{path} is there already: pass --overwrite to replace it, or name another file with --out.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A draft next to `path` to write to; it becomes `path` once the block has ended without an error."""

@@ -32,8 +32,9 @@ def _name(spec: str) -> str:
 
 def _meta(run: Reading) -> str:
     result, model, rounds = run.result, run.result.model, len(run.result.rounds)
+    steps = f"{rounds} round{'s' if rounds != 1 else ''} of {result.cost.steps_a_stage} steps"
     return (
-        f"{result.method}, {rounds} round{'s' if rounds != 1 else ''} of {result.cost.steps_a_stage} steps, "
+        f"{result.method}, {steps if result.cost.steps else 'solved without training steps'}, "
         f"{model.backbone} {'frozen' if model.frozen else 'trained end to end'}, seed {result.seed}. "
         f"{result.source.images} source and {result.target.images} target images of {len(run.classes)} classes."
     )

@@ -15,6 +15,7 @@ class Figure:
     value: str
     label: str
     note: str = ""
+    estimated: bool = False  # Drawn weaker: it was not measured
 
 
 class Swatch(NamedTuple):
