@@ -23,7 +23,7 @@ from biwaa.methods.method import Task
 from biwaa.models.backbone import FEATURES
 from biwaa.models.weights import to_be_had
 from biwaa.recipe import GROUP_OF, NAMED, load_recipe, with_method
-from biwaa.report.advice import reads
+from biwaa.report.advice import as_words, reads
 from biwaa.report.estimate import doubt, estimate_error, shown_estimate
 from biwaa.report.measured import FROZEN, TRAINED
 from biwaa.report.sentences import remedies, warning_text, warning_texts
@@ -377,7 +377,7 @@ def test_advice_knows_the_machine(result, monkeypatch):
     trained = resolved("robust").replace(backbone="resnet50")
     frozen = RECIPES["frozen"].replace(backbone="resnet50")
     cpu, gpu = (msgspec.structs.replace(result, hardware={"device": name}) for name in ("cpu", "cuda"))
-    assert remedies(EVERY[0], cpu, trained)[0].words == ["--freeze-backbone", "--method", "prototypes"]
+    assert as_words(remedies(EVERY[0], cpu, trained)[0].settings) == ["--freeze-backbone", "--method", "prototypes"]
     assert "--freeze-backbone" not in warning_text(EVERY[0], gpu, trained)
     for at_hand in (True, False):
         monkeypatch.setattr("biwaa.report.advice.to_be_had", lambda _, there=at_hand: there)

@@ -7,12 +7,13 @@ from pathlib import Path
 from biwaa.domains.catalogue import BENCHMARKS, open_catalogued
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import open_hub
+from biwaa.domains.labelled import open_csv
 from biwaa.domains.listing import list_and_root
 from biwaa.domains.sources import open_arrays, open_folder, open_list
 from biwaa.errors import BiwaaError
 
 FORMS = (
-    "a folder of class folders, a folder of images, LIST.txt[@ROOT], FILE.npz:NAME, "
+    "a folder of class folders, a folder of images, LIST.txt[@ROOT], TABLE.csv, FILE.npz:NAME, "
     "BENCHMARK:DOMAIN below --data-root, or hf:DATASET[?column=value]"
 )
 
@@ -28,8 +29,8 @@ def open_domain(spec: str, data_root: Path | None = None) -> Domain:
     Args:
         spec: a folder of class folders; a folder of bare images (no labels); a list file of `PATH LABEL`
             lines, as `LIST.txt@ROOT` with the folder that its paths start from (otherwise the list's own);
-            `FILE.npz:NAME` for arrays NAME_x (images or features) and, if any, NAME_y; `BENCHMARK:DOMAIN` of the
-            catalogue; `hf:DATASET[?column=value]` for a Hugging Face data set.
+            `TABLE.csv` with columns path and label; `FILE.npz:NAME` for arrays NAME_x (images or features) and, if
+            any, NAME_y; `BENCHMARK:DOMAIN` of the catalogue; `hf:DATASET[?column=value]` for a Hugging Face data set.
         data_root: the folder of catalogued benchmarks; None for $BIWAA_DATA or ./data.
 
     Raises:
@@ -53,6 +54,8 @@ def _open(spec: str, data_root: Path | None) -> Domain:
         return open_folder(spec, path)
     if listing := list_and_root(spec):
         return open_list(spec, *listing)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return open_csv(spec, path)
     if path.suffix == ".npz":
         raise BiwaaError(f"{spec} does not name its arrays: write {spec}:NAME for NAME_x and NAME_y.")
     if path.exists():

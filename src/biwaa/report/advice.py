@@ -33,17 +33,17 @@ class Advice:
     settings: Mapping[str, Any]  # Settings of the recipe that it changes
     recipe: str = ""  # The named recipe that brings them
 
-    @property
-    def words(self) -> list[str]:
-        """As they are typed after `biwaa train`."""
-        if self.recipe:
-            return ["--recipe", self.recipe]
-        words: list[str] = []
-        for name, value in self.settings.items():
-            flag = name.replace("_", "-")
-            words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", f"{value:g}"
-                      if isinstance(value, float) else str(value)]  # fmt: skip
-        return words
+
+def as_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as they are typed after `biwaa train`."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
 
 
 def reads(recipe: Recipe, setting: str) -> bool:

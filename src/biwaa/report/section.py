@@ -18,6 +18,16 @@ class Figure:
     estimated: bool = False  # Drawn weaker: it was not measured
 
 
+@dataclass(frozen=True)
+class Step:
+    """Something to do."""
+
+    title: str
+    text: str
+    command: str
+    expect: str
+
+
 class Swatch(NamedTuple):
     """A line of a legend."""
 
@@ -55,4 +65,5 @@ class Section:
     gallery: list[Thumbnail] = field(default_factory=list)
     gallery_title: str = ""
     notes: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     code: list[tuple[str, str]] = field(default_factory=list)
