@@ -183,10 +183,25 @@ def test_check_says_what_training_would(pair, tmp_path):
     assert "can be adapted" not in done.stdout
 
 
+def test_no_command_writes_over_a_file_unasked(pair, tmp_path):
+    """Before any work is done; --overwrite replaces it."""
+    there = tmp_path / "there.csv"
+    there.write_text("mine")
+    for words in (
+        ["predict", "run", pair[1]], ["evaluate", "run", pair[1]], ["export", "run"], ["explain", "run", pair[1]],
+        ["report", "run"],
+    ):  # fmt: skip
+        refused(biwaa(*words, "--out", there), "is there already", "--overwrite")
+    assert there.read_text() == "mine"
+    assert train(*pair, tmp_path / "run").returncode == 0
+    assert biwaa("predict", tmp_path / "run", pair[1], "--out", there, "--overwrite").returncode == 0
+    assert there.read_text().startswith("path,label,confidence,error")
+
+
 def test_evaluate_on_some_of_the_classes(pair, tmp_path):
     assert train(*pair, tmp_path / "run").returncode == 0
     shutil.rmtree(pair[1] / "dog")
-    done = biwaa("evaluate", tmp_path / "run", pair[1])
+    done = biwaa("evaluate", tmp_path / "run", pair[1], "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["by_class"]["dog"] is None
 

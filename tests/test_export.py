@@ -90,6 +90,24 @@ def test_crops_are_those_of_prediction(tmp_path, size, crops):
         assert (found - module._expected(model, pixels)).abs().max() < 1e-6
 
 
+def test_the_comparison_is_made_where_the_model_is_unsure():
+    """A network that is certain nearly everywhere: noise would show no difference of an exported file at all."""
+    torch.manual_seed(0)
+    weights = 0.05 * torch.randn(5, 3 * 16 * 16)
+
+    def certain(pixels):
+        return (pixels.float().flatten(1) @ weights.T).softmax(dim=1)
+
+    noise = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
+    assert certain(noise).amax(dim=1).median() > 0.99999
+    found = module.unsure_images(certain, 16)
+    assert found.shape == (module.PROBES, 3, 16, 16)
+    assert certain(found).amax(dim=1)[0] < 0.99
+    assert (certain(found) - certain(found) * 0.999).abs().max() > module.TOLERANCE
+    constant = module.unsure_images(lambda pixels: torch.eye(5)[torch.zeros(len(pixels), dtype=torch.long)], 16)
+    assert len(constant) == module.PROBES
+
+
 def test_a_file_that_disagrees_is_not_written(tmp_path, monkeypatch, tiny_run, capsys):
     monkeypatch.setattr(module, "_expected", lambda model, pixels: torch.zeros(len(pixels), 3))
     assert main(["export", str(tiny_run), "--format", "pt2", "--out", str(tmp_path / "m.pt2")]) == 2

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 from collections import Counter
 from html.parser import HTMLParser
@@ -22,9 +23,12 @@ from biwaa.cli import main
 from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.files import csv_line
+from biwaa.predictions import read_rows
 from biwaa.recipe import dump_recipe, load_recipe
 from biwaa.report import mistakes
 from biwaa.report.cells import percent, shaded
+from biwaa.report.label_sheet import label_sheet
 from biwaa.report.page import plain
 from biwaa.report.read import read_run
 from biwaa.report.run_page import run_page
@@ -36,6 +40,7 @@ from biwaa.result import (
     Collapsed,
     DomainFacts,
     Estimate,
+    EstimateLow,
     SourceOnlySelected,
     read_result,
     write_result,
@@ -44,7 +49,7 @@ from biwaa.tensors import load_tensors, save_tensors
 
 EVIL = ["<script>window.evil=1<", '"><img src=x onerror=window.evil=2>', "a‮b $x^2$ & co"]
 ODD = ['it\'s "quoted".png', "two\nlines.png", "\u202egnp.cod.png", os.fsdecode(b"\xff\xfe.png"), "{{7*7}}.png"]
-SECTIONS = ["worked", "why", "mistakes", "how", "repeat"]
+SECTIONS = ["worked", "why", "mistakes", "how", "repeat", "next"]
 TINY = TINIER.replace(steps=12, rounds=2, log_every=4, checkpoint_every=5, source_held_out=0.0)
 
 
@@ -176,7 +181,7 @@ def test_names_are_shown_and_never_obeyed(evil):
 def test_without_labels(bare):
     page = Page(page_of(bare))
     assert "have no labels, so accuracy was not measured" in page.text
-    assert "Label these first" in page.text
+    assert "The least certain images" in page.text
     assert "Confusion matrix" not in page.text
     assert "true class" not in page.text
     assert not (bare / "labels.csv").exists()
@@ -417,11 +422,123 @@ def test_a_run_that_collapsed_shows_no_estimate(bare, tmp_path):
     text = summarise(warned, load_recipe(str(bare / "recipe.yaml")))
     page = Page(page_of(tmp_path / "run")).text
     assert "estimated target accuracy, without labels: unknown, since the predictions may have collapsed" in text
-    assert "right, estimated without labels unknown the predictions may have collapsed" in page
+    assert "right, estimated without labels unknown since the predictions may have collapsed" in page
     for shown in (text, page):
         assert "84 %" not in shown
         assert "83.6" not in shown
         assert "1 of 2 classes are never predicted on the target (cat)" in shown
+
+
+def test_evaluate_stands_beside_the_estimate_and_on_the_page(bare, tmp_path, capsys):
+    """What was measured replaces the estimate; images of the source measure nothing; another model has no figure."""
+    run = tmp_path / "run"
+    shutil.copytree(bare, run)
+    write_result(run, replace(read_result(bare), warnings=(), estimated_accuracy=Estimate(value=0.836)))
+    labelled = write_images(tmp_path / "labelled", {"cat": 3, "dog": 4}, seed=5, size=16)
+    source = bare.parent / "source"
+    assert main(["evaluate", str(run), str(source)]) == 0
+    assert "this says nothing about the target" in capsys.readouterr().out
+    page = Page((run / "report.html").read_text(encoding="utf-8")).text
+    assert "so accuracy was not measured" in page
+    assert f"{source} (the source) 24" in page
+    assert main(["evaluate", str(run), str(labelled), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["estimated_accuracy"]["value"] == 0.836
+    assert main(["evaluate", str(run), str(labelled)]) == 0
+    told = capsys.readouterr().out
+    share = f"{100 * figures['accuracy']['over_images']:.1f}"
+    assert told.index(share) < told.index("84 %")
+    assert [line for line in told.splitlines() if line and line[0].isupper()] == [
+        "Measured", "Estimated without labels", "By class",
+    ]  # fmt: skip
+    page = Page((run / "report.html").read_text(encoding="utf-8")).text
+    assert f"Of 7 labelled images of {labelled}, {share} % are classified right." in page
+    assert page.index(f"of the images of {labelled} right") < page.index("right, estimated without labels")
+    assert "go by what was measured" in page
+    assert "so accuracy was not measured" not in page
+    assert "Accuracy in percent by biwaa evaluate, round 0" in page
+    (run / "model.safetensors").write_bytes(b"another")
+    assert read_run(run).evaluations == ()
+
+
+def command_after(page, text):
+    """The words of the first command behind `text` on the page."""
+    words = page.text[page.text.index(text) :]
+    return shlex.split(words[words.index("biwaa ") : words.index(" Expect:")])
+
+
+def test_what_now_leads_from_an_estimate_to_a_measurement(evil, bare, tmp_path):
+    """A sheet of images drawn at random; filled in, the command of the page measures by it and the page says so."""
+    folder = tmp_path / "run"
+    source = write_images(tmp_path / "source", {"cat": 12, "dog": 12}, size=16)
+    target = write_images(tmp_path / "target", {"all": 60}, seed=3, size=16) / "all"
+    adapt(str(source), str(target), out=folder, recipe=TINY, rounds=1, verbose=False)
+    page, sheet = Page(page_of(folder)), folder / "label_these.csv"
+    assert page.text.index("What now?") < page.text.rindex("Measure it: label 50 images") < page.text.rindex("Use it")
+    assert "within 12 points" in page.text
+    rows = read_rows(sheet)
+    assert len({row["path"] for row in rows}) == 50
+    assert not any(row["label"] for row in rows)
+    assert Page(page_of(folder)).text == page.text
+    assert read_rows(sheet) == rows
+    named = [csv_line("path", "label"), *(csv_line(row["path"], "cat" if k < 30 else "") for k, row in enumerate(rows))]
+    sheet.write_text("".join(named))
+    page = Page(page_of(folder))
+    assert "30 of 50 labels are filled in" in page.text
+    words = command_after(page, "30 of 50 labels")
+    assert words == ["biwaa", "evaluate", str(folder), str(sheet)]
+    assert main(words[1:]) == 0
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert f"Of 30 labelled images of {sheet}" in page.text
+    assert "Measure it" not in page.text
+    assert sheet.read_text() == "".join(named)
+    # Labels of other images stay what they are, and are not offered.
+    assert label_sheet(folder, ["other.png"], seed=1) is None
+    assert sheet.read_text() == "".join(named)
+    # Rows of an array cannot be listed by their paths.
+    assert not (bare / "label_these.csv").exists()
+    assert "LABELLED" in Page(page_of(bare)).text
+    assert "Measure it" not in Page(page_of(evil)).text
+
+
+def test_what_now_tries_what_a_warning_suggests(evil, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(evil, run)
+    write_result(run, replace(read_result(evil), warnings=(EstimateLow(estimate=0.2),)))
+    words = command_after(Page(page_of(run)), "Try another setting")
+    assert words[:6] == ["biwaa", "train", "--recipe", str(run / "recipe.yaml"), "--method", "mcc"]
+    settings = Page(page_of(run)).text
+    assert "A warning above suggests --method mcc (97.5 % of MNIST and USPS, end to end)." in settings
+
+
+def test_tables_fold_and_scroll_where_they_are_wide(evil, browser):
+    """Versions are folded away; on a phone a hint stands above each table that is cut off."""
+    visit(browser, evil / "report.html", 360)
+    folded = browser.execute_script(
+        "return [...document.querySelectorAll('details summary')].map(it => it.textContent)"
+    )
+    assert "Machine and versions" in folded
+    cut = (
+        "return [...document.querySelectorAll('.scroll')].filter(it => it.clientWidth)"
+        ".map(it => [it.scrollWidth > it.clientWidth + 1, !it.previousElementSibling.hidden])"
+    )
+    found = browser.execute_script(cut)
+    assert any(wide for wide, _ in found)
+    assert all(wide == hinted for wide, hinted in found)
+    visit(browser, evil / "report.html", 1280)
+    assert not any(hinted for _, hinted in browser.execute_script(cut)[:3])
+
+
+def test_nothing_about_an_estimate_is_coloured(bare, browser):
+    """Neither the accent, which looks like praise, nor the ink of what was measured."""
+    page = write_report(bare)
+    visit(browser, page)
+    colours = browser.execute_script(
+        "const s = (it) => getComputedStyle(it).color; const muted = s(document.querySelector('.meta'));"
+        "return [...document.querySelectorAll('.figures .estimated .value')].map(it => s(it) === muted)"
+    )
+    assert colours
+    assert all(colours)
 
 
 def test_the_terminal_text(evil, tmp_path):

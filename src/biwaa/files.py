@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from biwaa.errors import BiwaaError
@@ -49,6 +50,16 @@ def open_cache() -> Path:
             f"the cache {folder} cannot be written to ({error.strerror}): set BIWAA_CACHE to a folder that can be."
         ) from None
     return folder
+
+
+def check_new(path: Path | None, overwrite: bool) -> None:
+    """Refuse to write over a file unasked; a pipe or a device is written to.
+
+    Raises:
+        BiwaaError: the file is there, and `overwrite` is off.
+    """
+    if path and path.is_file() and not overwrite:
+        raise BiwaaError(f"{path} is there already: pass --overwrite to replace it, or name another file with --out.")
 
 
 @contextmanager
@@ -133,6 +144,28 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def hold_folder(folder: Path, holder: object) -> None:
+    """Share a folder with other readers for as long as `holder` lives: `lock_folder` then finds it at work.
+
+    Its time of change becomes now, the last use. Where there are no locks, or no right to them, nothing happens.
+
+    Raises:
+        OSError: it is gone, or is being removed.
+    """
+    if fcntl is None:
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    weakref.finalize(holder, os.close, handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # a file system without locks
+    with suppress(OSError):
+        os.utime(folder)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -179,6 +179,14 @@ class SourceForgotten(RunWarning, frozen=True, tag="source_forgotten"):
     source_only: float
 
 
+class SourceNotLearned(RunWarning, frozen=True, tag="source_not_learned"):
+    """What was trained on the source is wrong on images of the source that it has not seen."""
+
+    accuracy: float
+    chance: float
+    """The share of the source's largest class."""
+
+
 class RoundsAtChance(RunWarning, frozen=True, tag="rounds_at_chance"):
     """The last two rounds agree on hardly more images than by chance."""
 
@@ -244,8 +252,9 @@ class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
 
 
 AnyWarning = (
-    Collapsed | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle | EstimatesDisagree
-    | EstimateLow | FarFromSource | LabelShift | WithoutPseudoLabel | SourceOnlySelected | FewHeldOut
+    Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle
+    | EstimatesDisagree | EstimateLow | FarFromSource | LabelShift | WithoutPseudoLabel | SourceOnlySelected
+    | FewHeldOut
 )  # fmt: skip
 
 
@@ -279,6 +288,11 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     held_out: DomainFacts | None = None
     """Labelled target images that were not used in training; accuracies stand in `stages`."""
 
+    @property
+    def contradiction(self) -> AnyWarning | None:
+        """The gravest warning that speaks against the estimate of the accuracy; None where none does."""
+        return next((one for one in self.warnings if _contradicts(one, self.estimated_accuracy)), None)
+
     def stage(self, name: str) -> Stage | None:
         """A stage by its name; None where there is none."""
         return next((stage for stage in self.stages if stage.name == name), None)
@@ -297,6 +311,20 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def rounds(self) -> tuple[Stage, ...]:
         """All stages but source-only."""
         return tuple(stage for stage in self.stages if stage.name != SOURCE_ONLY)
+
+
+def _contradicts(warning: AnyWarning, estimate: Estimate) -> bool:
+    """Whether an estimate cannot stand beside a warning.
+
+    Low estimates are rather too high, so a low one says little by itself: only an interval that holds it says how far
+    the accuracy may lie below.
+    """
+    if isinstance(warning, EstimateLow):
+        low, high = estimate.low, estimate.high
+        return low is None or high is None or not low <= warning.estimate <= high
+    return isinstance(
+        warning, Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | EstimatesDisagree | FarFromSource
+    )
 
 
 class _Head(Struct):

@@ -19,6 +19,7 @@ from typing import Any
 import tyro
 
 from biwaa.cli.bench import PANEL, BenchFlags, bench
+from biwaa.cli.cache import cache
 from biwaa.cli.evaluation import evaluate, export, predict, push
 from biwaa.cli.help import Command, command_help, overview
 from biwaa.cli.report import check, explain, report
@@ -30,7 +31,7 @@ from biwaa.version import __version__
 
 COMMANDS: dict[str, Command] = {
     "demo": demo, "train": TrainFlags, "check": check, "evaluate": evaluate, "predict": predict, "bench": BenchFlags,
-    "report": report, "explain": explain, "export": export, "push": push,
+    "report": report, "explain": explain, "export": export, "push": push, "cache": cache,
 }  # fmt: skip
 """What declares the flags: a function that takes them, or a class of flags that settings of a recipe join."""
 WITH_RECIPE: dict[str, Callable[..., None]] = {"train": train, "bench": bench}

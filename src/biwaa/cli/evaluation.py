@@ -1,6 +1,5 @@
 """Commands that use a trained model: evaluate, predict, export, push."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,8 +17,12 @@ def evaluate(
     skip_unreadable: bool = False,
     data_root: Path | None = None,
     domain: Literal["target", "source"] = "target",
+    json: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Score a run's model on labelled images.
+
+    The run's page gets the figure.
 
     Example: biwaa evaluate run more_sketches
 
@@ -32,16 +35,21 @@ def evaluate(
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         domain: where the images are from; source: with that domain's statistics.
+        json: print the figures as JSON.
+        overwrite: replace the file that --out names.
     """
+    from biwaa.files import check_new, write_text
     from biwaa.inference.evaluate import evaluate_run
+    from biwaa.report.summary import evaluated, figures_json
+    from biwaa.report.write import report_on
 
-    figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root, domain)
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
+    check_new(out, overwrite)
+    found, result = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root, domain)
     if out:
-        from biwaa.files import write_text
-
-        write_text(out, text + "\n")
-    print(text)
+        write_text(out, figures_json(found, result))
+    print(figures_json(found, result).rstrip() if json else evaluated(found, result))
+    if result:
+        report_on(run, data_root)
 
 
 def predict(
@@ -52,6 +60,7 @@ def predict(
     device: str = "auto",
     batch_size: int = 32,
     domain: Literal["target", "source"] = "target",
+    overwrite: bool = False,
 ) -> None:
     """Predict the classes of new images.
 
@@ -67,9 +76,12 @@ def predict(
         device: where to compute: auto, cpu, cuda or mps.
         batch_size: images at a time.
         domain: where the images are from; source: with that domain's statistics.
+        overwrite: replace the table if there is one.
     """
+    from biwaa.files import check_new
     from biwaa.inference.predict_paths import predict_paths
 
+    check_new(out, overwrite)
     read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k, domain)
     print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
 
@@ -79,6 +91,7 @@ def export(
     out: Path,
     format: Literal["onnx", "pt2"] = "onnx",
     crops: Literal[1, 10] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a run's model as one file for other programs.
 
@@ -91,9 +104,12 @@ def export(
         out: the file to write.
         format: ONNX, or torch.export's.
         crops: views that are averaged, 1 for the centre alone; unset: the model's own.
+        overwrite: replace the file if there is one.
     """
+    from biwaa.files import check_new
     from biwaa.inference.export import export_run
 
+    check_new(out, overwrite)
     difference = export_run(run, out, format, crops)
     print(f"{out}: its probabilities differ from PyTorch's by {difference:.1g} at most")
 

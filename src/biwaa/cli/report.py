@@ -32,7 +32,10 @@ def check(
 
 
 def report(
-    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]], out: Path | None = None, data_root: Path | None = None
+    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]],
+    out: Path | None = None,
+    data_root: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write the page of a run or a bench: did it work, why, where not.
 
@@ -42,9 +45,12 @@ def report(
         folder: of a run or of a bench.
         out: the HTML file; unset: report.html in the folder.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
+        overwrite: replace the file that --out names.
     """
+    from biwaa.files import check_new
     from biwaa.report.write import write_report
 
+    check_new(out, overwrite)
     print(f"the report is {write_report(folder, out, data_root)}")
 
 
@@ -56,6 +62,7 @@ def explain(
     rows: int = 8,
     seed: int = 0,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> None:
     """Draw where in images the features come from that are aligned.
 
@@ -71,8 +78,11 @@ def explain(
         rows: images to show; of more, so many are drawn.
         seed: of that draw.
         device: where to compute: auto, cpu, cuda or mps.
+        overwrite: replace the picture if there is one.
     """
+    from biwaa.files import check_new
     from biwaa.report.explain import explain_paths
 
+    check_new(out, overwrite)
     shown, every = explain_paths(run, paths, out, beside, rows, seed, device)
     print(f"{shown} of {every} images in {out}" + (f", drawn by seed {seed}" if shown < every else ""))

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from biwaa.files import building, cache_dir, forget_drafts, open_cache
+from biwaa.files import building, cache_dir, forget_drafts, hold_folder, open_cache
 from biwaa.images.images import Images
 from biwaa.images.unreadable import reason
 from biwaa.progress import track
@@ -155,6 +155,7 @@ def _reserve(path: Path) -> None:
 
 def _open_stored(folder: Path) -> Stored:
     rows = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+    hold_folder(folder, rows)  # `biwaa cache --clear` leaves it alone
     unreadable = json.loads((folder / "unreadable.json").read_text())
     return Stored(rows, {int(row): why for row, why in unreadable.items()})
 

@@ -1,21 +1,22 @@
 """`biwaa evaluate`: accuracy of a run's model on labelled images."""
 
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
-from biwaa.domains.domain import drop_unreadable, match_classes, tell_passed_over
+from biwaa.domains.domain import Domain, drop_unreadable, match_classes, tell_passed_over
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.evaluations import Evaluation, keep_evaluation, model_digest
+from biwaa.images.images import FileImages
 from biwaa.inference.classifier import stream_predictions, tell_unlike
 from biwaa.judging.metrics import accuracies, accuracy_by_class
 from biwaa.models.place import Look
 from biwaa.models.saved import DomainName, load_model
-from biwaa.progress import track
+from biwaa.progress import say, track
+from biwaa.result import Result, read_result
 
 
 def evaluate_run(
@@ -26,10 +27,20 @@ def evaluate_run(
     skip_unreadable: bool,
     data_root: Path | None = None,
     place: DomainName = "target",
-) -> dict[str, Any]:
-    """Accuracy of a run's model on a labelled domain, over images, over classes and by class.
+) -> tuple[Evaluation, Result | None]:
+    """Accuracy of a run's model on a labelled domain, over images, over classes and by class; the run folder keeps it.
 
-    `place` is where the images are from: source for the place that the model learned from.
+    Args:
+        run: a run folder, or a model.safetensors alone, beside which nothing is kept.
+        spec: the domain.
+        device: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+        skip_unreadable: leave out images that cannot be decoded.
+        data_root: the folder of catalogued benchmarks.
+        place: where the images are from: source for the place that the model learned from.
+
+    Returns:
+        The figures, and what the run's result.json says; None of a model alone.
 
     Raises:
         BiwaaError: no model, no labels, classes that the model does not have, or unreadable images without
@@ -60,17 +71,41 @@ def evaluate_run(
     tell_unlike(model, look)
     every = torch.cat(parts)[torch.from_numpy(rows)]
     shares = accuracy_by_class(every.argmax(dim=1).numpy(), readable.labels, len(model.classes))
-    return {
-        "run": str(run),
-        "domain": spec,
-        "images": len(rows) - len(unlabelled),
-        "unlabelled": len(unlabelled),
-        "left_out": len(unreadable),
-        "looks_like_the_target": None if look.unlike is None else not look.unlike,
-        "views_an_image": model.transform.crops,
-        "accuracy": msgspec.to_builtins(accuracies(every, readable.labels)),
-        "by_class": {
+    result = _result(run)
+    found = Evaluation(
+        spec=spec,
+        images=len(rows) - len(unlabelled),
+        left_out=len(unreadable),
+        unlabelled=len(unlabelled),
+        looks_like_the_target=None if look.unlike is None else not look.unlike,
+        accuracy=accuracies(every, readable.labels),
+        by_class={
             name: None if np.isnan(share) else round(float(share), 6)
             for name, share in zip(model.classes, shares, strict=True)
         },
-    }
+        of_source=place == "source" or (result is not None and of_source(domain, result)),
+        model=model_digest(run) if run.is_dir() else "",
+    )
+    if result:
+        try:
+            keep_evaluation(run, found)
+        except OSError as error:  # somebody else's run: its figure is worth having all the same
+            say(f"warning: {run} cannot keep this figure ({error.strerror or error}), so its report will not have it")
+    return found, result
+
+
+def _result(run: Path) -> Result | None:
+    try:
+        return read_result(run)
+    except BiwaaError:  # a model alone, or a run of an earlier version
+        return None
+
+
+def of_source(domain: Domain, result: Result) -> bool:
+    """Whether these are the images that the run was trained on, or some of their folder."""
+    if domain.images.fingerprint() == result.fingerprints.get("source_images"):
+        return True
+    source = Path(result.source.spec).expanduser()
+    if not source.is_dir() or not isinstance(domain.images, FileImages):
+        return False
+    return all(path.is_relative_to(source) for path in domain.images.paths)

@@ -3,12 +3,16 @@
 Labels below 0 are missing; images without a label are passed over.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.functional import entropy, nearest_neighbours
 from biwaa.result import Accuracy
+
+Z_90 = 1.6449  # Of the normal distribution, 90 % lie within so many standard deviations
 
 
 def accuracy_over_images(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
@@ -35,6 +39,17 @@ def accuracies(probabilities: Tensor, labels: NDArray[np.int64]) -> Accuracy:
         over_images=round(accuracy_over_images(predicted, labels), 6),
         over_classes=round(accuracy_over_classes(predicted, labels, probabilities.shape[1]), 6),
     )
+
+
+def share_interval(share: float, images: int) -> tuple[float, float]:
+    """The 90 % interval of a share that was counted on so many images, drawn at random; both in [0, 1].
+
+    The score interval of Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+    """
+    square = Z_90**2 / images
+    middle = (share + square / 2) / (1 + square)
+    half = Z_90 / (1 + square) * math.sqrt(share * (1 - share) / images + square / (4 * images))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def agreement(a: Tensor, b: Tensor) -> float:

@@ -28,6 +28,7 @@ from biwaa.result import (
     LabelShift,
     RoundsAtChance,
     SourceForgotten,
+    SourceNotLearned,
     SourceOnlySelected,
     WithoutPseudoLabel,
 )
@@ -40,7 +41,8 @@ MOST, GAIN = 0.6, 0.3
 EXPECTED = 5.0
 """Images a class must be expected to have before its absence counts: by chance e^-5 of such classes have none."""
 KAPPA = 0.2
-"""Least agreement beyond chance between rounds; Landis and Koch (Biometrics 1977) call what is below "slight"."""
+"""Least agreement beyond chance, between rounds and of source-only with the source's labels;
+Landis and Koch (Biometrics 1977) call what is below "slight"."""
 ALL_ALIKE = 0.95
 """Chance agreement above which two rounds agree because they predict one class; another check warns of that."""
 SEPARABLE = 0.99  # Balanced accuracy from which the discriminator's gradient, which falls with its error, has vanished
@@ -78,6 +80,8 @@ class Signs:
     discriminator_last: float | None = None  # The same over the last tenth
     source_accuracy: float | None = None  # Accuracy on held-out source images
     baseline_source_accuracy: float | None = None  # Source-only's on the same
+    learned: float | None = None
+    """Accuracy on held-out source images of what learned from the source alone: source-only, else the model."""
     held_out_source: int | None = None  # How many held-out source images there are
     pseudo_labels: NDArray[np.int64] | None = None
     """(K,) target images of each pseudo-label that the stage learned from; None where it had none."""
@@ -143,6 +147,15 @@ def source_forgotten(signs: Signs) -> SourceForgotten | None:
     if before - here <= max(DROP, DEVIATIONS * error):
         return None
     return SourceForgotten(accuracy=here, source_only=before)
+
+
+def source_not_learned(signs: Signs) -> SourceNotLearned | None:
+    """The source's own labels cannot be predicted from its images, so nothing can be carried over."""
+    if signs.learned is None or signs.source_shares is None:
+        return None
+    chance = float(signs.source_shares.max())
+    at_chance = signs.learned - chance < KAPPA * (1 - chance)
+    return SourceNotLearned(accuracy=signs.learned, chance=chance) if at_chance else None
 
 
 def rounds_at_chance(signs: Signs) -> RoundsAtChance | None:
@@ -213,6 +226,7 @@ def few_held_out(signs: Signs) -> FewHeldOut | None:
 
 CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
     collapsed,
+    source_not_learned,
     source_forgotten,
     rounds_at_chance,
     discriminator_at_fault,

@@ -5,7 +5,7 @@ import socket
 import urllib.parse
 import urllib.request
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub import constants as hub
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
@@ -123,6 +123,25 @@ def _hub_file(config: Any) -> Path:
         raise
     except EntryNotFoundError:
         return Path(download(original))
+
+
+@cache
+def to_be_had(name: str) -> bool:
+    """Whether ImageNet weights of a backbone of timm can be had here and now: kept, in a package, or on the hub."""
+    config: Any = timm.get_pretrained_cfg(name)
+    if _packaged(name):
+        return True
+    if not config or not config.has_weights or not config.hf_hub_id or hub.HF_HUB_OFFLINE:
+        return False
+    repository = config.hf_hub_id.partition("@")[0]
+    if isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
+        return True
+    try:
+        _reach_hub()
+        HfApi().model_info(repository, timeout=REACH_SECONDS)
+    except Exception:  # the clients raise errors of many libraries; each means that there are none
+        return False
+    return True
 
 
 def _reach_hub() -> None:

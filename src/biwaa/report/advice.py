@@ -1,6 +1,8 @@
 """What the settings at hand allow to try next: advice is data, each piece with the settings that it changes.
 
 - no advice names a value that is set already, a flag that the run's method does not read, or what biwaa refuses
+- what was measured to help comes first, with its figure; what was measured to be worse is not advised (`measured`)
+- the machine counts: frozen features on a CPU, no backbone whose weights cannot be had
 - a function looks at the recipe and gives advice, or None where it does not apply
 """
 
@@ -11,7 +13,9 @@ from typing import Any
 
 from biwaa.methods import METHODS
 from biwaa.models.backbone import DIGITS, FEATURES
+from biwaa.models.weights import to_be_had
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
+from biwaa.report.measured import FROZEN, LEAST, TRAINED, WHERE_FROZEN, WHERE_TRAINED, better
 from biwaa.settings import MOST_STEPS
 
 MOST_HELD_OUT = 0.5  # Share of the source above which keeping images from training costs more than it tells
@@ -27,6 +31,19 @@ class Advice:
 
     text: str  # Stands after "try"; names its flags
     settings: Mapping[str, Any]  # Settings of the recipe that it changes
+    recipe: str = ""  # The named recipe that brings them
+
+
+def as_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as they are typed after `biwaa train`."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
 
 
 def reads(recipe: Recipe, setting: str) -> bool:
@@ -42,19 +59,31 @@ def adapts(recipe: Recipe) -> bool:
 
 
 def robust_recipe(recipe: Recipe) -> Advice | None:
-    """The recipe that was measured not to harm; for small networks from random weights its variant `digits`."""
+    """The default recipe; for small networks from random weights its variant `digits`."""
     small = recipe.network.backbone in DIGITS
     name = "digits" if small else "robust"
     frozen = recipe.network.freeze_backbone
     wanted, here = with_method(load_recipe(name).replace(freeze_backbone=frozen)).flat(), recipe.flat()
-    if recipe.method == wanted["method"]:
+    table, where = (FROZEN, WHERE_FROZEN) if frozen else (TRAINED, WHERE_TRAINED)
+    if table[wanted["method"]] - table.get(recipe.method, 0) < LEAST:
         return None
     changed = {
         key: value for key, value in wanted.items()
         if GROUP_OF[key] != "machine" and key not in OF_THE_USER and here[key] != value
     }  # fmt: skip
-    measured = "" if small else " (below source-only on no task and seed of PACS)"
-    return Advice(f"--recipe {name}{measured}", changed)
+    measured = f" ({table[wanted['method']]:g} % {where}; source-only {table['source_only']:g})"
+    return Advice(f"--recipe {name}{measured if frozen or small else ''}", changed, recipe=name)
+
+
+def freeze(recipe: Recipe, device: str) -> Advice | None:
+    """Solve for a head on frozen features: on a CPU all layers cannot be trained for long enough."""
+    network = recipe.network
+    random = network.weights == "none" or network.backbone in DIGITS
+    if device != "cpu" or network.freeze_backbone or random or recipe.method == "prototypes":
+        return None
+    changed = {"freeze_backbone": True, "method": "prototypes"}
+    claim = "on art > cartoon 76.5 % right; 51.9 with all layers trained, 200 steps at 96 pixels"
+    return Advice(f"--freeze-backbone --method prototypes ({claim})", changed)
 
 
 def no_semantic_losses(recipe: Recipe) -> Advice | None:
@@ -86,17 +115,12 @@ def more_steps(recipe: Recipe) -> Advice | None:
     return None if idle else Advice(f"--steps {steps}", {"steps": steps})
 
 
-def other_method(recipe: Recipe) -> Advice:
-    """One with few ways to fail."""
-    name = "mcc" if recipe.method in ("self_training", "prototypes") else "self_training"
-    return Advice(f"--method {name}", {"method": name})
-
-
-def without_discriminator(recipe: Recipe) -> Advice | None:
-    """A method that has none."""
-    if recipe.method == "mcc":
+def better_method(recipe: Recipe) -> Advice | None:
+    """The method that was measured best, where that is better than the recipe's own."""
+    found = better(recipe.method, recipe.network.freeze_backbone)
+    if found is None:
         return None
-    return Advice("--method mcc (it has no discriminator)", {"method": "mcc"})
+    return Advice(f"--method {found}", {"method": found.partition(" ")[0]})
 
 
 def horizon(recipe: Recipe, factor: float) -> Advice | None:
@@ -123,7 +147,9 @@ def stronger_backbone(recipe: Recipe) -> Advice | None:
     name = "convnext_large" if network.backbone.startswith("convnext_base") else "convnext_base"
     if network.backbone.startswith(name) or network.weights != "auto":
         return None  # a file of weights fits its own network alone
-    return Advice(f"a stronger --backbone (such as {name})", {"backbone": name})
+    if not to_be_had(name):
+        return None
+    return Advice(f"a stronger --backbone (such as {name}; not measured)", {"backbone": name})
 
 
 def more_held_out(recipe: Recipe, images: int, wanted: int) -> Advice | None:
@@ -135,9 +161,9 @@ def more_held_out(recipe: Recipe, images: int, wanted: int) -> Advice | None:
     return Advice(f"a higher --source-held-out ({needed:g})", {"source_held_out": needed})
 
 
-def gentler(recipe: Recipe) -> list[Advice]:
-    """What harms less, at most two things, the best first; nothing where nothing is adapted."""
+def gentler(recipe: Recipe, device: str) -> list[Advice | None]:
+    """What harms less, the best first; nothing where nothing is adapted."""
     if not adapts(recipe):
         return []
-    ways = [robust_recipe(recipe), no_semantic_losses(recipe), lower_learning_rate(recipe), other_method(recipe)]
-    return [way for way in ways if way][:2]
+    ways = [freeze(recipe, device), robust_recipe(recipe) or better_method(recipe)]
+    return [*ways, no_semantic_losses(recipe), lower_learning_rate(recipe)]

@@ -33,6 +33,7 @@ class PageTable:
     note: str = ""
     sortable: bool = True
     dense: bool = False  # Column heads stand upright, cells are narrow
+    folded: bool = False  # Shown when its caption is clicked
     tall: bool = False  # Scrolls by itself
 
     @cached_property

@@ -7,7 +7,16 @@ from biwaa.errors import listed
 from biwaa.methods import METHODS
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
 from biwaa.report.advice import reads
-from biwaa.result import Collapsed, EstimatesDisagree, Result, RoundsAtChance
+from biwaa.result import (
+    Collapsed,
+    EstimateLow,
+    EstimatesDisagree,
+    FarFromSource,
+    Result,
+    RoundsAtChance,
+    SourceForgotten,
+    SourceNotLearned,
+)
 
 READINGS = {
     "agreement_of_rounds": "agreement among the rounds",
@@ -36,14 +45,21 @@ NOT_TRAINING = ("seed", "backbone", "weights", "freeze_backbone", "image_size")
 
 def doubt(result: Result) -> str:
     """Why no estimate of the accuracy is shown; empty where one is."""
-    for warning in result.warnings:
-        match warning:
-            case Collapsed():
-                return "the predictions may have collapsed"
-            case RoundsAtChance():
-                return "the last two rounds agree little more than by chance"
-            case EstimatesDisagree():
-                return "the estimates contradict each other"
+    match result.contradiction:
+        case Collapsed():
+            return "the predictions may have collapsed"
+        case SourceNotLearned():
+            return "not even the source's own labels can be predicted from its images"
+        case SourceForgotten():
+            return "adaptation destroyed what was learned from the source"
+        case RoundsAtChance():
+            return "the last two rounds agree little more than by chance"
+        case EstimatesDisagree():
+            return "the estimates contradict each other"
+        case EstimateLow():
+            return "the estimates are low, and low ones are rather too high"
+        case FarFromSource():
+            return "most target images look like no class of the source"
     return "" if result.estimated_accuracy.value is not None else "this run kept nothing to estimate from"
 
 

@@ -17,6 +17,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.evaluations import Evaluation, read_evaluations
 from biwaa.images.images import FileImages
 from biwaa.images.unreadable import reason
 from biwaa.judging.evidence import Evidence
@@ -37,12 +38,19 @@ class Reading:
     predictions: Predictions  # Of the target by the selected model; calibrated confidences, to four digits
     truth: NDArray[np.int64] | None  # (N,) true classes, where the run kept any; MISSING where a label is
     log: list[dict[str, Any]]  # Entries of log.jsonl: stage, step, losses by name.
+    evaluations: tuple[Evaluation, ...]  # What `biwaa evaluate` measured of the selected model, oldest first
     evidence: dict[str, Evidence]  # Of source-only, the selected stage and the last round, where their files are there
 
     @property
     def classes(self) -> tuple[str, ...]:
         """(K) names."""
         return self.result.classes
+
+    @property
+    def measured(self) -> bool:
+        """Whether labels say anything about the target."""
+        of_target = any(not one.of_source for one in self.evaluations)
+        return bool(self.result.accuracy or self.result.held_out or of_target)
 
     @property
     def selected(self) -> str:
@@ -79,7 +87,8 @@ def read_run(path: Path, predictions: Predictions | None = None) -> Reading:
         raise BiwaaError(f"{path} is not a whole run folder: its checkpoints are of other images.")
     # As many digits as the file has: a page is the same, whenever it is written.
     rounded = dataclasses.replace(found, confidence=found.confidence.round(4))
-    return Reading(folder, result, recipe, rounded, truth, log, evidence)
+    evaluations = tuple(read_evaluations(path))
+    return Reading(folder, result, recipe, rounded, truth, log, evaluations, evidence)
 
 
 def _labels(path: Path, predictions: Predictions, classes: tuple[str, ...]) -> NDArray[np.int64] | None:

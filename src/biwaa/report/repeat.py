@@ -20,7 +20,7 @@ def repeat(run: Reading) -> Section:
         "For a catalogued benchmark add --data-root."
     )
     page.code = [("Command", f"{shlex.join(words)} --out again"), ("Recipe", dump_recipe(run.recipe))]
-    page.tables = [_facts(run), _time(run)]
+    page.tables = [_facts(run), _time(run), _machine(run)]
     return page
 
 
@@ -34,17 +34,24 @@ def _facts(run: Reading) -> PageTable:
         "weights": model.weights,
         "seed": str(result.seed),
     }
-    facts |= {key: str(value) for part in (result.hardware, result.versions) for key, value in part.items()}
+    return _pairs("What it was run with", facts)
+
+
+def _machine(run: Reading) -> PageTable:
+    parts = (run.result.hardware, run.result.versions)
+    return _pairs("Machine and versions", {key: str(value) for part in parts for key, value in part.items()}, True)
+
+
+def _pairs(caption: str, facts: dict[str, str], folded: bool = False) -> PageTable:
     rows = tuple((Cell(key), Cell(value)) for key, value in facts.items())
-    return PageTable("What it was run with", ("", "value"), rows, sortable=False)
+    return PageTable(caption, ("", "value"), rows, sortable=False, folded=folded)
 
 
 def _time(run: Reading) -> PageTable:
     cost = run.result.cost
-    note = (
-        f"{cost.steps} steps in all, {cost.images} images through the network in training. Decoding images and "
-        "computing frozen features come before and are kept."
-    )
+    steps = f"{cost.steps} steps in all, {cost.images} images through the network in training."
+    kept = "Decoding images and computing frozen features come before and are kept."
+    note = f"{steps if cost.steps else 'Solved without training steps.'} {kept}"
     times = [*((stage.name, stage.seconds) for stage in run.result.stages), ("all", cost.seconds)]
     rows = tuple((Cell(name), number(seconds, digits=1)) for name, seconds in times)
     return PageTable("Seconds of training and prediction", ("stage", "seconds"), rows, note, sortable=False)

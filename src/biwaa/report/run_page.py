@@ -4,16 +4,18 @@ from pathlib import Path
 
 from biwaa.predictions import Predictions
 from biwaa.report.how import how
+from biwaa.report.label_sheet import label_sheet
 from biwaa.report.mistakes import mistakes
 from biwaa.report.page import render
 from biwaa.report.read import Reading, TargetImages, read_run
 from biwaa.report.repeat import repeat
+from biwaa.report.what_now import what_now
 from biwaa.report.why import why
 from biwaa.report.worked import worked
 
 
 def run_page(path: Path, data_root: Path | None = None, predictions: Predictions | None = None) -> str:
-    """The HTML of a run's page.
+    """The HTML of a run's page; label_these.csv is written beside it.
 
     Raises:
         BiwaaError: as for `read_run`.
@@ -22,7 +24,8 @@ def run_page(path: Path, data_root: Path | None = None, predictions: Predictions
     result = run.result
     images = TargetImages(result.target.spec, result.fingerprints.get("target_images", ""), data_root)
     source, target = _name(result.source.spec), _name(result.target.spec)
-    sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run)]
+    sheet = label_sheet(path, run.predictions.names, result.seed)
+    sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run), what_now(run, sheet)]
     return render(f"{source} to {target}: biwaa", (source, target), _meta(run), sections)
 
 
@@ -32,8 +35,9 @@ def _name(spec: str) -> str:
 
 def _meta(run: Reading) -> str:
     result, model, rounds = run.result, run.result.model, len(run.result.rounds)
+    steps = f"{rounds} round{'s' if rounds != 1 else ''} of {result.cost.steps_a_stage} steps"
     return (
-        f"{result.method}, {rounds} round{'s' if rounds != 1 else ''} of {result.cost.steps_a_stage} steps, "
+        f"{result.method}, {steps if result.cost.steps else 'solved without training steps'}, "
         f"{model.backbone} {'frozen' if model.frozen else 'trained end to end'}, seed {result.seed}. "
         f"{result.source.images} source and {result.target.images} target images of {len(run.classes)} classes."
     )

@@ -15,6 +15,17 @@ class Figure:
     value: str
     label: str
     note: str = ""
+    estimated: bool = False  # Drawn weaker: it was not measured
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do."""
+
+    title: str
+    text: str
+    command: str
+    expect: str
 
 
 class Swatch(NamedTuple):
@@ -54,4 +65,5 @@ class Section:
     gallery: list[Thumbnail] = field(default_factory=list)
     gallery_title: str = ""
     notes: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     code: list[tuple[str, str]] = field(default_factory=list)

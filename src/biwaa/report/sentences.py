@@ -11,15 +11,15 @@ from biwaa.recipe import Recipe
 from biwaa.report.advice import (
     Advice,
     adapts,
+    better_method,
+    freeze,
     gentler,
     higher_head_factor,
     horizon,
     lower_learning_rate,
     more_held_out,
     more_steps,
-    other_method,
     stronger_backbone,
-    without_discriminator,
 )
 from biwaa.report.estimate import READINGS
 from biwaa.result import (
@@ -37,6 +37,7 @@ from biwaa.result import (
     Result,
     RoundsAtChance,
     SourceForgotten,
+    SourceNotLearned,
     SourceOnlySelected,
     WithoutPseudoLabel,
 )
@@ -79,6 +80,11 @@ def _problem(warning: AnyWarning, result: Result) -> str:
             return (
                 f"Adaptation destroyed what was learned from the source: {in_percent(here)} of the held-out source "
                 f"images are right, {in_percent(before)} with source-only."
+            )
+        case SourceNotLearned(accuracy=accuracy, chance=chance):
+            return (
+                f"The source's own labels cannot be predicted from its images: {in_percent(accuracy)} of the held-out "
+                f"source images are right, {in_percent(chance)} would be by always guessing the largest class."
             )
         case RoundsAtChance(agreement=agreement, chance=chance):
             return (
@@ -171,6 +177,8 @@ def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
             return "go by the measured accuracy"
         case EstimatesDisagree() | EstimateLow():
             return "label some target images and pass them with --held-out"
+        case SourceNotLearned():
+            return "check that the source's images lie in the folders of their classes"
         case FewHeldOut():
             return "give more labelled source images"
         case _:
@@ -178,32 +186,36 @@ def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
 
 
 def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice]:
-    """What to try, the best first: allowed by the settings, and none that the run does already."""
+    """What to try, at most two things, the one that was measured to help most first.
+
+    All is allowed by the settings and by the machine, and the run does none of it already.
+    """
+    device = str(result.hardware.get("device", ""))
     ways: list[Advice | None]
     match warning:
         case Collapsed():
-            ways = [*gentler(recipe)] if _adapted(result, recipe) else [stronger_backbone(recipe)]
+            ways = gentler(recipe, device) if _adapted(result, recipe) else [stronger_backbone(recipe)]
         case SourceForgotten() | SourceOnlySelected():
-            ways = [*gentler(recipe)]
+            ways = gentler(recipe, device)
         case RoundsAtChance():
-            ways = [lower_learning_rate(recipe), more_steps(recipe)]
+            ways = [freeze(recipe, device), better_method(recipe), lower_learning_rate(recipe), more_steps(recipe)]
         case DiscriminatorSeparates():
-            ways = [horizon(recipe, 0.25), without_discriminator(recipe)]
+            ways = [better_method(recipe), horizon(recipe, 0.25)]
         case DiscriminatorIdle():
-            ways = [horizon(recipe, 4), higher_head_factor(recipe)]
-        case EstimateLow() | FarFromSource():
+            ways = [better_method(recipe), horizon(recipe, 4), higher_head_factor(recipe)]
+        case EstimateLow() | WithoutPseudoLabel():
+            ways = [freeze(recipe, device), better_method(recipe), stronger_backbone(recipe)]
+        case FarFromSource():
             ways = [stronger_backbone(recipe)]
         case LabelShift():
-            ways = [other_method(recipe)] if adapts(recipe) else []
-        case WithoutPseudoLabel():
-            ways = [other_method(recipe), stronger_backbone(recipe)]
+            ways = [better_method(recipe)] if adapts(recipe) else []
         case FewHeldOut(images=images, wanted=wanted):
             ways = [more_held_out(recipe, images, wanted)]
-        case EstimatesDisagree():
+        case EstimatesDisagree() | SourceNotLearned():
             ways = []
         case _:
             assert_never(warning)
-    return [way for way in ways if way]
+    return [way for way in ways if way][:2]
 
 
 def _adapted(result: Result, recipe: Recipe) -> bool:

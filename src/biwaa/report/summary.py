@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
+from biwaa.evaluations import Evaluation
+from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.sentences import in_percent, selected_text, stage_name, warning_texts
@@ -11,18 +15,60 @@ WIDTH = 44  # Letters of a row's name
 
 
 def summarise(result: Result, recipe: Recipe) -> str:
-    """Accuracies where there are labels, then how the model was selected, its estimate and the warnings."""
-    lines = [*_measured(result), *_held_out(result)]
+    """What was measured where there are labels, then the estimate, the selected model and the warnings."""
+    measured = [*_measured(result), *_held_out(result)]
     if result.accuracy is None:
-        lines.append(f"the {result.target.images} target images have no labels: accuracy on them was not measured")
-    lines.append(selected_text(result))
+        measured.append(f"the {result.target.images} target images have no labels: accuracy on them was not measured")
+    chosen = [selected_text(result)]
     share = result.label_free.agreement_with_source_only
     if share is not None and result.model.stage != SOURCE_ONLY:
-        lines.append(f"  it agrees with source-only on {in_percent(share)} of the target images")
-    lines += [*_estimate(result, recipe), *_shares(result)]
+        chosen.append(f"  it agrees with source-only on {in_percent(share)} of the target images")
+    chosen += _shares(result)
     if not result.finished:
-        lines.append(f"the run is not finished, {len(result.rounds)} rounds are: --resume goes on")
-    return "\n".join([*lines, *(f"warning: {text}" for text in warning_texts(result, recipe))])
+        chosen.append(f"the run is not finished, {len(result.rounds)} rounds are: --resume goes on")
+    parts = {
+        "Measured": measured,
+        "Estimated without labels": _estimate(result, recipe),
+        "Selected model": chosen,
+        "Warnings": [f"warning: {text}" for text in warning_texts(result, recipe)],
+    }
+    return _under_headings(parts)
+
+
+def evaluated(found: Evaluation, result: Result | None) -> str:
+    """What `biwaa evaluate` measured, beside the run's estimate."""
+    low, high = share_interval(found.accuracy.over_images, found.images)
+    model = result.model.stage if result else "the model"
+    title = f"accuracy in percent on {found.images} labelled images of {found.spec}:"
+    measured = [title, *_accuracies([(model, found.accuracy)], "model")]
+    measured.append(
+        f"  {100 * low:.0f} to {100 * high:.0f} % is the 90 % interval for as many images, if they were drawn at random"
+    )
+    if found.left_out:
+        measured.append(f"  {found.left_out} images could not be read and are left out")
+    parts = {"Measured": measured}
+    if found.of_source:
+        measured.append("  these are images of the run's source: this says nothing about the target")
+    elif result:
+        share = shown_estimate(result)
+        text = f"unknown, since {doubt(result)}" if share is None else f"{100 * share:.0f} %{interval_text(result)}"
+        parts["Estimated without labels"] = [f"accuracy on the target {result.target.spec}: {text}",
+                                             "  go by what was measured"]  # fmt: skip
+    by_class = [(name, (share,)) for name, share in found.by_class.items() if share is not None]
+    parts["By class"] = _table(("class", "right, %"), by_class)
+    return _under_headings(parts)
+
+
+def figures_json(found: Evaluation, result: Result | None) -> str:
+    """The same as JSON; the estimate is null where it is not believed."""
+    figures = msgspec.to_builtins(found)
+    believed = result is not None and not doubt(result)
+    figures["estimated_accuracy"] = msgspec.to_builtins(result.estimated_accuracy) if result and believed else None
+    return msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n"
+
+
+def _under_headings(parts: dict[str, list[str]]) -> str:
+    return "\n\n".join("\n".join([heading, *lines]) for heading, lines in parts.items() if lines)
 
 
 def _measured(result: Result) -> list[str]:
@@ -43,9 +89,9 @@ def _held_out(result: Result) -> list[str]:
     return [f"accuracy in percent on {what} (not used in training):", *_accuracies(rows)]
 
 
-def _accuracies(rows: Sequence[tuple[str, Accuracy | None]]) -> list[str]:
+def _accuracies(rows: Sequence[tuple[str, Accuracy | None]], first: str = "stage, its last step") -> list[str]:
     return _table(
-        ("stage, its last step", "over images", "over classes"),
+        (first, "over images", "over classes"),
         [(name, (found.over_images, found.over_classes)) for name, found in rows if found],
     )
 

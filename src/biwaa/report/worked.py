@@ -1,12 +1,14 @@
 """Did it work: what was measured, the estimate without labels and its error, warnings."""
 
-from biwaa.report.cells import Cell, PageTable, percent
+from biwaa.judging.metrics import share_interval
+from biwaa.report.cells import Cell, PageTable, count, percent
 from biwaa.report.estimate import READINGS, doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section
 from biwaa.report.sentences import in_percent, stage_name, warning_texts
 from biwaa.result import LAST, SOURCE_ONLY, Accuracy
 
+EVALUATIONS = 3  # Of so many the figures stand on top; the table has all
 BY_NOTHING = "nothing: trained on the source alone"
 
 
@@ -19,9 +21,10 @@ def worked(run: Reading) -> Section:
             f"The run is not finished, its last stage is {result.stages[-1].name}: --resume goes on.",
             *(page.warnings or ()),
         ]
-    measured = [text for text in (_accuracy(page, run), _held_out(page, run)) if text]
-    page.lead = " ".join([*measured, *_estimate(page, run, known=bool(measured))])
-    page.tables += [table for table in (_choices(run), _held_out_table(run), _readings(run)) if table]
+    measured = [text for text in (_accuracy(page, run), _held_out(page, run), *_evaluations(page, run)) if text]
+    page.lead = " ".join([*measured, *_estimate(page, run)])
+    tables = (_choices(run), _held_out_table(run), _evaluations_table(run), _readings(run))
+    page.tables += [table for table in tables if table]
     return page
 
 
@@ -51,36 +54,59 @@ def _held_out(page: Section, run: Reading) -> str:
     held_out, accuracy = run.result.held_out, run.result.selected.held_out
     if held_out is None or accuracy is None:
         return ""
-    share = in_percent(accuracy.over_images)
-    page.figures.append(
-        Figure(share, "of the held-out images right", f"{held_out.images} labelled images, not used in training")
-    )
-    return f"Of {held_out.images} held-out images, which were not used in training, {share} are classified right."
+    share, baseline = in_percent(accuracy.over_images), run.result.baseline
+    about = f"{held_out.images} labelled images, not used in training; {_interval(accuracy, held_out.images)}"
+    page.figures.append(Figure(share, "of the held-out images right", about))
+    text = f"Of {held_out.images} held-out images, which were not used in training, {share} are classified right"
+    if baseline and baseline.held_out and run.selected != SOURCE_ONLY and not run.result.accuracy:
+        base = in_percent(baseline.held_out.over_images)
+        page.figures.append(Figure(base, "with source-only", "of the same images, trained on the source alone"))
+        text += f", and {base} by training on the source alone"
+    return f"{text}."
 
 
-def _estimate(page: Section, run: Reading, known: bool) -> list[str]:
+def _interval(accuracy: Accuracy, images: int) -> str:
+    low, high = share_interval(accuracy.over_images, images)
+    return f"90 % interval {100 * low:.0f} to {100 * high:.0f} %"
+
+
+def _evaluations(page: Section, run: Reading) -> list[str]:
+    """The figures of the newest evaluations; sentences."""
+    newest = [one for one in run.evaluations if not one.of_source][-EVALUATIONS:]
+    for one in newest:
+        about = f"{one.images} labelled images, by biwaa evaluate; {_interval(one.accuracy, one.images)}"
+        page.figures.append(Figure(in_percent(one.accuracy.over_images), f"of the images of {one.spec} right", about))
+    return [
+        f"Of {one.images} labelled images of {one.spec}, {in_percent(one.accuracy.over_images)} are classified right."
+        for one in newest
+    ]
+
+
+def _estimate(page: Section, run: Reading) -> list[str]:
     """The label-free estimate with its error, or why there is none; sentences for the lead if nothing was measured."""
     result, found = run.result, run.result.estimated_accuracy.readings
-    share, why = shown_estimate(result), doubt(result)
+    share, why, known = shown_estimate(result), doubt(result), run.measured
     unmeasured = f"The {result.target.images} target images have no labels, so accuracy was not measured."
     if share is None:
-        page.figures.append(Figure("unknown", "right, estimated without labels", why))
+        page.figures.append(Figure("unknown", "right, estimated without labels", f"since {why}", estimated=True))
         page.notes.append(f"No estimate of the accuracy is shown, since {why}.")
         return [] if known else [unmeasured, f"It cannot be estimated either, since {why}."]
     page.figures.append(
         Figure(
             f"≈ {100 * share:.0f} %",
             "right, estimated without labels",
-            interval_text(result)[2:] or "its error: see below",
+            ("go by what was measured; " if known else "") + (interval_text(result)[2:] or "its error: see below"),
+            estimated=True,
         )
     )
     alone, agreed = found.get("agreement_of_neighbours_source_only"), result.label_free.agreement_with_source_only
     if alone is not None and not known:
         page.figures.append(
-            Figure(f"≈ {100 * alone:.0f} %", "source-only, by its neighbours", "estimated without labels too")
+            Figure(f"≈ {100 * alone:.0f} %", "source-only, by its neighbours", "estimated too", estimated=True)
         )
     if agreed is not None and not known:
-        page.figures.append(Figure(in_percent(agreed), "agreement with source-only", "adapting changed the rest"))
+        text = "adapting changed the rest"
+        page.figures.append(Figure(in_percent(agreed), "agreement with source-only", text, estimated=True))
     text = f"The estimate is a mean of agreements. {estimate_error(result, run.recipe)}"
     if not known:
         text += " To be sure, label some target images and pass them with --held-out."
@@ -126,6 +152,21 @@ def _held_out_table(run: Reading) -> PageTable | None:
     )
     caption = f"Accuracy in percent on {held_out.images} held-out images of {held_out.spec}, not used in training"
     return PageTable(caption, ("stage", "over images", "over classes"), cells, sortable=False)
+
+
+def _evaluations_table(run: Reading) -> PageTable | None:
+    rows = tuple(
+        (
+            Cell(f"{one.spec} (the source)" if one.of_source else one.spec),
+            count(one.images),
+            percent(one.accuracy.over_images),
+            percent(one.accuracy.over_classes),
+        )
+        for one in run.evaluations
+    )
+    header = ("images of", "images", "over images", "over classes")
+    caption = f"Accuracy in percent by biwaa evaluate, {run.selected}"
+    return PageTable(caption, header, rows, sortable=False) if rows else None
 
 
 def _readings(run: Reading) -> PageTable | None:

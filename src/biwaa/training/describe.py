@@ -244,6 +244,7 @@ def _signs(
         confusion = label_shift.joint_confusion(*mine.held_out, soft=True)
         facts["held_out_source"] = len(mine.held_out[1])
         facts["source_accuracy"] = source_accuracy(mine)
+        facts["learned"] = source_accuracy(baseline if baseline and baseline.held_out else mine)
         facts["estimated_shares"] = label_shift.bbse(confusion, predicted_shares(mine.probabilities, soft=True))
         # A solved head follows the target: on sketch > photo it is right on 31 % of the source and 71 % of the target.
         if baseline and baseline.held_out and not solved:

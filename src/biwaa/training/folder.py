@@ -26,7 +26,7 @@ Listener = Callable[[dict[str, Any]], None]
 """Called with each entry of log.jsonl: stage, step, losses by name, steps_per_second."""
 CONTENTS = (
     "recipe.yaml", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl", "run.json",
-    "report.html",
+    "report.html", "evaluations.json",
 )  # fmt: skip
 HALFWAY = ".replacing"  # Holds the files of a run while they are set aside, one by one
 

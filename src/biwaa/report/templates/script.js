@@ -29,6 +29,21 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+for (const area of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  const look = () => {
+    const wide = area.scrollWidth > area.clientWidth + 1;
+    const more = wide && area.scrollLeft + area.clientWidth < area.scrollWidth - 2;
+    area.classList.toggle("more", more);
+    hint.textContent = more ? "There are more columns: scroll sideways \u2192" : wide ? "\u2190 scroll back" : "";
+    hint.hidden = !wide;
+  };
+  area.before(hint);
+  area.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(area);
+  look();
+}
 const dialog = document.querySelector("dialog");
 for (const button of document.querySelectorAll("button.enlarge")) {
   button.addEventListener("click", () => {
