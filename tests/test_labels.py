@@ -134,7 +134,7 @@ def test_a_missing_label_is_missing_however_it_is_written(labels, classes):
     assert read_labels([None] * 4, 4, "here") is None
     domain = as_domain((PIXELS[:4], labels), "here")
     with pytest.raises(biwaa.BiwaaError, match=r"no label for 1 of its 4 images \(here\[1\]\)"):
-        check_source(domain, 2)
+        check_source(domain)
 
 
 def test_pandas_marks_of_missing_labels():
@@ -354,7 +354,7 @@ def test_missing_labels_of_tables(table):
         assert domain.labels.tolist() == [0, MISSING, 1, 0, MISSING, 0]
         assert domain.label_kind == ("text" if expected[0] == "cat" else "integer")
         with pytest.raises(biwaa.BiwaaError, match="no label for 2 of its 6 images"):
-            check_source(domain, 2)
+            check_source(domain)
 
 
 # --- one picture ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from test_bad_input import biwaa as command
 from test_bad_input import refused, train
 
 import biwaa
+from biwaa.domains.labels import MISSING
 from biwaa.domains.domain import Domain, match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.domains.stream import PassedOver, image_sets
@@ -221,7 +222,7 @@ def test_tables_train_and_are_predicted(tmp_path, tiny_run):
     )  # fmt: skip
     assert run.result.classes == ("cat", "dog")
     assert run.result.accuracy is None  # the target's table has no column of labels
-    done = command("evaluate", run.folder, f"{tmp_path / 's.csv'}@{source}")
+    done = command("evaluate", run.folder, f"{tmp_path / 's.csv'}@{source}", "--json")
     assert json.loads(done.stdout)["images"] == 16
     predicted = tmp_path / "run" / "predictions.csv"
     assert open_domain(str(predicted)).counts().keys() <= {"cat", "dog"}  # a run's own table is one too
@@ -232,7 +233,6 @@ def test_tables_train_and_are_predicted(tmp_path, tiny_run):
     [
         ("", ("empty",)),
         ("name,kind\na.png,cat\n", ("'name', 'kind'", "one must be called path")),
-        ("path,label\ncat/0.png,cat\ncat/1.png,\n", ("line 3", "no label")),
         ("path,label\ncat/0.png\n", ("line 2", "no path and label")),
         ("path,label\ngone.png,cat\n", ("line 2", "no such image", "@ROOT")),
         ('path,label\n"cat/0.png,cat\n' + "x" * 200_000, ("not CSV",)),
@@ -242,6 +242,14 @@ def test_tables_that_are_wrong_say_where(photos, text, words):
     file = photos / "list.csv"
     file.write_text(text)
     refused(command("check", file), *words)
+
+
+def test_an_empty_label_of_a_table_is_a_missing_one(photos):
+    file = photos / "list.csv"
+    file.write_text("label,path\ncat,cat/0.png\n,cat/1.png\n")
+    domain = open_domain(str(file))
+    assert domain.classes == ("cat",)
+    assert domain.labels.tolist() == [0, MISSING]
 
 
 def test_lists_may_be_written_in_capitals(photos):
