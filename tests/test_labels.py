@@ -399,3 +399,11 @@ def test_pictures_of_other_shapes_are_named(tiny_run):
     with pytest.raises(biwaa.BiwaaError, match=r"an image is ndarray \(3, 9, 9\) of uint8: it must be a picture"):
         biwaa.load(tiny_run).predict([PIXELS[0].transpose(2, 0, 1)])
     assert TINY.data.batch_size == 8
+
+
+def test_evaluate_where_only_images_without_a_label_can_be_read(tmp_path, tiny_run, capsys):
+    root = write_images(tmp_path / "r", {"cat": 2})
+    (root / "cat" / "0.png").write_bytes(b"broken")
+    (root / "list.txt").write_text("cat/0.png 0\ncat/1.png -1\n")
+    assert main(["evaluate", str(tiny_run), str(root / "list.txt"), "--skip-unreadable"]) == 2
+    assert "has a label to score against" in capsys.readouterr().err

@@ -42,9 +42,8 @@ def evaluate_run(
     readable, rows = drop_unreadable(domain, unreadable, skip_unreadable)
     if not len(rows):
         raise BiwaaError(f"no image of {spec} can be read: check its files.")
-    assert readable.labels is not None  # checked above
     unlabelled = readable.unlabelled()
-    if len(unlabelled) == len(rows):
+    if readable.labels is None or len(unlabelled) == len(rows):
         raise BiwaaError(f"no image of {spec} that can be read has a label to score against: use `biwaa predict`.")
     every = torch.cat(parts)[torch.from_numpy(rows)]
     shares = accuracy_by_class(every.argmax(dim=1).numpy(), readable.labels, len(model.classes))

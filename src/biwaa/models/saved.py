@@ -105,5 +105,10 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     if facts.label_kind == "integer":
         as_given(facts.classes, facts.label_kind)  # raises ValueError where they are no numbers
     return SavedModel(
-        network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature, facts.label_kind
+        network.eval(),
+        facts.classes,
+        facts.transform,
+        facts.backbone,
+        facts.temperature,
+        label_kind=facts.label_kind,
     )

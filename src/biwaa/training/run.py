@@ -162,7 +162,9 @@ def _write_outputs(
     temperature = held_out_temperature(selected.evidence)
     network = prepared.deployed_network(load_network_state(folder, name))
     source = prepared.domains.source
-    model = SavedModel(network, classes, prepared.transform, prepared.backbone.name, temperature, source.label_kind)
+    model = SavedModel(
+        network, classes, prepared.transform, prepared.backbone.name, temperature, label_kind=source.label_kind
+    )
     save_model(folder.model, model)
     predictions = Predictions.of(target.images.names, with_temperature(selected.probabilities, temperature))
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
