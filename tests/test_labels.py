@@ -11,7 +11,7 @@ from PIL import Image
 
 import biwaa
 from biwaa.cli import main
-from biwaa.domains.domain import check_source
+from biwaa.domains.domain import check_pair
 from biwaa.domains.labels import MISSING, read_labels
 from biwaa.domains.objects import as_domain, as_images
 from biwaa.domains.spec import open_domain
@@ -134,7 +134,7 @@ def test_a_missing_label_is_missing_however_it_is_written(labels, classes):
     assert read_labels([None] * 4, 4, "here") is None
     domain = as_domain((PIXELS[:4], labels), "here")
     with pytest.raises(biwaa.BiwaaError, match=r"no label for 1 of its 4 images \(here\[1\]\)"):
-        check_source(domain, 2)
+        check_pair(domain, domain, 2)
 
 
 def test_pandas_marks_of_missing_labels():
@@ -354,7 +354,7 @@ def test_missing_labels_of_tables(table):
         assert domain.labels.tolist() == [0, MISSING, 1, 0, MISSING, 0]
         assert domain.label_kind == ("text" if expected[0] == "cat" else "integer")
         with pytest.raises(biwaa.BiwaaError, match="no label for 2 of its 6 images"):
-            check_source(domain, 2)
+            check_pair(domain, domain, 2)
 
 
 # --- one picture ------------------------------------------------------------------------------------------------------
