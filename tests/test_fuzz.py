@@ -19,7 +19,8 @@ from conftest import write_images
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from biwaa.domains.sources import array_names, open_arrays, open_list
+from biwaa.domains.lists import open_list
+from biwaa.domains.sources import array_names, open_arrays
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError, printable
 from biwaa.models.saved import load_model

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_images
+from conftest import write_images
 from PIL import Image
 
 import biwaa
@@ -210,6 +210,9 @@ def test_missing_labels_of_files(tmp_path, tiny_run, capsys):
     run = biwaa.Run(tiny_run)
     right = [run.predict(root / name / f"{k}.png")[0] == name for name in ("cat", "dog", "eel") for k in range(3)]
     assert figures["accuracy"]["over_images"] == pytest.approx(np.mean(right), abs=1e-6)
+    (root / "table.csv").write_text("path,label\ncat/0.png,cat\ncat/1.png,\ndog/0.png,dog\n")
+    table = open_domain(str(root / "table.csv"))
+    assert (table.classes, table.labels.tolist()) == (("cat", "dog"), [0, MISSING, 1])
     np.savez(tmp_path / "a.npz", a_x=PIXELS, a_y=np.array([0, -1, 1, 0, 1, 0]), b_x=PIXELS, b_y=np.full(6, -1))
     domain = open_domain(f"{tmp_path}/a.npz:a")
     assert (domain.classes, domain.labels.tolist()) == (("0", "1"), [0, MISSING, 1, 0, 1, 0])
@@ -398,7 +401,6 @@ def test_the_estimator_takes_rows_only():
 def test_pictures_of_other_shapes_are_named(tiny_run):
     with pytest.raises(biwaa.BiwaaError, match=r"an image is ndarray \(3, 9, 9\) of uint8: it must be a picture"):
         biwaa.load(tiny_run).predict([PIXELS[0].transpose(2, 0, 1)])
-    assert TINY.data.batch_size == 8
 
 
 def test_evaluate_where_only_images_without_a_label_can_be_read(tmp_path, tiny_run, capsys):

@@ -16,7 +16,7 @@ import torch
 import biwaa
 from biwaa.cli import main
 from biwaa.domains import stream
-from biwaa.domains.listing import images_below
+from biwaa.domains.listing import PassedOver, images_below
 from biwaa.inference.predict_paths import predict_paths
 from biwaa.inference.prediction_table import rows, writing
 
@@ -102,20 +102,20 @@ def test_lists_may_have_labels_and_names_that_end_in_numbers(tiny_run, place):
     assert found == [("scan 12", True), ("scan", False), ("1.png", True), ("x" * 20, False)]
 
 
-def test_folders_are_walked_as_for_training(tiny_run, place):
-    """Files in the order of their paths; hidden files, links to folders and broken links are no images."""
+def test_folders_are_walked_as_for_training(tiny_run, place, capsys):
+    """Files in the order of their paths; hidden names, links to folders and broken links are passed over aloud."""
     images = place / "images"
     (images / ".thumbs").mkdir()
     shutil.copy(images / "cat" / "0.png", images / ".thumbs" / "0.png")
     shutil.copy(images / "cat" / "0.png", images / "cat.png")
     (images / "dog" / "folder.png").symlink_to(images / "cat")
     (images / "dog" / "gone.png").symlink_to(images / "nothing")
-    found = list(images_below(images))
+    found = list(images_below(images, PassedOver()))
     assert found == sorted(path for path in images.rglob("*") if path.suffix == ".png" and path.is_file()
-                           and path.name != ".hidden.png")  # fmt: skip
-    assert found[0].parent.name == ".thumbs"
+                           and ".thumbs" not in path.parts and path.name != ".hidden.png")  # fmt: skip
     predict_paths(tiny_run, (str(images),), place / "p.csv", "cpu", 4)
     assert [row["path"] for row in read(place / "p.csv")] == list(map(str, found))
+    assert "passed over: 2 hidden images and helper folders" in capsys.readouterr().err
 
 
 def test_batches_are_written_as_they_come(tiny_run, place, monkeypatch):

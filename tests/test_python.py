@@ -63,7 +63,7 @@ def test_code_of_the_pages(tmp_path, monkeypatch, registries):
     (tmp_path / "bare" / "all").rename(tmp_path / "sketches")
     write_images(tmp_path / "new", {"images": 3}, seed=3, size=64)
     (tmp_path / "new" / "images").rename(tmp_path / "new_images")
-    shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "holiday.jpg")
+    shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "sketch.jpg")
     names: dict = {}
     for page in PAGES:
         for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S):

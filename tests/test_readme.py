@@ -34,7 +34,7 @@ def run_lines(lines, folder):
     write_images(folder / "more_sketches", {"cat": 3, "dog": 3}, seed=2, size=64)
     write_images(folder / "new", {"images": 3}, seed=3, size=64)
     (folder / "new" / "images").rename(folder / "new_images")
-    shutil.copy(folder / "photos" / "cat" / "0.jpg", folder / "holiday.jpg")
+    shutil.copy(folder / "photos" / "cat" / "0.jpg", folder / "sketch.jpg")
     for line in lines:
         words = shlex.split(line)
         if words[1] in ("train", "bench"):

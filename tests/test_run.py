@@ -320,7 +320,7 @@ def test_held_out_images_are_scored_and_not_used_in_training(pair, tmp_path):
     assert figures == msgspec.to_builtins(run.result.stage("round 1").held_out)
     again = train_pair(*pair, TINY, tmp_path / "run", resume=True, held_out=held)
     assert [stage.held_out for stage in again.result.stages] == scored
-    with pytest.raises(BiwaaError, match="other images or classes"):
+    with pytest.raises(BiwaaError, match="other images, labels or classes"):
         train_pair(*pair, TINY, tmp_path / "run", resume=True)
 
 

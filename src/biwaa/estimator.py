@@ -16,6 +16,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.labels import LabelKind, missing
 from biwaa.domains.objects import as_images
 from biwaa.errors import BiwaaError
+from biwaa.progress import quiet
 from biwaa.recipe import Recipe, load_recipe
 
 MOST_SEED = 2**31 - 1000
@@ -120,7 +121,8 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         rows = self._rows(X, reset=False)
         try:
-            found: NDArray[np.float64] = self._classifier.predict_proba(rows).astype(np.float64)
+            with quiet(not self.verbose):
+                found: NDArray[np.float64] = self._classifier.predict_proba(rows).astype(np.float64)
         except BiwaaError as error:
             raise ValueError(str(error)) from error
         return found

@@ -25,9 +25,30 @@ DRAFT = re.compile(r"\.(?:(.+)\.[a-z0-9_]{8}|tmp[A-Za-z0-9]{6})")
 def cache_dir() -> Path:
     """The folder for decoded pixels and frozen features: $BIWAA_CACHE, or biwaa in the user's cache folder."""
     chosen = os.environ.get("BIWAA_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "biwaa"
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "biwaa"
+    except RuntimeError:
+        raise BiwaaError("there is no home folder for the cache: set BIWAA_CACHE to a folder of your own.") from None
+
+
+def open_cache() -> Path:
+    """`cache_dir`, made if there is none.
+
+    Raises:
+        BiwaaError: it cannot be made or written to.
+    """
+    folder = cache_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise BiwaaError(
+            f"the cache {folder} cannot be written to ({error.strerror}): set BIWAA_CACHE to a folder that can be."
+        ) from None
+    return folder
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What `biwaa bench` does: plan the grid, train what is not trained yet, write the tables."""
 
 import functools
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,7 +97,8 @@ def _check_data(entry: Benchmark, pairs: list[tuple[str, str]], root: Path) -> t
     able = entry.tasks_without([*lacks, *(domain for domain in entry.domains if not _is_there(entry, domain, root))])
     hint = f"; --tasks {' '.join(able)} can run with what is there" if able else ""
     tell = "; ".join(f"{domain} {problem}" for domain, problem in lacks.items())
-    raise MissingDataError(f"{entry.title} is not complete below {root}: {tell}{hint}. See `biwaa check {entry.name}`.")
+    see = f"See `biwaa check {entry.name} --data-root {shlex.quote(str(root))}`."
+    raise MissingDataError(f"{entry.title} is not complete below {root}: {tell}{hint}. {see}")
 
 
 def _is_there(entry: Benchmark, domain: str, root: Path) -> bool:

@@ -121,12 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     silent = "--quiet" in words
     words = [word for word in words if word != "--quiet"]
     name, rest = words[0] if words else "", words[1:]
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its list of fonts, too, stays in our cache
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is reported as unreadable
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
+        # Its list of fonts, too, stays in our cache.
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
         with quiet(silent), _ending_cleanly():
             if name not in COMMANDS:
                 raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")

@@ -17,6 +17,7 @@ def evaluate(
     batch_size: int = 32,
     skip_unreadable: bool = False,
     data_root: Path | None = None,
+    domain: Literal["target", "source"] = "target",
 ) -> None:
     """Score a run's model on labelled images.
 
@@ -30,10 +31,11 @@ def evaluate(
         batch_size: images at a time.
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
+        domain: where the images are from; source: with that domain's statistics.
     """
     from biwaa.inference.evaluate import evaluate_run
 
-    figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root)
+    figures = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root, domain)
     text = json.dumps(figures, indent=2, ensure_ascii=False)
     if out:
         from biwaa.files import write_text
@@ -49,12 +51,13 @@ def predict(
     top_k: int = 1,
     device: str = "auto",
     batch_size: int = 32,
+    domain: Literal["target", "source"] = "target",
 ) -> None:
     """Predict the classes of new images.
 
     The table has path, label, confidence, and error where an image cannot be read.
 
-    Example: biwaa predict run new_images holiday.jpg --out predictions.csv
+    Example: biwaa predict run new_images sketch.jpg --out predictions.csv
 
     Args:
         run: a run folder, or a model.safetensors.
@@ -63,10 +66,11 @@ def predict(
         top_k: how many of the likeliest classes.
         device: where to compute: auto, cpu, cuda or mps.
         batch_size: images at a time.
+        domain: where the images are from; source: with that domain's statistics.
     """
     from biwaa.inference.predict_paths import predict_paths
 
-    read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k)
+    read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k, domain)
     print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
 
 

@@ -150,8 +150,8 @@ def overview(commands: Mapping[str, Command]) -> str:
 EPILOGUE = f"""
 
 SPEC is a folder of class folders, a folder of images (a target),
-LIST.txt[@ROOT], FILE.npz:NAME, BENCHMARK:DOMAIN below --data-root
-(office31:amazon, digits:plain ..), or hf:DATASET[?column=value].
+LIST.txt[@ROOT], TABLE.csv[@ROOT], FILE.npz:NAME, BENCHMARK:DOMAIN below
+--data-root (office31:amazon, digits:plain ..), or hf:DATASET[?column=value].
 Recipes: {", ".join(NAMED)}, or a YAML file.
 
 `biwaa COMMAND --help` lists flags. --quiet before or after COMMAND's words

@@ -11,6 +11,7 @@ from biwaa.cli.metavars import ImagePaths, RunFolder
 def check(
     specs: Positional[Annotated[tuple[str, ...], arg(metavar="SPEC..")]],
     batch_size: int = 72,
+    source_held_out: float = 0.1,
     data_root: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -21,12 +22,13 @@ def check(
     Args:
         specs: one domain, source and target, or a benchmark of the catalogue.
         batch_size: of the training to come.
+        source_held_out: share of the source that the training to come keeps to judge by.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         json: print images and classes of each domain as JSON.
     """
     from biwaa.domains.check import check_domains
 
-    check_domains(specs, batch_size, data_root, as_json=json)
+    check_domains(specs, batch_size, data_root, as_json=json, source_held_out=source_held_out)
 
 
 def report(

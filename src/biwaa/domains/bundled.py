@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F2
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.sources import open_arrays
-from biwaa.files import cache_dir, replacing
+from biwaa.files import cache_dir, open_cache, replacing
 
 SIZE = 24  # Pixels a side of an image
 DIGIT = 18  # Pixels a side of the digit in it, which comes as 8 x 8; like MNIST's it keeps a margin
@@ -74,5 +74,6 @@ def bundled_digits(spec: str, name: str) -> Domain:
     """`plain`, `photographs` or `painted`, drawn once and kept in the cache."""
     file = cache_dir() / f"bundled-digits-{SEED}-painted.npz"  # a file without the addition may be left from before
     if not file.is_file():
+        open_cache()
         make_data(file, SEED)
     return open_arrays(spec, file, name)

@@ -7,6 +7,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +19,8 @@ import yaml
 
 from biwaa.domains.digits import is_archive, open_archive
 from biwaa.domains.domain import Domain, empty_classes, match_classes
-from biwaa.domains.sources import array_names, open_arrays, open_folder, open_list
+from biwaa.domains.lists import open_list
+from biwaa.domains.sources import array_names, open_arrays, open_folder
 from biwaa.errors import BiwaaError, listed
 from biwaa.registry import Registry
 
@@ -151,7 +153,7 @@ def open_catalogued(name: str, domain: str, root: Path) -> Domain:
     if missing:
         raise BiwaaError(
             f"{name}:{domain} lacks {len(missing)} of its {len(entry.classes)} classes ({listed(missing)}): "
-            f"`biwaa check {name}:{domain} --data-root {root}` shows what is there."
+            f"`biwaa check {name}:{domain} --data-root {shlex.quote(str(root))}` shows what is there."
         )
     return found
 

@@ -21,7 +21,11 @@ from biwaa.registry import load_plugins
 
 
 def check_domains(
-    specs: tuple[str, ...], batch_size: int, data_root: Path | None = None, as_json: bool = False
+    specs: tuple[str, ...],
+    batch_size: int,
+    data_root: Path | None = None,
+    as_json: bool = False,
+    source_held_out: float = 0.0,
 ) -> None:
     """Print images and classes of one or two domains, then make sure that all images can be read and trained on.
 
@@ -30,12 +34,17 @@ def check_domains(
         batch_size: of the planned training.
         data_root: where benchmarks are; None for $BIWAA_DATA or ./data.
         as_json: print a list of JSON objects instead of lines, after all images were read.
+        source_held_out: share of each class of the source that the planned training keeps to judge by.
 
     Raises:
         BiwaaError: a domain cannot be opened, differs from the benchmark's, has unreadable images, or the source
             cannot be adapted to the target.
     """
     load_plugins()
+    if batch_size < 2 or not 0 <= source_held_out <= 0.9:
+        raise BiwaaError(
+            "--batch-size must be at least 2, and --source-held-out lie between 0 and 0.9, as in training."
+        )
     root = data_root or default_data_root()
     if len(specs) == 1 and specs[0] in BENCHMARKS and not Path(specs[0]).exists():
         if as_json:
@@ -49,15 +58,16 @@ def check_domains(
     for domain in [] if as_json else domains:
         print("\n".join(printable(line) for line in _lines(domain)))
     for domain in domains:
-        drop_unreadable(domain, _unreadable(domain), skip=False)
+        drop_unreadable(domain, _unreadable(domain), skip=False, remedy="train with --skip-unreadable")
     if len(domains) == 2:
         check_kind(*domains)
-        check_pair(domains[0], domains[1], batch_size)
+        check_pair(domains[0], domains[1], batch_size, source_held_out)
         if not as_json:
             print(printable(f"{specs[0]} can be adapted to {specs[1]}"))
     if as_json:
         facts = [
             {"spec": domain.spec, "images": len(domain.images), "classes": domain.counts() or None}
+            | ({"passed_over": domain.passed_over.numbers()} if domain.passed_over.counts else {})
             | ({"unlabelled": missing} if (missing := len(domain.unlabelled())) else {})
             | ({"features": width} if (width := feature_width(domain.images)) else {})
             for domain in domains
@@ -135,7 +145,8 @@ def _lines(domain: Domain) -> list[str]:
         labels += f", {missing} images without a label"
     width = max((len(name) for name in counts), default=0)
     rows = [f"  {name:{width}}  {count:6}" for name, count in counts.items()]
-    return [f"{domain.spec}: {amount(domain.images)}, {labels}", *rows]
+    passed = [f"passed over: {domain.passed_over}"] if domain.passed_over.counts else []
+    return [f"{domain.spec}: {amount(domain.images)}, {labels}", *rows, *passed]
 
 
 def _unreadable(domain: Domain) -> dict[int, str]:

@@ -5,12 +5,14 @@
 - single labels may be missing from a target, never from a source
 """
 
-from dataclasses import dataclass, replace
+import unicodedata
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.labels import MISSING, LabelKind
+from biwaa.domains.listing import PassedOver
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import Images, feature_width
 from biwaa.progress import say
@@ -26,6 +28,8 @@ class Domain:
     labels: NDArray[np.int64] | None = None  # (N,) indices into `classes`, or MISSING
     may_lack: tuple[str, ...] = ()  # Classes of which the benchmark itself has no image here
     absent: tuple[str, ...] = ()  # Images of a benchmark's list that are not there
+    passed_over: PassedOver = field(default_factory=PassedOver)
+    """What was left out when its folders were listed."""
     label_kind: LabelKind = "text"  # What the labels were before their classes had names
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
@@ -49,6 +53,13 @@ class Domain:
         return np.flatnonzero(self.labels == MISSING) if self.labels is not None else np.zeros(0, dtype=np.int64)
 
 
+def tell_passed_over(*domains: Domain | None) -> None:
+    """Say what was left out when folders were listed: a line a domain."""
+    for domain in domains:
+        if domain and domain.passed_over.counts:
+            say(f"passed over in {domain.spec}: {domain.passed_over}")
+
+
 def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source", subset: bool = False) -> Domain:
     """Renumber the labels of `domain` by the order of `classes`.
 
@@ -59,21 +70,67 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
         subset: `domain` may lack some of them.
 
     Raises:
-        BiwaaError: only one of the two has a class; the message names each such class.
+        BiwaaError: only one of the two has a class, under NFC; the message names each such class.
     """
     if domain.classes is None or domain.labels is None:
         return domain
-    missing = [] if subset else [name for name in classes if name not in domain.classes]
-    extra = [name for name in domain.classes if name not in classes]
+    ours, theirs = _by_form(domain.spec, domain.classes), _by_form(other, classes)
+    missing = [] if subset else [name for form, name in theirs.items() if form not in ours]
+    extra = [name for form, name in ours.items() if form not in theirs]
     if missing or extra:
-        parts = [f"only in {other}: {listed(missing)}"] * bool(missing)
-        parts += [f"only in {domain.spec}: {listed(extra)}"] * bool(extra)
+        parts = [f"only in {other}: {listed(_shown(missing))}"] * bool(missing)
+        parts += [f"only in {domain.spec}: {listed(_shown(extra))}"] * bool(extra)
         raise BiwaaError(
-            f"the classes differ; {'; '.join(parts)}. Rename or remove classes so that both have the same."
+            f"the classes differ; {'; '.join([*parts, *_lookalikes(extra, list(theirs.values()))])}. "
+            "Rename or remove classes so that both have the same."
         )
-    order = np.array([classes.index(name) for name in domain.classes], dtype=np.int64)
+    number = {form: index for index, form in enumerate(theirs)}
+    order = np.array([number[form] for form in ours], dtype=np.int64)
     labels = np.where(domain.labels == MISSING, MISSING, order[domain.labels])
     return replace(domain, classes=classes, labels=labels)
+
+
+def _by_form(where: str, classes: tuple[str, ...]) -> dict[str, str]:
+    """Names by their Unicode normal form NFC: macOS writes accents apart from their letters, other systems do not.
+
+    Raises:
+        BiwaaError: two names have one form, so that nobody could tell the classes apart.
+    """
+    forms: dict[str, str] = {}
+    for name in classes:
+        before = forms.setdefault(unicodedata.normalize("NFC", name), name)
+        if before != name:
+            raise BiwaaError(
+                f"{where} has two classes called {name}, {before!a} and {name!a} to the computer: "
+                "put their images into one."
+            )
+    return forms
+
+
+def _shown(names: list[str]) -> list[str]:
+    """Names in quotes if they have what would not be seen: spaces around them, characters without a width."""
+    return [name if name == name.strip() and name.isprintable() else repr(name) for name in names]
+
+
+def _unseen(character: str) -> bool:
+    return character.isspace() or not character.isprintable()
+
+
+def _lookalikes(names: list[str], others: list[str]) -> list[str]:
+    """How names differ from others that look the same, or nearly so."""
+
+    def loose(name: str) -> str:
+        return "".join(mark for mark in unicodedata.normalize("NFKC", name).casefold() if not _unseen(mark))
+
+    alike = {loose(name): name for name in others}
+    pairs = [(alike[loose(name)], name) for name in names if loose(name) in alike]
+    found = []
+    for one, two in pairs[:3]:
+        same = unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", two)
+        how = "in case" if one.strip().casefold() == two.strip().casefold() else "in spaces or characters"
+        how = "in spaces" if one.split() == two.split() else how
+        found.append(f"{ascii(one) if same else repr(one)} and {ascii(two) if same else repr(two)} differ {how}")
+    return found
 
 
 def check_kind(*domains: Domain) -> int | None:
@@ -90,28 +147,34 @@ def check_kind(*domains: Domain) -> int | None:
     return widths.pop()
 
 
-def check_pair(source: Domain, target: Domain, batch_size: int) -> tuple[Domain, Domain]:
+def check_pair(source: Domain, target: Domain, batch_size: int, held_out: float = 0.0) -> tuple[Domain, Domain]:
     """Make sure that `source` can be adapted to `target`, and give both the same class order.
+
+    Args:
+        source: with labels.
+        target: with or without.
+        batch_size: of the training.
+        held_out: share of each class of the source that is kept from training.
 
     Raises:
         BiwaaError: no labels, one class, an empty class, different classes, fewer images than a batch,
             or the same images twice.
     """
-    check_source(source, batch_size)
+    check_source(source)
     _check_filled(target)
     some = len(target.unlabelled()) > 0  # then a class may have no image with a label
     target = match_classes(target, source.classes or (), other=source.spec, subset=some)
-    check_batch(target, batch_size)
+    check_batch(batch_size, source, target, held_out)
     if source.images.identity() == target.images.identity():
         raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
     return source, target
 
 
-def check_source(source: Domain, batch_size: int) -> None:
+def check_source(source: Domain) -> None:
     """Make sure that a classifier can be trained on `source`.
 
     Raises:
-        BiwaaError: no labels, or some missing; one class, an empty class, or fewer images than a batch.
+        BiwaaError: no labels, or some missing; one class, or an empty class.
     """
     if source.classes is None or source.labels is None:
         raise BiwaaError(f"the source {source.spec} has no labels: give a folder of class folders or a labelled list.")
@@ -125,8 +188,8 @@ def check_source(source: Domain, batch_size: int) -> None:
         raise BiwaaError(
             f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
         )
+    _by_form(source.spec, source.classes)
     _check_filled(source)
-    check_batch(source, batch_size)
 
 
 def empty_classes(domain: Domain) -> list[str]:
@@ -141,21 +204,52 @@ def _check_filled(domain: Domain) -> None:
         raise BiwaaError(f"no image of class {listed(empty)} in {domain.spec}: add images or remove the class.")
 
 
-def check_batch(domain: Domain, batch_size: int) -> None:
-    """Make sure that there are enough images for a batch.
+def check_batch(batch_size: int, source: Domain, target: Domain, held_out: float = 0.0) -> None:
+    """Make sure that there are enough images for a batch of each domain.
+
+    Args:
+        batch_size: images of each domain in a step.
+        source: with labels.
+        target: with or without.
+        held_out: share of each class of the source that is kept from training.
 
     Raises:
-        BiwaaError: there are not.
+        BiwaaError: there are not, or no source image is kept though a share is; the advice holds for both domains.
     """
-    if len(domain.images) < batch_size:
+    kept = sum(held_out_counts(source, held_out))
+    left = {source.spec: len(source.images) - kept, target.spec: len(target.images)}
+    spec, fewest = min(left.items(), key=lambda pair: pair[1])
+    if fewest < 2:
+        have = "one image" if fewest else "no image"
+        raise BiwaaError(f"{spec} has {have} to train on, and training needs two or more: add images.")
+    smaller = f"--batch-size {fewest} or lower" if fewest < batch_size else ""
+    if held_out and not kept:
         raise BiwaaError(
-            f"{domain.spec} has {len(domain.images)} images, fewer than a batch of {batch_size}: "
-            f"add images or set --batch-size {len(domain.images)} or lower."
+            f"--source-held-out {held_out:g} keeps none of the {len(source.images)} images of {source.spec}, whose "
+            f"classes are too small: add images or set --source-held-out 0{f' and {smaller}' if smaller else ''}."
+        )
+    if smaller:
+        of = f", without the {kept} that --source-held-out {held_out:g} keeps" if kept and spec == source.spec else ""
+        raise BiwaaError(
+            f"{spec} has {fewest} images{of}, fewer than a batch of {batch_size}: add images or set {smaller}."
         )
 
 
-def drop_unreadable(domain: Domain, unreadable: dict[int, str], skip: bool) -> tuple[Domain, NDArray[np.int64]]:
+def held_out_counts(source: Domain, share: float) -> list[int]:
+    """Images of each class that a share keeps from training; at least one image of every class is trained on."""
+    return [max(min(round(share * count), count - 1), 0) for count in source.counts().values()]
+
+
+def drop_unreadable(
+    domain: Domain, unreadable: dict[int, str], skip: bool, remedy: str = "pass --skip-unreadable"
+) -> tuple[Domain, NDArray[np.int64]]:
     """The domain without its unreadable images, and the (N,) rows of the others.
+
+    Args:
+        domain: with all its images.
+        unreadable: why, by row.
+        skip: leave them out.
+        remedy: how the user can leave them out.
 
     Raises:
         BiwaaError: there are unreadable images and `skip` is off.
@@ -167,6 +261,6 @@ def drop_unreadable(domain: Domain, unreadable: dict[int, str], skip: bool) -> t
     many = f"{len(unreadable)} unreadable image{'s' if len(unreadable) > 1 else ''} in {domain.spec}: "
     if not skip:
         more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-        raise BiwaaError(f"{many}{'; '.join(named)}{more}. Fix or remove them, or pass --skip-unreadable.")
+        raise BiwaaError(f"{many}{'; '.join(named)}{more}. Fix or remove them, or {remedy}.")
     say(f"left out {many}{'; '.join(named)}")
     return domain.select(rows), rows

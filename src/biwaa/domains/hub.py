@@ -9,6 +9,7 @@
 import hashlib
 import urllib.parse
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,25 @@ class HubImages(NumberedRows):
         """Each row's number, with the library's fingerprint of the data set."""
         return frozenset(f"{self.table._fingerprint}[{row}]" for row in self.rows)
 
+    @property
+    def threads(self) -> bool:
+        """Arrow's tables may be read on several threads; a transform that a user has set, may not."""
+        return self.table.format["type"] is None
+
     def fingerprint(self) -> str:
-        """Hash of the library's own fingerprint of the data, and of the rows."""
-        digest = hashlib.sha256(f"{self.table._fingerprint} {self.column}".encode())
-        digest.update(np.ascontiguousarray(self.rows).data)
+        """Hash of what the rows hold: the library's own fingerprint does not see files that were changed later."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        for row in self.rows:
+            cell = self.table[int(row)][self.column]
+            try:
+                data = cell["bytes"] or Path(cell["path"]).read_bytes()
+            except (OSError, TypeError) as error:  # reported as unreadable when it is decoded for training
+                data = type(error).__name__.encode()
+            digest.update(hashlib.sha256(data).digest())
         return digest.hexdigest()
 
 

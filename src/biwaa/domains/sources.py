@@ -1,11 +1,11 @@
-"""Domains from files: a folder of class folders, a folder of images, a list, arrays.
+"""Domains from files: a folder of class folders, a folder of images, arrays; lists are in `lists`.
 
 Nothing is decoded here; all that can be wrong with names, labels and files is reported here.
 A benchmark of the catalogue is opened by the same functions with `class_of`, from a folder's name to the class (None:
 not one of the benchmark's). Missing images and classes are then no errors here: the catalogue reports them.
 """
 
-from collections import Counter
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,132 +15,85 @@ from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, LabelKind
-from biwaa.domains.listing import LOOKED_FOR, exists, images_below, is_image, list_lines
+from biwaa.domains.listing import LOOKED_FOR, PassedOver, Why, images_below, place, scan
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, are_pixels, squeezed
 
 ClassOf = Callable[[str], str | None]
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+SPLITS = frozenset(
+    {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "evaluation", "heldout", "holdout",
+     "unlabeled", "unlabelled"}
+)  # fmt: skip
+"""Names of folders that are parts of a data set, and no classes."""
 
 
 def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Domain:
     """A folder of class folders, or of bare images, which have no labels.
 
     Raises:
-        BiwaaError: no image; class folders mixed with images; or, without `class_of`, an empty class folder.
+        BiwaaError: no image; class folders mixed with images; a folder that cannot be read; or, without `class_of`, an
+            empty class folder, or folders of class folders.
     """
-    entries = _visible(folder)
-    bare = [path for path in entries if is_image(path)]
+    passed = PassedOver()
+    names = scan(folder, passed, follow=True)
+    bare = [folder / name for name, is_folder in names.items() if not is_folder]
     # Benchmarks number their classes by the alphabet, regardless of case.
-    folders = sorted((path for path in entries if path.is_dir()), key=lambda path: (path.name.casefold(), path.name))
+    folders = sorted((folder / name for name in names if names[name]), key=lambda path: place(path.name))
     if class_of:
+        for path in (*bare, *(path for path in folders if not class_of(path.name))):
+            passed.add(Why.CLASS, path)
         folders = [path for path in folders if class_of(path.name)]
         bare = []
     if not folders:
         if not bare:
-            raise BiwaaError(f"no images in {spec} ({LOOKED_FOR}).")
-        return Domain(spec, FileImages(tuple(bare)))
+            raise BiwaaError(f"no images in {spec} ({LOOKED_FOR}{_also(passed)}).")
+        return Domain(spec, FileImages(tuple(bare)), passed_over=passed)
     if bare:
         raise BiwaaError(
             f"{spec} has class folders and also images without a class ({listed([path.name for path in bare], 3)}): "
             "move those images away or into a class folder."
         )
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(folders):
-        found = list(images_below(name))
-        if not found and not class_of:
-            raise BiwaaError(f"no image in class folder {name}: add images or remove the folder.")
-        files += found
-        labels += [label] * len(found)
+    found = {path: list(images_below(path, passed)) for path in folders}
+    if not class_of:
+        _check_depth(spec, folder, found)
+        for path in (path for path, files in found.items() if not files):
+            raise BiwaaError(f"no image in class folder {path}: add images or remove the folder{_also(passed)}.")
+    labels = [label for label, files in enumerate(found.values()) for _ in files]
     classes = tuple((class_of(path.name) or "") if class_of else path.name for path in folders)
-    return Domain(spec, FileImages(tuple(files)), classes, np.array(labels, dtype=np.int64))
+    images = FileImages(tuple(file for files in found.values() for file in files))
+    return Domain(spec, images, classes, np.array(labels, dtype=np.int64), passed_over=passed)
 
 
-def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None) -> Domain:
-    """A list of `PATH LABEL` lines, or of paths alone.
+def _also(passed: PassedOver) -> str:
+    return f"; passed over {passed}" if passed.counts else ""
+
+
+def _check_depth(spec: str, folder: Path, found: dict[Path, list[Path]]) -> None:
+    """Refuse a folder whose folders are no classes: parts of a data set, or one that holds the class folders.
 
     Args:
         spec: for messages.
-        file: the list.
-        root: the folder that its paths start from.
-        class_of: see the module.
-
-    Raises:
-        BiwaaError: no list, a line without a label, labels with gaps; or, without `class_of`, a missing image.
+        folder: of the domain.
+        found: its folders, and the images in each at any depth.
     """
-    try:
-        with file.open(encoding="utf-8-sig") as opened:
-            lines = list(list_lines(opened))
-    except OSError as error:
-        raise BiwaaError(f"no such list file: {file} ({error.strerror}).") from None
-    except ValueError:
-        raise BiwaaError(f"{file} is not a text file in UTF-8.") from None
-    if not lines:
-        raise BiwaaError(f"{file} is empty: it needs a line `PATH LABEL` for each image.")
-    unlabelled = [line for line in lines if line.label is None]
-    if unlabelled and len(unlabelled) < len(lines):
-        number, text = unlabelled[0].number, unlabelled[0].text[:200]
-        raise BiwaaError(f"{file}, line {number}: no label after the path in {text!r}; write `PATH LABEL`.")
-    paths = [root / line.path for line in lines]
-    if class_of:
-        return _listed_classes(spec, paths, class_of)
-    for line, path in zip(lines, paths, strict=True):
-        if not exists(path):
-            words = str(path).rsplit(maxsplit=1)
-            if len(words) == 2 and exists(Path(words[0])):
-                raise BiwaaError(
-                    f"{file}, line {line.number}: the label {words[1][:200]!r} is not a whole number from 0 up."
-                )
-            hint = "" if "@" in spec else f" Name the folder that paths start from with {spec}@ROOT."
-            raise BiwaaError(f"{file}, line {line.number}: no such image: {str(path)[:500]}.{hint}")
-    images = FileImages(tuple(paths))
-    if unlabelled:
-        return Domain(spec, images)
-    numbers: list[int] = []
-    for line in lines:
-        digits = str(line.label)
-        label = int(digits) if len(digits) < 20 else len(lines)
-        if not MISSING <= label < len(lines):
-            raise BiwaaError(
-                f"{file}, line {line.number}: label {digits[:40]} is out of range; labels count from 0, and -1 is a "
-                "missing one."
-            )
-        numbers.append(label)
-    labels = np.array(numbers, dtype=np.int64)
-    if (labels == MISSING).all():
-        return Domain(spec, images)
-    classes = _list_classes(file, paths, labels)
-    kind: LabelKind = "integer" if classes == tuple(str(label) for label in range(len(classes))) else "text"
-    return Domain(spec, images, classes, labels, label_kind=kind)
-
-
-def _listed_classes(spec: str, paths: list[Path], class_of: ClassOf) -> Domain:
-    """The images that are there, with classes by their folders' names; the others are the domain's `absent`."""
-    of_benchmark = [(path, name) for path in paths if (name := class_of(path.parent.name))]
-    found = [(path, name) for path, name in of_benchmark if exists(path)]
-    absent = {path for path, _ in of_benchmark} - {path for path, _ in found}
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(name for _, name in found))}
-    labels = np.array([numbers[name] for _, name in found], dtype=np.int64)
-    missing = tuple(sorted(map(str, absent)))
-    return Domain(spec, FileImages(tuple(path for path, _ in found)), tuple(numbers), labels, absent=missing)
-
-
-def _list_classes(file: Path, paths: list[Path], labels: NDArray[np.int64]) -> tuple[str, ...]:
-    """Names of a list's classes: the images' folders if each label has its own folder, otherwise the numbers."""
-    total = int(labels.max()) + 1
-    known = [(label, path.parent.name) for label, path in zip(labels.tolist(), paths, strict=True) if label != MISSING]
-    absent = sorted(set(range(total)) - {label for label, _ in known})
-    if absent and len(known) == len(labels):
-        names = listed([str(label) for label in absent])
-        raise BiwaaError(f"{file}: no image has label {names}, though labels go up to {total - 1} (out of range?).")
-    pairs = Counter(known)
-    if len(pairs) == total and len({name for _, name in pairs}) == total:
-        return tuple(name for _, name in sorted(pairs))
-    return tuple(str(label) for label in range(total))
+    inside = {path: sorted({file.relative_to(path).parts[0] for file in files}) for path, files in found.items()}
+    flat = {path for path, files in found.items() if any(file.parent == path for file in files)}
+    filled = [path for path in found if found[path]]
+    parts = [path for path in found if re.sub(r"[-_ 0-9]", "", path.name.casefold()) in SPLITS]
+    if parts == list(found):
+        meant = next((path for path in filled if "train" in path.name.casefold()), parts[0])
+        raise BiwaaError(
+            f"{spec} holds the parts of a data set ({listed([path.name for path in parts])}), not classes: name one of "
+            f"them, such as {folder / meant.name}; if they are classes, name the images in a list."
+        )
+    if len(filled) == 1 and filled[0] not in flat and len(inside[filled[0]]) > 1:
+        only = filled[0]
+        raise BiwaaError(
+            f"{spec} has all its images in {only.name}, in the folders {listed(inside[only], 3)}: name {only}, "
+            f"if those are the classes; if {only.name} is a class, name the images in a list."
+        )
 
 
 def array_names(file: Path) -> list[str]:

@@ -8,13 +8,16 @@ from biwaa.domains.catalogue import BENCHMARKS, open_catalogued
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import open_hub
 from biwaa.domains.listing import list_and_root
-from biwaa.domains.sources import open_arrays, open_folder, open_list
+from biwaa.domains.lists import open_list
+from biwaa.domains.sources import open_arrays, open_folder
 from biwaa.errors import BiwaaError
 
 FORMS = (
-    "a folder of class folders, a folder of images, LIST.txt[@ROOT], FILE.npz:NAME, "
+    "a folder of class folders, a folder of images, LIST.txt[@ROOT], TABLE.csv[@ROOT], FILE.npz:NAME, "
     "BENCHMARK:DOMAIN below --data-root, or hf:DATASET[?column=value]"
 )
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+"""Endings of files that have to be unpacked."""
 
 
 def default_data_root() -> Path:
@@ -27,7 +30,8 @@ def open_domain(spec: str, data_root: Path | None = None) -> Domain:
 
     Args:
         spec: a folder of class folders; a folder of bare images (no labels); a list file of `PATH LABEL`
-            lines, as `LIST.txt@ROOT` with the folder that its paths start from (otherwise the list's own);
+            lines, as `LIST.txt@ROOT` with the folder that its paths start from (otherwise the list's own); likewise
+            `TABLE.csv`, with columns path and label, whose labels are the classes' names;
             `FILE.npz:NAME` for arrays NAME_x (images or features) and, if any, NAME_y; `BENCHMARK:DOMAIN` of the
             catalogue; `hf:DATASET[?column=value]` for a Hugging Face data set.
         data_root: the folder of catalogued benchmarks; None for $BIWAA_DATA or ./data.
@@ -55,6 +59,8 @@ def _open(spec: str, data_root: Path | None) -> Domain:
         return open_list(spec, *listing)
     if path.suffix == ".npz":
         raise BiwaaError(f"{spec} does not name its arrays: write {spec}:NAME for NAME_x and NAME_y.")
+    if path.name.lower().endswith(ARCHIVES) and path.exists():
+        raise BiwaaError(f"{spec} is an archive: unpack it and name the folder of its images.")
     if path.exists():
         raise BiwaaError(f"{spec} is a single file: a domain is {FORMS}.")
     named = re.fullmatch(r"([\w-]+):(.+)", spec)

@@ -6,7 +6,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from biwaa.domains.listing import LOOKED_FOR, exists, images_below, is_image, list_and_root, list_lines
+from biwaa.domains.listing import (
+    LOOKED_FOR,
+    PassedOver,
+    exists,
+    images_below,
+    is_image,
+    is_table,
+    list_and_root,
+    list_lines,
+    matching,
+    table_lines,
+)
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages, Images
@@ -14,12 +25,13 @@ from biwaa.images.images import FileImages, Images
 SET_SIZE = 1024  # Most files in a set
 
 
-def image_sets(paths: tuple[str, ...], size: int = SET_SIZE) -> Iterator[Images]:
+def image_sets(paths: tuple[str, ...], passed: PassedOver, size: int = SET_SIZE) -> Iterator[Images]:
     """All images of `paths`, in order. Files of several paths may share a set; other images are one set a path.
 
     Args:
-        paths: images, folders, globs, lists (LIST.txt[@ROOT], a path on each line, with or without a label), - for a
-            list on standard input, or any other SPEC.
+        paths: images, folders, globs, lists (LIST.txt[@ROOT], a path on each line, with or without a label, or a table
+            TABLE.csv[@ROOT]), - for a list on standard input, or any other SPEC.
+        passed: takes what the folders have that is no image.
         size: most files in a set.
 
     Raises:
@@ -27,7 +39,7 @@ def image_sets(paths: tuple[str, ...], size: int = SET_SIZE) -> Iterator[Images]
     """
     waiting: list[Path] = []
     for path in paths:
-        found = _images(path)
+        found = _images(path, passed)
         if isinstance(found, Images):
             yield from _file_set(waiting)
             waiting = []
@@ -46,7 +58,7 @@ def _file_set(files: list[Path]) -> Iterator[Images]:
         yield FileImages(tuple(files))
 
 
-def _images(path: str) -> Iterable[Path] | Images:
+def _images(path: str, passed: PassedOver) -> Iterable[Path] | Images:
     """The files behind one path, one at a time; or a domain's images, which need not be files."""
     if path == "-":
         return _listed(sys.stdin, Path())
@@ -54,26 +66,28 @@ def _images(path: str) -> Iterable[Path] | Images:
     if is_image(file):
         return [file]
     if file.is_dir():
-        return _not_empty(images_below(file), f"no images in {path} ({LOOKED_FOR}).")
+        return _not_empty(images_below(file, passed), f"no images in {path}", passed)
     listing = list_and_root(path)
     if listing and exists(listing[0]):
         return _list_file(*listing)
     if glob.has_magic(path) and not file.exists() and ":" not in path:
-        matches = map(Path, glob.iglob(str(file), recursive=True))  # noqa: PTH207 (takes a pattern with its folders)
-        return _not_empty(filter(is_image, matches), f"no image matches {path} ({LOOKED_FOR}).")
+        return _not_empty(matching(file, passed), f"no image matches {path}", passed)
     return open_domain(path).images
 
 
-def _not_empty(files: Iterator[Path], otherwise: str) -> Iterable[Path]:
+def _not_empty(files: Iterator[Path], otherwise: str, passed: PassedOver) -> Iterable[Path]:
     first = next(files, None)
     if first is None:
-        raise BiwaaError(otherwise)
+        raise BiwaaError(f"{otherwise} ({LOOKED_FOR}{f'; passed over {passed}' if passed.counts else ''}).")
     return itertools.chain([first], files)
 
 
 def _list_file(file: Path, root: Path) -> Iterator[Path]:
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
-        yield from _listed(lines, root)
+    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="" if is_table(file) else None) as lines:
+        if is_table(file):
+            yield from (root / line.path for line in table_lines(lines, file, root))
+        else:
+            yield from _listed(lines, root)
 
 
 def _listed(lines: Iterable[str], root: Path) -> Iterator[Path]:

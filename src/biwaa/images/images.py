@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.errors import BiwaaError
+from biwaa.images.contents import files_digest
 from biwaa.images.decoding import Pixels, decoded
 
 
@@ -37,11 +38,15 @@ class Images(Protocol):
     def select(self, indices: NDArray[np.int64]) -> "Images":
         """The images at `indices`, in that order."""
 
+    @property
+    def threads(self) -> bool:
+        """Whether `read` may be called on several threads at once, which no object of a user promises."""
+
     def identity(self) -> frozenset[str]:
         """Which images these are, regardless of their order and of how they were named."""
 
     def fingerprint(self) -> str:
-        """A hash that changes whenever the images change, from files' paths, sizes and times or from arrays' bytes."""
+        """A hash of what the images hold, in their order; where they lie and when they were written do not matter."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class FileImages:
     """Images in files."""
 
     paths: tuple[Path, ...]
+    threads: ClassVar[bool] = True
 
     @property
     def names(self) -> Sequence[str]:
@@ -73,13 +79,8 @@ class FileImages:
         return frozenset(str(folders[path.parent] / path.name) for path in self.paths)
 
     def fingerprint(self) -> str:
-        """Hash of every file's path, size and modification time."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            status = path.stat()
-            entry = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n"
-            digest.update(entry.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
+        """Hash of every file's bytes (`contents`)."""
+        return files_digest(self.paths)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class ArrayRows:
     indices: NDArray[np.int64] | None = None
     """(N,) each row's number in the original array; None where all rows are there."""
     kind: ClassVar[str] = ""  # Part of the fingerprint, before the shape
+    threads: ClassVar[bool] = True
 
     @property
     def names(self) -> Sequence[str]:
@@ -171,6 +173,11 @@ class NumberedRows:
 
     name: str
     rows: NDArray[np.int64]
+
+    @property
+    def threads(self) -> bool:
+        """No: nobody knows whether a data set can be read on several at once."""
+        return False
 
     @property
     def names(self) -> Sequence[str]:

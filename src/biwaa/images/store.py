@@ -1,6 +1,7 @@
 """The store of decoded images: each is decoded once, to 8-bit arrays that all runs and processes share.
 
 - decoding uses all cores and keeps the order; large JPEGs are decoded at a fraction of their size
+- objects that users hand over are read on one thread
 - `stored` is the one cache, for pixels and for frozen features; the key is all that an array was made from
 - an image that cannot be decoded is recorded with its row and the reason, never silently replaced
 - channels are last, as decoders write them and as crops and convolutions read them fastest
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from biwaa.files import building, cache_dir, forget_drafts
+from biwaa.files import building, cache_dir, forget_drafts, open_cache
 from biwaa.images.images import Images
 from biwaa.images.unreadable import reason
 from biwaa.progress import track
@@ -43,19 +44,29 @@ class Stored:
 
 
 def decode(images: Images, size: int) -> Iterator[Row]:
-    """Every image in order, as (size, size, 3) uint8 RGB; bilinear, aspect not kept."""
+    """Every image in order, as (size, size, 3) uint8 RGB; bilinear, aspect not kept.
 
-    def decode_one(index: int) -> Row:
+    Objects that a user has handed over are read on the calling thread, one after the other, and resized on all cores.
+    """
+
+    def attempt(work: Callable[[], Row]) -> Row:
         try:
-            return resized(images.read(index, size), size)
+            return work()
         except Exception as error:  # decoders raise any kind; the image is unreadable either way
             return reason(error)
+
+    def read(index: int) -> Row:
+        return attempt(lambda: images.read(index, size))
+
+    def finish(found: Row | int) -> Row:
+        pixels = read(found) if isinstance(found, int) else found
+        return pixels if isinstance(pixels, str) else attempt(lambda: resized(pixels, size))
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Row]] = deque()
         for index in range(len(images)):
-            ahead.append(pool.submit(decode_one, index))
+            ahead.append(pool.submit(finish, index if images.threads else read(index)))
             if len(ahead) > 8 * workers:
                 yield ahead.popleft().result()
         while ahead:
@@ -93,7 +104,9 @@ def stored(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray
         fill: writes all rows of the array that it gets and returns the unreadable ones.
     """
     folder = _place(key)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if found := _found(folder, shape):  # a shared cache may be one to read only
+        return found
+    open_cache()
     with FileLock(folder.with_suffix(".lock")):  # one process makes it, others wait
         return _found_or_made(folder, shape, dtype, fill)
 

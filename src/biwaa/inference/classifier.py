@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.device import open_fabric, within_memory
+from biwaa.domains.domain import Domain, tell_passed_over
 from biwaa.domains.labels import as_given
-from biwaa.domains.objects import as_images
+from biwaa.domains.objects import as_domain, as_images
 from biwaa.errors import BiwaaError
 from biwaa.functional import with_temperature
 from biwaa.images.augment import as_tensor
@@ -23,7 +24,9 @@ from biwaa.images.images import FeatureRows, Images, feature_width
 from biwaa.images.store import decode_batches
 from biwaa.inference.predict import average_views
 from biwaa.models.backbone import FEATURES
-from biwaa.models.saved import SavedModel, load_model
+from biwaa.models.place import Look
+from biwaa.models.saved import DomainName, SavedModel, load_model
+from biwaa.progress import say
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,17 @@ class Classifier:
         """
         if isinstance(images, (str, PathLike)) and Path(images).suffix.lower() in SUFFIXES:
             images = [images]
-        found = as_images(images, "images")
+        if isinstance(images, (str, PathLike)):
+            images = as_domain(images, "images")
+            tell_passed_over(images)
+        found = images.images if isinstance(images, Domain) else as_images(images, "images")
         parts: list[Tensor] = []
-        for probabilities, bad in stream_predictions(self.model, found, self.device, self.batch_size):
+        look = Look(self.model.place)
+        for probabilities, bad in stream_predictions(self.model, found, self.device, self.batch_size, look):
             for row, why in bad.items():
                 raise BiwaaError(f"{found.names[row]} cannot be read ({why}).")
             parts.append(probabilities)
+        tell_unlike(self.model, look)
         every: NDArray[np.float32] = torch.cat(parts).numpy()
         return every
 
@@ -69,24 +77,34 @@ class Classifier:
         return np.asarray(self.classes[likeliest])
 
 
-def load(path: str | PathLike[str], device: str = "auto", batch_size: int = 32) -> Classifier:
+def load(
+    path: str | PathLike[str], device: str = "auto", batch_size: int = 32, domain: DomainName = "target"
+) -> Classifier:
     """The model of a run folder, or a model.safetensors alone.
 
     Args:
         path: of the folder or the file.
         device: auto, cpu, cuda or mps.
         batch_size: images at a time.
+        domain: target, or source for images of the place that the model learned from.
 
     Raises:
-        BiwaaError: there is no model, or biwaa did not write it.
+        BiwaaError: there is no model, biwaa did not write it, or it has no form for the source.
     """
-    return Classifier(load_model(Path(path).expanduser()), device, batch_size)
+    return Classifier(load_model(Path(path).expanduser()).for_domain(domain), device, batch_size)
 
 
 def stream_predictions(
-    model: SavedModel, images: Images, device: str, batch_size: int
+    model: SavedModel, images: Images, device: str, batch_size: int, look: Look
 ) -> Iterator[tuple[Tensor, dict[int, str]]]:
     """(B, K) probabilities of batch after batch, each with its unreadable rows, numbered over all images.
+
+    Args:
+        model: to predict with.
+        images: to predict.
+        device: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+        look: takes the features of the images that can be read.
 
     Raises:
         BiwaaError: images for a model of features, features for a model of images, or features of another width.
@@ -99,15 +117,31 @@ def stream_predictions(
         with torch.inference_mode():
             for start in range(0, len(images), 4096):
                 rows = torch.from_numpy(images.array[start : start + 4096]).to(fabric.device).double()
-                yield with_temperature(average_views(network, rows[None]).probabilities, model.temperature), {}
+                predicted = average_views(network, rows[None])
+                look.add(predicted.features, predicted.probabilities.argmax(dim=1))
+                yield with_temperature(predicted.probabilities, model.temperature), {}
         return
     network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
     smaller = f"set --batch-size to {batch_size // 2} or lower" if batch_size > 1 else "close other programs"
     with torch.inference_mode(), within_memory(f"with batches of {batch_size} images", smaller):
+        first = 0
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
             views = model.transform.views(as_tensor(pixels, fabric.device))
             predicted = average_views(network, model.transform.normalise(views))
+            good = [row for row in range(len(pixels)) if first + row not in bad]
+            look.add(predicted.features[good], predicted.probabilities[good].argmax(dim=1))
+            first += len(pixels)
             yield with_temperature(predicted.probabilities, model.temperature), bad
+
+
+def tell_unlike(model: SavedModel, look: Look) -> None:
+    """Say so if the images that were predicted do not look like the target."""
+    if look.unlike:
+        other = "; for images of the source there is --domain source" if model.source else ""
+        say(
+            "warning: these images do not look like the target that the model was adapted to, so that its predictions "
+            f"may be wrong{other}"
+        )
 
 
 def _check_kind(model: SavedModel, images: Images) -> None:

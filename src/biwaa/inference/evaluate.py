@@ -8,33 +8,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biwaa.domains.domain import drop_unreadable, match_classes
+from biwaa.domains.domain import drop_unreadable, match_classes, tell_passed_over
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
-from biwaa.inference.classifier import stream_predictions
+from biwaa.inference.classifier import stream_predictions, tell_unlike
 from biwaa.judging.metrics import accuracies, accuracy_by_class
-from biwaa.models.saved import load_model
+from biwaa.models.place import Look
+from biwaa.models.saved import DomainName, load_model
 from biwaa.progress import track
 
 
 def evaluate_run(
-    run: Path, spec: str, device: str, batch_size: int, skip_unreadable: bool, data_root: Path | None = None
+    run: Path,
+    spec: str,
+    device: str,
+    batch_size: int,
+    skip_unreadable: bool,
+    data_root: Path | None = None,
+    place: DomainName = "target",
 ) -> dict[str, Any]:
     """Accuracy of a run's model on a labelled domain, over images, over classes and by class.
+
+    `place` is where the images are from: source for the place that the model learned from.
 
     Raises:
         BiwaaError: no model, no labels, classes that the model does not have, or unreadable images without
             `skip_unreadable`.
     """
-    model = load_model(run)
+    model = load_model(run).for_domain(place)
+    look = Look(model.place)
     domain = match_classes(open_domain(spec, data_root), model.classes, other=f"the model of {run}", subset=True)
     if domain.labels is None:
         raise BiwaaError(f"{spec} has no labels to score against: use `biwaa predict`.")
+    tell_passed_over(domain)
     parts: list[Tensor] = []
     unreadable: dict[int, str] = {}
     done = 0
     with track(f"evaluating {spec}", len(domain.images), "images") as advance:
-        for probabilities, bad in stream_predictions(model, domain.images, device, batch_size):
+        for probabilities, bad in stream_predictions(model, domain.images, device, batch_size, look):
             parts.append(probabilities)
             unreadable |= bad
             done += len(probabilities)
@@ -45,6 +56,7 @@ def evaluate_run(
     unlabelled = readable.unlabelled()
     if readable.labels is None or len(unlabelled) == len(rows):
         raise BiwaaError(f"no image of {spec} that can be read has a label to score against: use `biwaa predict`.")
+    tell_unlike(model, look)
     every = torch.cat(parts)[torch.from_numpy(rows)]
     shares = accuracy_by_class(every.argmax(dim=1).numpy(), readable.labels, len(model.classes))
     return {
@@ -53,6 +65,7 @@ def evaluate_run(
         "images": len(rows) - len(unlabelled),
         "unlabelled": len(unlabelled),
         "left_out": len(unreadable),
+        "looks_like_the_target": None if look.unlike is None else not look.unlike,
         "views_an_image": model.transform.crops,
         "accuracy": msgspec.to_builtins(accuracies(every, readable.labels)),
         "by_class": {

@@ -1,8 +1,10 @@
 """A run's model: one safetensors file with all that prediction needs."""
 
+import copy
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import torch
@@ -13,9 +15,13 @@ from biwaa.errors import BiwaaError
 from biwaa.images.augment import Transform
 from biwaa.models.backbone import FEATURES, build_backbone, features_backbone
 from biwaa.models.network import Network, Standardise
+from biwaa.models.place import Place
 from biwaa.tensors import load_tensors, save_tensors
 
 FORMAT = "biwaa model 1"
+DomainName = Literal["target", "source"]
+PLACE, SOURCE = "place.", "source."
+"""How tensors beside the network's begin: statistics of the target, and the source's standardisation."""
 MOST_PIXELS = 4096  # Most pixels a side of a model's images
 
 
@@ -46,8 +52,29 @@ class SavedModel:
     backbone: str
     temperature: float = 1.0
     """Log-probabilities are divided by it: this calibrates confidences, by the source's held-out images."""
+    place: Place | None = None
+    """How the target's images look, to tell others from them."""
+    source: Standardise | None = None
+    """The source's standardisation, where the head was trained on both domains, each by its own."""
     label_kind: LabelKind = "text"
     """What the source's labels were before their classes had names; from Python predictions are of this type."""
+
+    def for_domain(self, domain: DomainName) -> "SavedModel":
+        """The model for images of the target, or of the source.
+
+        Raises:
+            BiwaaError: it has no form of its own for the source.
+        """
+        if domain == "target":
+            return self
+        if self.source is None:
+            raise BiwaaError(
+                "the model has one form for both domains, or was adapted to the target alone: leave --domain source "
+                "out (only a frozen backbone's features are standardised for each domain)."
+            )
+        network = copy.deepcopy(self.network)
+        network.standardise = self.source
+        return replace(self, network=network, place=None)
 
 
 def save_model(path: Path, model: SavedModel) -> None:
@@ -63,7 +90,10 @@ def save_model(path: Path, model: SavedModel) -> None:
         "temperature": model.temperature,
         "label_kind": model.label_kind,
     }
-    save_tensors(path, model.network.state_dict(), **facts)
+    beside = {f"{PLACE}{name}": part for name, part in vars(model.place).items()} if model.place else {}
+    if model.source:
+        beside |= {f"{SOURCE}{name}": part for name, part in model.source.state_dict().items()}
+    save_tensors(path, model.network.state_dict() | beside, **facts)
 
 
 def load_model(run: Path) -> SavedModel:
@@ -84,7 +114,13 @@ def load_model(run: Path) -> SavedModel:
         raise BiwaaError(f"{path} is not a model that biwaa wrote ({' '.join(str(error).split())[:200]}).") from None
 
 
+def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, taken out."""
+    return {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
+
+
 def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
+    beside, source = _taken(state, PLACE), _taken(state, SOURCE)
     # Sizes are compared with the tensors before anything is built: false sizes must not cost memory.
     classes, width = len(facts.classes), facts.bottleneck
     if state["classifier.bias"].shape != (classes,) or len(set(facts.classes)) != classes or classes < 2:
@@ -102,13 +138,14 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     if facts.standardised:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))
     network.load_state_dict(state)
+    place = Place(**beside) if beside else None
+    if place:
+        place.check(classes)
+    own = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features)) if source else None
+    if own:
+        own.load_state_dict(source)
     if facts.label_kind == "integer":
         as_given(facts.classes, facts.label_kind)  # raises ValueError where they are no numbers
     return SavedModel(
-        network.eval(),
-        facts.classes,
-        facts.transform,
-        facts.backbone,
-        facts.temperature,
-        label_kind=facts.label_kind,
+        network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature, place, own, facts.label_kind
     )

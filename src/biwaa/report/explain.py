@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.device import open_fabric
+from biwaa.domains.listing import PassedOver
 from biwaa.domains.stream import image_sets
 from biwaa.errors import BiwaaError
 from biwaa.files import replacing
@@ -57,7 +58,10 @@ def explain_paths(
     models = {path: load_model(path) for path in (beside, run) if path}
     if featured := [path for path, model in models.items() if model.backbone == FEATURES]:
         raise BiwaaError(f"{featured[0]} was trained on features: there is no image to explain.")
-    every = [(images, row) for images in image_sets(paths) for row in range(len(images))]
+    passed = PassedOver()
+    every = [(images, row) for images in image_sets(paths, passed) for row in range(len(images))]
+    if passed.counts:
+        say(f"passed over: {passed}")
     drawn = range(len(every))
     if len(every) > rows:
         drawn = sorted(np.random.default_rng(seed).permutation(len(every))[:rows].tolist())  # type: ignore[assignment]

@@ -82,7 +82,8 @@ def describe(
     baseline = next((stage.evidence for stage in stages if stage.name == SOURCE_ONLY), None)
     finished = len(rounds) == recipe.schedule.rounds
     others = [stage.evidence for stage in rounds if stage is not selected]
-    estimated = estimates(selected.evidence, others, temperature, baseline)
+    plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
+    estimated = estimates(selected.evidence, others, temperature, plain)
     target, held_out = domains.target, domains.held_out
     solved = METHODS[recipe.method].solved(network.freeze_backbone)
     assert domains.source.labels is not None  # a source has labels
@@ -109,7 +110,7 @@ def describe(
         ),
         stages=found,
         label_free=_label_free(selected, rounds, baseline),
-        estimated_accuracy=combined(estimated, solved, selected.name == SOURCE_ONLY),
+        estimated_accuracy=combined(estimated, len(target.images), solved),
         calibration=calibration(selected.evidence, temperature, target.labels),
         label_shares=_label_shares(classes, shares, true),
         warnings=tuple(find_warnings(_signs(prepared, rounds, baseline, selected, estimated, folder, solved))),

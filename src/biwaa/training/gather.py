@@ -16,11 +16,13 @@ from biwaa.judging.mixval import MIX, mixing_pairs
 from biwaa.models.network import Network
 from biwaa.training.data import Data
 
-TRAINED = 1000  # Images of the trained source that stand for all of it
+TRAINED = 1000  # Images of the trained source that stand for all of it; where they only cost a product, SAMPLE
 PAIRS = 1000  # Mixed pairs: their accuracy has a standard error of at most 1.6 points.
 
 
-def gather(network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str) -> Evidence:
+def gather(
+    network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str, solved: bool
+) -> Evidence:
     """Evidence on a trained network.
 
     Args:
@@ -30,11 +32,12 @@ def gather(network: Network, data: Data, target: Predicted, batch_size: int, fab
         batch_size: images at a time.
         fabric: precision.
         what: for the progress display.
+        solved: features were given to the network, not images.
     """
     rows = sample_rows(len(data.target), SAMPLE)
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
     mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
-    source_rows = sample_rows(len(data.source), TRAINED).numpy()
+    source_rows = sample_rows(len(data.source), SAMPLE if solved else TRAINED).numpy()
     trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
     held: Predicted | None = None
     if data.source_held_out:

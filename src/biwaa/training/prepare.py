@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from biwaa.domains.domain import Domain, check_batch, check_source, drop_unreadable
+from biwaa.domains.domain import Domain, check_batch, check_source, drop_unreadable, held_out_counts
 from biwaa.domains.shift import shifted_rows
 from biwaa.errors import BiwaaError
 from biwaa.functional import coral
@@ -53,6 +53,8 @@ class Prepared:
     fresh_network: Callable[[int], Network]  # What a stage trains, by seed
     deployed_network: Callable[[dict[str, Tensor]], Network]
     """From a stage's trained state to a network that takes images."""
+    source_standardise: Standardise | None = None
+    """The source's own, where each domain of a frozen backbone has one."""
 
 
 def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -> Prepared:
@@ -69,7 +71,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         backbone, weights = features_backbone(given), "none: features were given"
     else:
         backbone = build_backbone(recipe.network.backbone, recipe.data.image_size)
-        weights = load_weights(backbone, recipe.network.weights)
+        weights = load_weights(backbone, recipe.network.weights, frozen)
     transform = FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
@@ -82,15 +84,16 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         _left(domain, found, shift, skip_unreadable) for domain, found, shift in zip(opened, kept, shifts, strict=False)
     ]
     domains = Pair(*(domain for domain, _ in left))
-    check_source(domains.source, recipe.data.batch_size)  # skipping may have emptied a class
-    check_batch(domains.target, recipe.data.batch_size)
+    check_source(domains.source)  # skipping may have emptied a class
+    check_batch(recipe.data.batch_size, domains.source, domains.target, recipe.data.source_held_out)
     standardise: nn.Module = nn.Identity()
+    of_source: Standardise | None = None
     inputs: list[Inputs]
     if frozen:
         features = [
             torch.from_numpy(found.rows[rows]).to(fabric.device) for found, (_, rows) in zip(kept, left, strict=True)
         ]
-        inputs, standardise = _standardised(features, method.statistics or recipe.network.statistics)
+        inputs, standardise, of_source = _standardised(features, method.statistics or recipe.network.statistics)
     else:
         stores = placed([found.rows for found in kept], fabric.device)
         inputs = [
@@ -99,7 +102,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         ]
     assert domains.source.labels is not None  # check_source made sure of both
     assert domains.source.classes is not None
-    data = _divided(inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe)
+    counts = held_out_counts(domains.source, recipe.data.source_held_out)
+    data = _divided(inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe, counts)
     width = recipe.network.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:
@@ -131,6 +135,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         weights=weights,
         fresh_network=fresh_network,
         deployed_network=deployed_network,
+        source_standardise=of_source,
     )
 
 
@@ -153,21 +158,16 @@ def _left(domain: Domain, found: Stored, shift: str, skip_unreadable: bool) -> t
     return left.select(chosen), rows[chosen]
 
 
-def _divided(source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe) -> Data:
-    """Keep a share of each class of the source from training; at least one image of every class is trained on."""
-    share, size = recipe.data.source_held_out, recipe.data.batch_size
-    if not share:
+def _divided(
+    source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe, counts: list[int]
+) -> Data:
+    """Keep so many images of each class of the source from training."""
+    if not recipe.data.source_held_out:
         return Data(source, labels, target, classes)
     rng = np.random.default_rng(recipe.seed)
     members = [rng.permutation(np.flatnonzero(labels == k)) for k in range(classes)]
-    counts = [min(round(share * len(rows)), len(rows) - 1) for rows in members]
     kept = np.sort(np.concatenate([rows[:count] for rows, count in zip(members, counts, strict=True)]))
     trained = np.setdiff1d(np.arange(len(labels)), kept)
-    if not len(kept) or len(trained) < size:
-        raise BiwaaError(
-            f"--source-held-out {share:g} of {len(labels)} source images leaves {len(trained)} to train on, in batches "
-            f"of {size}, and {len(kept)} to judge by: set it to 0, or lower --batch-size."
-        )
     return Data(source.select(trained), labels[trained], target, classes, source.select(kept), labels[kept])
 
 
@@ -181,8 +181,10 @@ def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
     return Transform(resize, backbone.image_size, backbone.mean, backbone.std, crops)
 
 
-def _standardised(features: list[Tensor], statistics: str) -> tuple[list[Inputs], nn.Module]:
+def _standardised(features: list[Tensor], statistics: str) -> tuple[list[Inputs], nn.Module, Standardise | None]:
     """Standardise both domains' features; the target's standardisation stays with the model.
+
+    Where each domain has its own, the source's is returned too.
 
     Args:
         features: (N, F) of the source, the target and, where there are any, held-out images, which are the target's.
@@ -193,4 +195,5 @@ def _standardised(features: list[Tensor], statistics: str) -> tuple[list[Inputs]
     found = [of_source(features[0]), *(of_target(part) for part in features[1:])]
     if statistics == "coral":
         found[0] = coral(found[0], found[1])
-    return [FeatureInputs(part) for part in found], of_target
+    own = Standardise(of_source.mean.cpu(), of_source.deviation.cpu()) if statistics == "domain" else None
+    return [FeatureInputs(part) for part in found], of_target, own

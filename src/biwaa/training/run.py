@@ -4,6 +4,7 @@
 - outputs are renewed after every round: whatever happens later, the last finished round's model is there
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -12,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning_fabric import Fabric
 
 from biwaa.device import open_fabric, within_memory
-from biwaa.domains.domain import Domain, check_kind, check_pair, match_classes
+from biwaa.domains.domain import Domain, check_kind, check_pair, match_classes, tell_passed_over
 from biwaa.errors import BiwaaError
 from biwaa.files import csv_line, write_text
 from biwaa.functional import with_temperature
@@ -23,6 +25,7 @@ from biwaa.judging.calibration import held_out_temperature
 from biwaa.judging.choice import check_choice, choose
 from biwaa.methods import METHODS
 from biwaa.models.backbone import FEATURES
+from biwaa.models.place import Place
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.predictions import Predictions
 from biwaa.progress import say
@@ -63,11 +66,12 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     """
     recipe = _implied(recipe, pair)
     check_choice(recipe.schedule.choice)
-    pair = _checked(pair, recipe.data.batch_size)
+    pair = _checked(pair, recipe)
     task = _task(pair)
     check_folder(out, recipe, task, options.resume, options.overwrite)
     machine = recipe.machine
     fabric = open_fabric(machine.device, machine.precision, machine.devices, machine.num_nodes)
+    tell_passed_over(pair.source, pair.target, pair.held_out)
     with within_memory("before training", "close other programs, lower --image-size or take a smaller --backbone"):
         prepared = prepare(pair, recipe, fabric, options.skip_unreadable)
     folder = RunFolder(out, fabric.is_global_zero, tuple(options.listeners))
@@ -105,9 +109,11 @@ def _implied(recipe: Recipe, pair: Pair) -> Recipe:
     return recipe.replace(freeze_backbone=True) if METHODS[recipe.method].frozen else recipe
 
 
-def _checked(pair: Pair, batch_size: int) -> Pair:
+def _checked(pair: Pair, recipe: Recipe) -> Pair:
     """The pair with one order of classes; held-out images labelled, and none of those that are trained on."""
-    source, target = check_pair(pair.source, pair.target, batch_size)
+    # A rule that makes the source smaller also changes what is kept from training: `prepare` checks it then.
+    share = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0
+    source, target = check_pair(pair.source, pair.target, recipe.data.batch_size, share)
     held_out = pair.held_out
     for domain in (target, held_out):
         if domain and (missing := len(domain.unlabelled())):
@@ -129,6 +135,7 @@ def _task(pair: Pair) -> dict[str, Any]:
         "target": pair.target.spec,
         "classes": list(pair.source.classes or ()),
         "source_images": pair.source.images.fingerprint(),
+        "source_labels": hashlib.sha256(np.ascontiguousarray(pair.source.labels).tobytes()).hexdigest(),
         "target_images": pair.target.images.fingerprint(),
     }
     if pair.held_out:
@@ -161,10 +168,12 @@ def _write_outputs(
     selected = next(stage for stage in stages if stage.name == name)
     temperature = held_out_temperature(selected.evidence)
     network = prepared.deployed_network(load_network_state(folder, name))
-    source = prepared.domains.source
+    evidence = selected.evidence
+    place = None if evidence.features is None else Place.of(evidence.features, evidence.predicted, len(classes))
     model = SavedModel(
-        network, classes, prepared.transform, prepared.backbone.name, temperature, label_kind=source.label_kind
-    )
+        network, classes, prepared.transform, prepared.backbone.name, temperature, place, prepared.source_standardise,
+        prepared.domains.source.label_kind,
+    )  # fmt: skip
     save_model(folder.model, model)
     predictions = Predictions.of(target.images.names, with_temperature(selected.probabilities, temperature))
     write_text(folder.path / "predictions.csv", predictions.csv(classes))

@@ -68,14 +68,15 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     begin = time.perf_counter()
     before = 0.0
     what, size = f"{plan.name}: predicting", plan.recipe.data.batch_size
-    if method.solved(plan.recipe.network.freeze_backbone):
+    solved = method.solved(plan.recipe.network.freeze_backbone)
+    if solved:
         solve(network, method, data, fabric)
         size = ROWS
     else:
         before = fit(plan, network, method, data, fabric, folder)
         begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
-    evidence = gather(network, data, target, size, fabric, what)
+    evidence = gather(network, data, target, size, fabric, what, solved)
     extra: dict[str, Tensor] = {}
     if plan.previous is not None:
         extra["pseudo_labels"] = plan.previous.argmax(dim=1).bincount(minlength=data.classes)

@@ -65,5 +65,5 @@ class LossWatch:
             kept = f"the last good state is {self.folder.unfinished} ({facts['stage']}, step {facts['step']})"
         return (
             f"the {name} loss became {value} at step {step} of {self.stage}; training stopped and {kept}. "
-            "Try a lower --learning-rate, or --precision 32-true."
+            "Try a lower --learning-rate, or --precision 32-true if it is another."
         )

@@ -1,0 +1,92 @@
+"""The estimate of solved heads: its second opinion, how readings become one estimate, and a whole run."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from test_solvers import shifted
+
+import biwaa
+from biwaa.functional import class_confusion
+from biwaa.judging.estimate import COMBINED, combined, second_opinion
+from biwaa.judging.evidence import Evidence
+from biwaa.solvers import STRENGTH, balanced_weights, fit_confusion, fit_logistic, one_hot
+
+
+def domains(**kind):
+    source, labels, target = (torch.from_numpy(part) for part in shifted(**kind))
+    return *(part - part.mean(0) for part in (source / 6, target / 6)), labels
+
+
+def value(head, source, labels, target, factor):
+    """The objective from its formula, in float64."""
+    source, target, weight, bias = (part.double() for part in (source, target, *head))
+    share = balanced_weights(labels, len(bias)).double() / len(labels)
+    loss = (share * F.cross_entropy(source @ weight.T + bias, labels, reduction="none")).sum()
+    penalty = weight.square().sum() / (2 * STRENGTH * len(source))
+    return float(loss + penalty + factor * class_confusion(target @ weight.T + bias))
+
+
+def test_no_small_step_improves_on_the_least_confusion():
+    source, target, labels = domains(noise=2.0)
+    head = fit_confusion(source, labels, balanced_weights(labels, 5), target, 5, factor=3.0)
+    found = value(head, source, labels, target, 3.0)
+    rng = torch.Generator().manual_seed(0)
+    for size in (1e-1, 3e-2):
+        for _ in range(20):
+            moved = tuple(part + size * torch.randn(part.shape, generator=rng) for part in head)
+            assert value(moved, source, labels, target, 3.0) > found - 1e-6
+    start = fit_logistic(source, one_hot(labels, 5), balanced_weights(labels, 5))
+    assert found < value(start, source, labels, target, 3.0) - 1e-3
+
+
+def test_without_confusion_it_is_logistic_regression():
+    source, target, labels = domains(noise=2.0)
+    weights = balanced_weights(labels, 5)
+    plain = fit_logistic(source, one_hot(labels, 5), weights)
+    found = fit_confusion(source, labels, weights, target, 5, factor=0.0)
+    assert value(found, source, labels, target, 0.0) == pytest.approx(
+        value(plain, source, labels, target, 0.0), abs=1e-5
+    )
+
+
+def evidence(source, labels, target, **more):
+    uniform = torch.full((len(target), 5), 0.2)
+    return Evidence(probabilities=uniform, features=target, trained_features=source, trained_labels=labels, **more)
+
+
+def test_a_second_opinion_is_mostly_right_and_knows_no_scale():
+    source, target, labels = domains()
+    found = second_opinion(evidence(source, labels, target))
+    assert float((found == labels).float().mean()) > 0.9
+    assert torch.equal(found, second_opinion(evidence(1000 * source, labels, 0.01 * target + 7)))
+
+
+def test_no_second_opinion_without_two_classes():
+    source, target, labels = domains()
+    assert second_opinion(evidence(source, torch.zeros_like(labels), target)) is None
+    assert second_opinion(Evidence(probabilities=torch.ones(4, 5) / 5)) is None
+
+
+def test_the_estimate_is_the_mean_and_its_interval_widens_with_doubt():
+    sure = combined(dict.fromkeys(COMBINED, 0.9), images=1000, solved=True)
+    assert sure.value == pytest.approx(0.9)
+    assert sure.low < 0.9 < sure.high <= 1
+    assert sure.lower_bound < 0.9
+    apart = combined(dict(zip(COMBINED, (0.8, 0.9, 1.0), strict=True)), images=1000, solved=True)
+    assert apart.value == pytest.approx(0.9)
+    assert apart.high - apart.low > sure.high - sure.low
+    few = combined(dict.fromkeys(COMBINED, 0.9), images=20, solved=True)
+    assert few.low < sure.low
+    assert combined({COMBINED[1]: 0.7}, images=9, solved=True).low is None
+    assert combined({}, images=9, solved=True).value is None
+
+
+def test_a_run_has_an_interval_that_holds_the_accuracy(tmp_path):
+    source, labels, target = shifted(rows=600)
+    found = biwaa.adapt((source, labels), (target, labels), freeze_backbone=True, batch_size=24, verbose=False).result
+    estimate, accuracy = found.estimated_accuracy, found.accuracy.adapted.over_images
+    assert set(COMBINED) <= set(estimate.readings)
+    assert estimate.low <= accuracy <= estimate.high
+    assert estimate.lower_bound <= accuracy
+    assert estimate.value == pytest.approx(np.mean([estimate.readings[name] for name in COMBINED]), abs=1e-5)
