@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_images
+from conftest import write_images
 from PIL import Image
 
 import biwaa
 from biwaa.cli import main
-from biwaa.domains.domain import check_source
+from biwaa.domains.domain import check_pair
 from biwaa.domains.labels import MISSING, read_labels
 from biwaa.domains.objects import as_domain, as_images
 from biwaa.domains.spec import open_domain
@@ -134,7 +134,7 @@ def test_a_missing_label_is_missing_however_it_is_written(labels, classes):
     assert read_labels([None] * 4, 4, "here") is None
     domain = as_domain((PIXELS[:4], labels), "here")
     with pytest.raises(biwaa.BiwaaError, match=r"no label for 1 of its 4 images \(here\[1\]\)"):
-        check_source(domain)
+        check_pair(domain, domain, 2)
 
 
 def test_pandas_marks_of_missing_labels():
@@ -204,12 +204,15 @@ def test_missing_labels_of_files(tmp_path, tiny_run, capsys):
     (root / "list.txt").write_text("\n".join(lines))
     assert main(["check", str(root / "list.txt")]) == 0
     assert "12 images, 3 classes, 3 images without a label" in capsys.readouterr().out
-    assert main(["evaluate", str(tiny_run), str(root / "list.txt")]) == 0
+    assert main(["evaluate", str(tiny_run), str(root / "list.txt"), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert (figures["images"], figures["unlabelled"]) == (9, 3)
     run = biwaa.Run(tiny_run)
     right = [run.predict(root / name / f"{k}.png")[0] == name for name in ("cat", "dog", "eel") for k in range(3)]
     assert figures["accuracy"]["over_images"] == pytest.approx(np.mean(right), abs=1e-6)
+    (root / "table.csv").write_text("path,label\ncat/0.png,cat\ncat/1.png,\ndog/0.png,dog\n")
+    table = open_domain(str(root / "table.csv"))
+    assert (table.classes, table.labels.tolist()) == (("cat", "dog"), [0, MISSING, 1])
     np.savez(tmp_path / "a.npz", a_x=PIXELS, a_y=np.array([0, -1, 1, 0, 1, 0]), b_x=PIXELS, b_y=np.full(6, -1))
     domain = open_domain(f"{tmp_path}/a.npz:a")
     assert (domain.classes, domain.labels.tolist()) == (("0", "1"), [0, MISSING, 1, 0, 1, 0])
@@ -354,7 +357,7 @@ def test_missing_labels_of_tables(table):
         assert domain.labels.tolist() == [0, MISSING, 1, 0, MISSING, 0]
         assert domain.label_kind == ("text" if expected[0] == "cat" else "integer")
         with pytest.raises(biwaa.BiwaaError, match="no label for 2 of its 6 images"):
-            check_source(domain)
+            check_pair(domain, domain, 2)
 
 
 # --- one picture ------------------------------------------------------------------------------------------------------
@@ -398,4 +401,11 @@ def test_the_estimator_takes_rows_only():
 def test_pictures_of_other_shapes_are_named(tiny_run):
     with pytest.raises(biwaa.BiwaaError, match=r"an image is ndarray \(3, 9, 9\) of uint8: it must be a picture"):
         biwaa.load(tiny_run).predict([PIXELS[0].transpose(2, 0, 1)])
-    assert TINY.data.batch_size == 8
+
+
+def test_evaluate_where_only_images_without_a_label_can_be_read(tmp_path, tiny_run, capsys):
+    root = write_images(tmp_path / "r", {"cat": 2})
+    (root / "cat" / "0.png").write_bytes(b"broken")
+    (root / "list.txt").write_text("cat/0.png 0\ncat/1.png -1\n")
+    assert main(["evaluate", str(tiny_run), str(root / "list.txt"), "--skip-unreadable"]) == 2
+    assert "has a label to score against" in capsys.readouterr().err

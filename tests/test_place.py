@@ -146,7 +146,7 @@ def test_models_without_the_statistics_still_predict(run, tmp_path):
     kept = {name: part for name, part in state.items() if not name.startswith(("place.", "source."))}
     assert len(kept) < len(state)
     save_tensors(tmp_path / "old.safetensors", kept, **facts)
-    done = command("evaluate", tmp_path / "old.safetensors", new(run, "source"))
+    done = command("evaluate", tmp_path / "old.safetensors", new(run, "source"), "--json")
     assert json.loads(done.stdout)["looks_like_the_target"] is None
     assert WARNING not in done.stderr
     refused(command("evaluate", tmp_path / "old.safetensors", new(run, "source"), "--domain", "source"), "leave")

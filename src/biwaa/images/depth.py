@@ -64,7 +64,8 @@ def _white(image: Image.Image) -> int:
         whole = 2 ** _tag(image, BITSPERSAMPLE, 1) - 1
         own = _tag(image, MAX_SAMPLE_VALUE, whole)
         return own if 0 < own < whole else whole
-    if image.mode != "I" or image.format == "PPM":  # Pillow scales a PGM to 16 bits, whatever its white
+    # Pillow scales a PGM to 16 bits, whatever its white, and older ones keep those of a PNG in 32.
+    if image.mode != "I" or image.format in ("PPM", "PNG"):
         return 2**16 - 1
     raise UnreadableError(f"which of its 32-bit integers is white is not known: {REMEDY}")
 

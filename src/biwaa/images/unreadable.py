@@ -4,7 +4,7 @@ import re
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 KINDS: tuple[tuple[bytes, str], ...] = (
-    (rb"$", "the file is empty"),
+    (rb"\Z", "the file is empty"),
     (re.escape(POINTER), "a Git LFS pointer in the place of the image: get the image with `git lfs pull`"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<svg\b", "an SVG drawing, not pixels: export it as PNG"),
     (rb"(?i)\s*<(!doctype html|html|head|body)\b", "an HTML page in the place of the image: download the image again"),
@@ -16,7 +16,7 @@ KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+", "a TIFF that is damaged or of a kind that is not read"),
     (rb"RIFF....WEBP", "a WebP that is damaged or of a kind that is not read"),
     (rb"GIF8", "a GIF that is damaged or of a kind that is not read"),
-    (rb"\x00+$", "nothing but zero bytes"),
+    (rb"\x00+\Z", "nothing but zero bytes"),
 )
 """How a file begins -> what it is."""
 
@@ -36,4 +36,4 @@ def kind_of(data: bytes) -> str:
 def reason(error: BaseException) -> str:
     """An error in one line, without addresses in memory: they differ from run to run."""
     text = re.sub(r" (object )?at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
-    return text if isinstance(error, UnreadableError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UnreadableError) else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -64,9 +64,8 @@ def evaluate_run(
     readable, rows = drop_unreadable(domain, unreadable, skip_unreadable)
     if not len(rows):
         raise BiwaaError(f"no image of {spec} can be read: check its files.")
-    assert readable.labels is not None  # checked above
     unlabelled = readable.unlabelled()
-    if len(unlabelled) == len(rows):
+    if readable.labels is None or len(unlabelled) == len(rows):
         raise BiwaaError(f"no image of {spec} that can be read has a label to score against: use `biwaa predict`.")
     tell_unlike(model, look)
     every = torch.cat(parts)[torch.from_numpy(rows)]
