@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from biwaa.domains.objects import as_domain
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 from biwaa.inference.classifier import Classifier, load
 from biwaa.predictions import Predictions
 from biwaa.progress import quiet
@@ -37,7 +38,7 @@ class Run:
         Raises:
             BiwaaError: it holds no run that has finished a round.
         """
-        self.folder = Path(folder)
+        self.folder = local(folder)
         """Where everything lies that the run left."""
         self.leads = finished is None or finished.folder.writes
         """Of several processes that trained together one reports for all; False in the others."""
@@ -115,7 +116,7 @@ def adapt(
         raise BiwaaError("there is nothing to resume without a run folder: name one with out=.")
     if out is None and resolved.machine.devices * resolved.machine.num_nodes > 1:
         raise BiwaaError("several processes need one run folder: name it with out=.")
-    folder = Path(tempfile.mkdtemp(prefix="biwaa-")) / "run" if out is None else Path(out).expanduser()
+    folder = Path(tempfile.mkdtemp(prefix="biwaa-")) / "run" if out is None else local(out)
     listeners = (on_log,) if callable(on_log) else tuple(on_log)
     try:
         with quiet(not verbose), track_run(track, folder, resolved) as tracker:

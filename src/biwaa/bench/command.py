@@ -12,6 +12,7 @@ from biwaa.bench import engine
 from biwaa.bench.grid import Bench, enrol, load_bench
 from biwaa.bench.render import write_tables
 from biwaa.bench.suites import METHODS_STUDY, PANEL_STUDY, resolve, variants
+from biwaa.checks import not_below
 from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, find
 from biwaa.domains.domain import empty_classes
 from biwaa.domains.shift import check_rule
@@ -58,6 +59,8 @@ def plan(
     pairs = [entry.task(task) for task in tasks or entry.tasks]
     if not seeds:
         raise BiwaaError("name at least one seed after --seeds.")
+    for seed in seeds:
+        recipe.replace("--seeds", seed=seed)
     for run in (resolve(variant, recipe, seeds[0]) for variant in chosen):
         check_rule(run.data.source_shift)
         check_rule(run.data.target_shift)
@@ -141,8 +144,7 @@ def choose_engine(
         return functools.partial({"ray": engine.ray, "slurm": engine.slurm}[cluster], options=options)
     if processes is None:
         processes = torch.cuda.device_count() or (engine.cores() if frozen else 1)
-    if processes < 1:
-        raise BiwaaError(f"--processes must be at least 1, not {processes}.")
+    not_below(1, processes=processes)
     return functools.partial(engine.local, processes=processes)
 
 

@@ -20,12 +20,14 @@ import tyro
 
 from biwaa.cli.bench import PANEL, BenchFlags, bench
 from biwaa.cli.evaluation import evaluate, export, predict, push
-from biwaa.cli.help import Command, command_help, overview
+from biwaa.cli.flags import common_flags, known_flags_only
+from biwaa.cli.help import Command, all_options, command_help, overview
 from biwaa.cli.report import check, explain, report
 from biwaa.cli.training import TrainFlags, demo, train
-from biwaa.errors import BiwaaError, printable
+from biwaa.errors import BiwaaError, choices, printable
 from biwaa.files import cache_dir
 from biwaa.progress import quiet
+from biwaa.registry import load_plugin_file
 from biwaa.version import __version__
 
 COMMANDS: dict[str, Command] = {
@@ -35,8 +37,6 @@ COMMANDS: dict[str, Command] = {
 """What declares the flags: a function that takes them, or a class of flags that settings of a recipe join."""
 WITH_RECIPE: dict[str, Callable[..., None]] = {"train": train, "bench": bench}
 """Commands that take a class of flags and a recipe."""
-
-AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
 
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
@@ -50,7 +50,9 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     start = named_recipe(arguments, command.recipe) if name in WITH_RECIPE else None  # type: ignore[attr-defined]
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
-    elif start:
+        return
+    known_flags_only(name, arguments, all_options(command, start))
+    if start:
         WITH_RECIPE[name](*_with_settings(name, command, start, arguments))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")
@@ -108,29 +110,15 @@ def _ending_cleanly() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(overview(COMMANDS))
-        return 0
-    if words[0] == "--version":
-        print(f"biwaa {__version__}")
-        return 0
-    if words[0] == "--completion":
-        shell = words[1] if len(words) > 1 else "bash"
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="biwaa", args=["--tyro-print-completion", shell])
-    silent = "--quiet" in words
-    words = [word for word in words if word != "--quiet"]
-    name, rest = words[0] if words else "", words[1:]
+    name = next((word for word in words if word in COMMANDS), "")
     os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its list of fonts, too, stays in our cache
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is reported as unreadable
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
-        with quiet(silent), _ending_cleanly():
-            if name not in COMMANDS:
-                raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
-            run_command(name, rest)
+        with _ending_cleanly():
+            _obey(words)
+            sys.stdout.flush()  # a reader that has gone is noticed here
     except BiwaaError as error:
         return _fail(f"error: {error}", 2)
     except BrokenPipeError:
@@ -138,13 +126,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        full = AFTER_INTERRUPT.get(name, "") if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-        return _fail(f"error: {where}{error.strerror or error}{full}.", 2)
-    except _Terminated:
-        return _fail(f"terminated{AFTER_INTERRUPT.get(name, '')}", 143)
-    except KeyboardInterrupt:
-        return _fail(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return _fail(f"error: {where}{error.strerror or error}{_what_then(name, error) if full else ''}.", 2)
+    except _Terminated as end:
+        return _fail(f"terminated{_what_then(name, end)}", 143)
+    except KeyboardInterrupt as end:
+        return _fail(f"interrupted{_what_then(name, end)}", 130)
     return 0
+
+
+def _obey(words: Sequence[str]) -> None:
+    """Do what the words of the command line say."""
+    silent, plugins, words = common_flags(words)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(COMMANDS))
+    elif words[0] == "--version":
+        print(f"biwaa {__version__}")
+    elif words[0] == "--completion":
+        shell = words[1] if len(words) > 1 else "bash"
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="biwaa", args=["--tyro-print-completion", shell])
+    elif words[0] not in COMMANDS:
+        raise BiwaaError(f"no command {words[0]!r}: {choices(words[0], COMMANDS)}.")
+    else:
+        with quiet(silent):
+            for file in plugins:
+                load_plugin_file(file)
+            run_command(words[0], words[1:])
+
+
+def _open_streams() -> None:
+    """Have standard output and error to write to, also where the caller has closed them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets this number, which a file that is opened later must not get
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
+
+
+def _what_then(name: str, ended: BaseException) -> str:
+    """How a command that ended early goes on: as the error's notes say, where it has any."""
+    notes = [*getattr(ended, "__notes__", ()), *(["the same command goes on"] if name == "bench" else [])]
+    return "".join(f"; {note}" for note in notes)
 
 
 def _fail(text: str, code: int) -> int:

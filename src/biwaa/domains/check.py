@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from biwaa.checks import not_below
 from biwaa.domains.catalogue import (
     BENCHMARKS,
     Benchmark,
@@ -35,6 +36,7 @@ def check_domains(
         BiwaaError: a domain cannot be opened, differs from the benchmark's, has unreadable images, or the source
             cannot be adapted to the target.
     """
+    not_below(2, batch_size=batch_size)
     load_plugins()
     root = data_root or default_data_root()
     if len(specs) == 1 and specs[0] in BENCHMARKS and not Path(specs[0]).exists():

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from biwaa.files import local
 from biwaa.images.decoding import SUFFIXES
 
 LOOKED_FOR = f"looked for {', '.join(sorted(SUFFIXES))}"  # For messages about a place without images
@@ -67,5 +68,5 @@ def list_and_root(spec: str) -> tuple[Path, Path] | None:
     found = re.fullmatch(r"(.+\.txt)(?:@(.+))?", spec)
     if not found:
         return None
-    file = Path(found[1]).expanduser()
-    return file, Path(found[2]).expanduser() if found[2] else file.parent
+    file = local(found[1])
+    return file, local(found[2]) if found[2] else file.parent

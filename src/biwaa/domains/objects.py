@@ -23,6 +23,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.hub import table_domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.files import expanded
 from biwaa.images.decoding import Pixels, to_rgb
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, NumberedRows, are_pixels, squeezed
 
@@ -112,7 +113,7 @@ def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
         if not given:
             raise BiwaaError(f"{name} holds no image.")
         if all(isinstance(item, (str, os.PathLike)) for item in given):
-            return FileImages(tuple(Path(item).expanduser() for item in given))
+            return FileImages(tuple(expanded(item) for item in given))
         if not all(isinstance(item, (Image.Image, np.ndarray, Tensor)) for item in given):
             raise BiwaaError(f"{name} is a list of {type(given[0]).__name__}: it must be {ACCEPTED}.")
         return ObjectImages(given, name, np.arange(len(given), dtype=np.int64))

@@ -9,6 +9,7 @@ from pathlib import Path
 from biwaa.domains.listing import LOOKED_FOR, exists, images_below, is_image, list_and_root, list_lines
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 from biwaa.images.images import FileImages, Images
 
 SET_SIZE = 1024  # Most files in a set
@@ -50,7 +51,7 @@ def _images(path: str) -> Iterable[Path] | Images:
     """The files behind one path, one at a time; or a domain's images, which need not be files."""
     if path == "-":
         return _listed(sys.stdin, Path())
-    file = Path(path).expanduser()
+    file = local(path)
     if is_image(file):
         return [file]
     if file.is_dir():

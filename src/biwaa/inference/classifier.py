@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biwaa.checks import not_below
 from biwaa.device import open_fabric, within_memory
 from biwaa.domains.objects import as_images
 from biwaa.errors import BiwaaError
@@ -35,7 +36,12 @@ class Classifier:
     classes: NDArray[np.str_] = field(init=False)  # (K,) names, in the order of the columns of `predict_proba`
 
     def __post_init__(self) -> None:
-        """Take the classes' names from the model."""
+        """Take the classes' names from the model.
+
+        Raises:
+            BiwaaError: batches of no image.
+        """
+        not_below(1, batch_size=self.batch_size)
         object.__setattr__(self, "classes", np.asarray(self.model.classes))
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
@@ -76,7 +82,7 @@ def load(path: str | PathLike[str], device: str = "auto", batch_size: int = 32) 
     Raises:
         BiwaaError: there is no model, or biwaa did not write it.
     """
-    return Classifier(load_model(Path(path).expanduser()), device, batch_size)
+    return Classifier(load_model(Path(path)), device, batch_size)
 
 
 def stream_predictions(
