@@ -419,7 +419,7 @@ def test_a_plugins_method_can_be_benched(tmp_path):
         "import biwaa\nfrom biwaa.methods.mcc import Mcc\nbiwaa.register_method('mine')(type('Mine', (Mcc,), {}))\n",
     )
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = bench(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", PYTHONPATH=path)
+    done = bench(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", "--threads", "1", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "| mine |" in done.stdout
     rows = {
@@ -428,7 +428,17 @@ def test_a_plugins_method_can_be_benched(tmp_path):
     assert rows["mine"]["over_images"] == rows["mcc"]["over_images"]
     page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
     (tmp_path / "my_method.py").write_text(re.search(r"```python\n(.*?register_method.*?)```", page, flags=re.S)[1])
-    again = bench(tmp_path / "b", "--methods", "sharp@2", "--seeds", "1", "--plugin", str(tmp_path / "my_method.py"))
+    again = bench(
+        tmp_path / "b",
+        "--methods",
+        "sharp@2",
+        "--seeds",
+        "1",
+        "--plugin",
+        str(tmp_path / "my_method.py"),
+        "--threads",
+        "1",
+    )
     assert again.returncode == 0, again.stderr
     assert "| sharp, 2 rounds |" in again.stdout
     shown = subprocess.run([COMMAND, "bench", tmp_path / "b", "--show"], capture_output=True, text=True, check=True)

@@ -190,8 +190,8 @@ def recipe_from(settings: Mapping[str, Any], where: str) -> Recipe:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """SHA-256 over all settings but those of `RESUMABLE`: runs with one digest trained with the same settings."""
-    settings = {name: value for name, value in recipe.flat().items() if name not in RESUMABLE}
+    """SHA-256 over all settings but threads and those of `RESUMABLE`: runs with one digest had the same settings."""
+    settings = {name: value for name, value in recipe.flat().items() if name not in (*RESUMABLE, "threads")}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

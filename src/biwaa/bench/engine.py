@@ -67,7 +67,7 @@ def _train_locked(work: Work) -> Outcome:
     write_text(work.running, str(tries))
     _IN_TRAINING.add(work.running)
     try:
-        log = work.run.with_name(f"{work.name}.log").open("a", encoding="utf-8")
+        log = work.log.open("a", encoding="utf-8")
         with log, contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
             outcome = _train_logged(work)
     finally:

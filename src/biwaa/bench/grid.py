@@ -45,6 +45,11 @@ class Work:
         return self.folder / "runs" / self.name
 
     @property
+    def log(self) -> Path:
+        """What the process that trains it prints."""
+        return self.run.with_name(f"{self.name}.log")
+
+    @property
     def failed(self) -> Path:
         """Says why, where the last try failed."""
         return self.run.with_name(f"{self.name}.failed")

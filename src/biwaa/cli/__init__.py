@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -23,9 +24,9 @@ from biwaa.cli.evaluation import evaluate, export, predict, push
 from biwaa.cli.flags import common_flags, known_flags_only
 from biwaa.cli.help import Command, all_options, command_help, overview
 from biwaa.cli.report import check, explain, report
-from biwaa.cli.training import TrainFlags, demo, train
+from biwaa.cli.training import TrainFlags, demo, resumed, train
 from biwaa.errors import BiwaaError, choices, printable
-from biwaa.files import cache_dir
+from biwaa.files import cache_dir, local
 from biwaa.progress import quiet
 from biwaa.registry import load_plugin_file
 from biwaa.version import __version__
@@ -47,44 +48,75 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         SystemExit: flags that it does not know.
     """
     command = COMMANDS[name]
-    start = named_recipe(arguments, command.recipe) if name in WITH_RECIPE else None  # type: ignore[attr-defined]
+    start = None
+    if name in WITH_RECIPE:
+        folder = _resumed(name, arguments)
+        start = named(arguments, "--recipe", str(folder / "recipe.yaml") if folder else command.recipe)  # type: ignore[attr-defined]
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
         return
     known_flags_only(name, arguments, all_options(command, start))
     if start:
-        WITH_RECIPE[name](*_with_settings(name, command, start, arguments))
+        WITH_RECIPE[name](*_with_settings(name, command, start, arguments, folder))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")
 
 
-def _with_settings(name: str, command: Any, start: str, arguments: Sequence[str]) -> tuple[Any, Any]:
-    """A command's flags, and the recipe named `start` with the settings that are flags as well."""
+def _resumed(name: str, arguments: Sequence[str]) -> Path | None:
+    """The folder of the run that training goes on with, where that is asked for and it holds one.
+
+    Raises:
+        BiwaaError: it holds none, and the command does not say what to train on.
+    """
+    out = named(arguments, "--out", "")
+    if name != "train" or "--resume" not in arguments or not out:
+        return None
+    folder = local(Path(out))
+    if all((folder / file).is_file() for file in ("recipe.yaml", "run.json")):
+        return folder
+    if not named(arguments, "--source", ""):
+        raise BiwaaError(f"{folder} holds no run to go on with: name --source and --target to start one there.")
+    return None
+
+
+def _with_settings(
+    name: str, command: Any, start: str, arguments: Sequence[str], folder: Path | None = None
+) -> tuple[Any, Any]:
+    """A command's flags, and the recipe named `start` with the settings that are flags as well.
+
+    Args:
+        name: of the command.
+        command: its class of flags.
+        start: name of the recipe.
+        arguments: the words after the command's name.
+        folder: of the run that goes on, whose images need not be named again.
+    """
     from biwaa.recipe import Recipe, load_recipe  # brings torch
 
     def read(recipe: str, settings: Recipe) -> tuple[Any, Any]:
         # Settings are flags by their own names, without their groups'.
-        flat, default = (tyro.conf.OmitArgPrefixes,), (command.starting_from(recipe), settings)
+        flags = command.starting_from(recipe)
+        flat, default = (tyro.conf.OmitArgPrefixes,), (resumed(flags, folder) if folder else flags, settings)
         return tyro.cli(tuple[command, Recipe], args=arguments, prog=f"biwaa {name}", default=default, config=flat)
 
     found = read(start, load_recipe(start))
     if isinstance(found[0], BenchFlags) and found[0].suite == PANEL:  # it has defaults of its own
         from biwaa.bench.panel import panel_recipe
 
-        start = named_recipe(arguments, "robust")
+        start = named(arguments, "--recipe", "robust")
         found = read(start, panel_recipe(start))
     return found
 
 
-def named_recipe(arguments: Sequence[str], default: str) -> str:
-    """The recipe must be known before the flags can be read, since it sets their defaults."""
-    named = default
+def named(arguments: Sequence[str], flag: str, default: str) -> str:
+    """A flag's value: recipe and run folder must be known before the flags are read, since they set defaults."""
+    found = default
     for here, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        if here == "--recipe" and following:
-            named = following
-        if here.startswith("--recipe="):
-            named = here.removeprefix("--recipe=")
-    return named  # the last one, as with any flag
+        if here == flag and following:
+            found = following
+        if here.startswith(f"{flag}="):
+            found = here.removeprefix(f"{flag}=")
+    return found  # the last one, as with any flag
 
 
 class _Terminated(KeyboardInterrupt):

@@ -29,7 +29,6 @@ from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_e
 from biwaa.judging.validators import scores, source_accuracy
 from biwaa.judging.warnings import Signs, far_share, find_warnings
 from biwaa.methods import METHODS
-from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
 from biwaa.recipe import Recipe, recipe_digest
 from biwaa.result import (
     FORMAT,
@@ -46,6 +45,7 @@ from biwaa.result import (
     Stage,
     TargetAccuracy,
 )
+from biwaa.training.cost import images_a_step, stage_images
 from biwaa.training.folder import RunFolder
 from biwaa.training.prepare import Prepared
 from biwaa.training.rounds import average
@@ -196,20 +196,15 @@ def _accuracy(
 
 
 def _cost(stages: Sequence[Trained], recipe: Recipe, sitting: float) -> Cost:
-    def images_a_step(method: str) -> int:
-        of = METHODS[method]
-        return recipe.data.batch_size * (1 + of.sees_target + of.strong_view)
-
-    methods = [SOURCE_ONLY_METHOD if stage.name == SOURCE_ONLY else recipe.method for stage in stages]
-    stepping = [method for method in methods if not METHODS[method].solved(recipe.network.freeze_backbone)]
+    images = [stage_images(stage.name, recipe) for stage in stages]
     steps = recipe.schedule.steps
     return Cost(
-        steps=steps * len(stepping),
-        images=steps * sum(images_a_step(method) for method in stepping),
+        steps=steps * sum(1 for count in images if count),
+        images=sum(images),
         seconds=round(sum(stage.seconds for stage in stages), 2),
         this_sitting=round(sitting, 2),
         steps_a_stage=steps,
-        images_a_step=images_a_step(recipe.method),
+        images_a_step=images_a_step(recipe.method, recipe),
     )
 
 
