@@ -102,7 +102,7 @@ def train(flags: TrainFlags, settings: "Recipe") -> None:
 
 
 def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
-    """Adapt clean digits to digits on photographs, offline, in a minute.
+    """Adapt clean digits to digits on photographs, offline, in minutes.
 
     Example: biwaa demo --out digits
 
