@@ -22,8 +22,9 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.network import Network
 from biwaa.recipe import load_recipe
 from biwaa.tensors import save_tensors
+from biwaa.training.checkpoints import state_of
 from biwaa.training.data import Data
-from biwaa.training.fit import StagePlan, _state
+from biwaa.training.fit import StagePlan
 from biwaa.training.stage import build_method
 from biwaa.training.step import build_optimizer, training_step
 
@@ -53,7 +54,7 @@ def measure(name: str, size: int, steps: int) -> dict[str, Any]:
         path = Path(folder) / "state.safetensors"
         for _ in range(5):
             before = time.perf_counter()
-            save_tensors(path, _state(network, method, optimizer))
+            save_tensors(path, state_of(network, method, optimizer))
             kept.append(time.perf_counter() - before)
         megabytes = path.stat().st_size / 1e6
     every, _ = recipe.machine.checkpoint_interval()

@@ -20,6 +20,8 @@ import torch
 from conftest import write_images
 
 from biwaa.cli import main
+from biwaa.errors import BiwaaError
+from biwaa.inference.classifier import load
 from biwaa.tensors import load_tensors
 
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -345,3 +347,112 @@ def test_evaluate_and_predict(pair, tmp_path):
     (pair[1] / "dog").rename(pair[1] / "wolf")
     refused(biwaa("evaluate", tmp_path / "run", pair[1]), "only in", "wolf")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("train", "--epochs", "3"), "counts steps of --batch-size images, not epochs; did you mean --steps (steps a"),
+        (("bench", "digits", "--epoch=3"), "did you mean --steps"), (("train", "--lr", "1"), "--learning-rate"),
+        (("train", "--sorce", "a"), "train has no flag --sorce: did you mean --source (labelled images"),
+        (("predict", "run", "--batchsize", "2"), "did you mean --batch-size"),
+        (("check", "a", "--no-jsn"), "did you mean --json"),
+        (("evaluate", "run", "--steps", "2"), "`biwaa evaluate --help` lists those that it has"),
+        (("check", "a", "--plugin"), "--plugin needs a Python file"), (("trian",), "did you mean 'train'"),
+        (("check", "Office_31:amazn"), "did you mean 'office31'"), (("bench", "digits/robst"), "did you mean 'robust'"),
+    ],
+)  # fmt: skip
+def test_misspelt_words_are_answered_with_those_that_exist(words, told):
+    refused(biwaa(*words, *["--out", "x"] * (words[0] == "bench")), told)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("predict", "RUN", "RUN", "--batch-size", "0"), ("predict", "RUN", "RUN", "--batch-size", "-1"),
+        ("evaluate", "RUN", "RUN", "--batch-size", "0"), ("check", "RUN", "--batch-size", "1"),
+        ("explain", "RUN", "RUN", "--rows", "0"), ("explain", "RUN", "RUN", "--seed", "-1"),
+        ("demo", "--seed", "-1", "--out", "OUT"), ("bench", "digits", "--seeds", "-1", "--out", "OUT"),
+        ("bench", "digits", "--processes", "-1", "--out", "OUT"), ("predict", "RUN", "RUN", "--top-k", "0"),
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_by_every_command(words, tiny_run, tmp_path):
+    done = biwaa(*({"RUN": tiny_run, "OUT": tmp_path / "out"}.get(word, word) for word in words))
+    refused(done, "must")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BiwaaError, match="batch_size must be at least 1"):
+        load(tiny_run, batch_size=0)
+
+
+def test_paths_that_are_none_of_this_machine(tiny_run, pair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, told in (
+        ("s3://bucket/cats", "s3://bucket/cats is an address: biwaa reads and writes files of this machine"),
+        ("file:///data/cats", "write the path alone, /data/cats."), (r"C:\cats", "is a path of Windows"),
+    ):  # fmt: skip
+        refused(biwaa("check", path), told)
+        refused(biwaa("predict", tiny_run, path), told)
+        refused(train(*pair, tmp_path / "run", "--recipe", path), told)
+    for words in (("train", "--source", pair[0], "--target", pair[1]), ("predict", tiny_run, pair[0]),
+                  ("bench", "digits", "--recipe", "demo"), ("demo",)):  # fmt: skip
+        refused(biwaa(*words, "--out", "s3://bucket/out.csv"), "s3:/bucket/out.csv", " is an address")
+    refused(biwaa("evaluate", "gs://bucket/run", pair[1]), "gs:/bucket/run is an address")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
+def test_names_that_start_with_a_tilde(tiny_run, pair, tmp_path, monkeypatch):
+    """A file ~pic.jpg is no home folder; a shell hands it over as it is where it matched *.jpg."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(pair[0] / "cat" / "0.png", "~pic.png")
+    pair[0].rename("~photos")
+    done = biwaa("predict", tiny_run, "~pic.png", "--out", "~p.csv")
+    assert done.returncode == 0, done.stderr
+    assert "~pic.png,cat" in Path("~p.csv").read_text()
+    assert biwaa("check", "~photos").returncode == 0
+    refused(biwaa("check", "~nobody-is-called-so"), "no such folder: ~nobody-is-called-so")
+
+
+def test_streams_that_are_closed_and_docstrings_that_are_stripped(pair, tmp_path):
+    """Output that nobody reads is lost, and nothing else; the help is read from the source where it has to be."""
+    whole = installed("predict", "--help").stdout
+    for command, out in (
+        (f"PYTHONOPTIMIZE=2 {COMMAND} predict --help", whole),
+        (f"{COMMAND} check {pair[0]} 0<&- 2>&-", f"{pair[0]}: 16 images, 2 classes\n  cat       8\n  dog       8\n"),
+        (f"{COMMAND} --help >&-", ""),
+    ):
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, out, ""), command
+
+
+PLUGIN = """import biwaa
+from biwaa.methods.source_only import SourceOnly
+from torch import nn
+
+
+@biwaa.register_method("mine")
+class Mine(SourceOnly):
+    pass
+
+
+@biwaa.register_backbone("flat", image_size=12)
+def flat(size):
+    return nn.Sequential(nn.AvgPool2d(size), nn.Flatten())
+"""
+
+
+def test_a_file_that_registers_a_method(pair, tmp_path):
+    """It trains through the installed command; what reads the run needs it only where the network comes from it."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    plugin, run = ("--plugin", tmp_path / "mine.py"), tmp_path / "run"
+    done = train(*pair, run, "--method", "mine", *plugin, by=installed)
+    assert done.returncode == 0, done.stderr
+    assert biwaa("predict", run, pair[1], "--out", tmp_path / "p.csv").returncode == 0
+    assert biwaa("evaluate", run, pair[1]).returncode == 0
+    assert biwaa("report", run).returncode == 0
+    refused(train(*pair, tmp_path / "no", "--method", "mine"), "no method is called 'mine'")
+    for code, told in (
+        ("x = 1\n", "registers nothing"), ("import biwaa\n\n1 / 0\n", "line 3: the plug-in cannot be run (Zero"),
+        ("def f(:\n", "line 1"), (PLUGIN.replace('"mine"', '"mcc"'), "mine.py: the method 'mcc' exists already"),
+    ):  # fmt: skip
+        (tmp_path / "mine.py").write_text(code)
+        refused(biwaa("check", pair[0], *plugin), told)

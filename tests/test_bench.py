@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -166,7 +167,7 @@ def test_other_settings_are_refused(finished):
         (["nowhere", "--show"], "nowhere holds no bench"),
         ([*WORDS, "--out", "x", "--methods", "linear_probe"], "it does not go with --weights none"),
         ([*WORDS, "--out", "x", "--methods", "mcc@²"], "no method 'mcc@²' in methods: METHOD@ROUNDS trains"),
-        ([*WORDS, "--out", "x", "--processes", "0"], "--processes must be at least 1"),
+        ([*WORDS, "--out", "x", "--processes", "0"], "processes must be at least 1"),
         ([*WORDS, "--out", "x", "--seeds"], "name at least one seed"),
         ([*WORDS, "--out", "x", "--backbone", "resnet5"], "resnet5"),
         ([*WORDS, "--out", "x", "--source-shift", "odd"], "no label shift 'odd'"),
@@ -412,21 +413,34 @@ def test_a_bench_of_an_earlier_version_is_refused_in_a_sentence(name, tmp_path, 
 
 
 def test_a_plugins_method_can_be_benched(tmp_path):
-    """Found by name in the command and in the processes that train; a table of all methods leaves it out."""
+    """A package's or a file's, in the command and in the processes that train; a table of all methods leaves it out."""
     install_plugin(
         tmp_path,
         "import biwaa\nfrom biwaa.methods.mcc import Mcc\nbiwaa.register_method('mine')(type('Mine', (Mcc,), {}))\n",
     )
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = bench(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", PYTHONPATH=path)
+    done = bench(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", "--threads", "1", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "| mine |" in done.stdout
     rows = {
         row["variant"]: row for row in csv.DictReader((tmp_path / "b" / "table.csv").open()) if row["figure"] == "last"
     }
     assert rows["mine"]["over_images"] == rows["mcc"]["over_images"]
-    again = bench(tmp_path / "b", "--methods", "mine@2", "--seeds", "1", PYTHONPATH=path)
-    assert "| mine, 2 rounds |" in again.stdout
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    (tmp_path / "my_method.py").write_text(re.search(r"```python\n(.*?register_method.*?)```", page, flags=re.S)[1])
+    again = bench(
+        tmp_path / "b",
+        "--methods",
+        "sharp@2",
+        "--seeds",
+        "1",
+        "--plugin",
+        str(tmp_path / "my_method.py"),
+        "--threads",
+        "1",
+    )
+    assert again.returncode == 0, again.stderr
+    assert "| sharp, 2 rounds |" in again.stdout
     shown = subprocess.run([COMMAND, "bench", tmp_path / "b", "--show"], capture_output=True, text=True, check=True)
     assert "| mine |" in shown.stdout  # also where it is not installed
     assert "mine" not in {variant.name for variant in variants("methods", load_recipe("paper"), ())}

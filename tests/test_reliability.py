@@ -10,8 +10,10 @@ import signal
 import struct
 import subprocess
 import sys
+import types
 import zlib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,13 +21,16 @@ import torch
 from conftest import SMALL, write_images
 from PIL import Image
 
+import biwaa
 from biwaa import files
 from biwaa.cli import main
 from biwaa.images.images import FileImages
 from biwaa.images.store import decode
-from biwaa.recipe import dump_recipe, recipe_from
+from biwaa.recipe import dump_recipe, load_recipe, recipe_from
 from biwaa.tensors import load_tensors
 from biwaa.training import fit, folder
+from biwaa.training import run as training_run
+from biwaa.training.checkpoints import Due
 
 TINY = recipe_from(
     {**SMALL, "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
@@ -108,9 +113,8 @@ def test_signals_end_a_run_that_can_be_resumed(train, tmp_path, monkeypatch, cap
         capsys.readouterr()
         assert train(tmp_path / "cut") == code
     assert signal.getsignal(signal.SIGTERM) is before
-    assert word in (line := sentence(capsys))
-    assert "--resume" in line
-    assert train(tmp_path / "cut", "--resume") == 0
+    assert sentence(capsys) == f"biwaa: {word}; `--resume` goes on from step 3 of round 0"
+    assert main(["train", "--resume", "--out", str(tmp_path / "cut")]) == 0  # its recipe and images are its own
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
@@ -471,6 +475,42 @@ def test_lists_of_every_make(pair, tmp_path, capsys):
     assert "not a text file in UTF-8" in sentence(capsys)
 
 
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (2, "no checkpoint was written yet, so `--resume` starts from the beginning"),
+        (8 + 2, "`--resume` goes on after source-only, since no later checkpoint was written yet"),
+    ],
+)
+def test_an_interrupt_says_from_where_the_run_goes_on(train, pair, tmp_path, monkeypatch, capsys, step, told):
+    with monkeypatch.context() as patch:
+        fail_at(patch, step, lambda: throw(KeyboardInterrupt()))
+        assert train(tmp_path / "run", "--checkpoint-every", "5m") == 130
+    assert sentence(capsys) == f"biwaa: interrupted; {told}"
+    assert biwaa.adapt(*pair, out=tmp_path / "run", resume=True, verbose=False).result.finished
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run, "prepare", lambda *_: throw(KeyboardInterrupt()))
+        assert train(tmp_path / "new") == 130
+    assert sentence(capsys) == "biwaa: interrupted; nothing was trained yet: the same command starts again"
+    assert main(["train", "--resume", "--out", str(tmp_path / "new")]) == 2
+    assert "holds no run to go on with: name --source and --target" in sentence(capsys)
+
+
+def test_the_clock_is_asked_seldom():
+    """Processes that train together wait for each other when one asks; checkpoints are still in time."""
+    now, asked = [0.0], []
+    fabric = types.SimpleNamespace(broadcast=lambda answer: asked.append(now[0]) or answer)
+    with mock.patch("biwaa.training.checkpoints.time", types.SimpleNamespace(perf_counter=lambda: now[0])):
+        due, written = Due(TINY.replace(checkpoint_every="5m").machine, 0, fabric), []
+        for step in range(1, 2001):
+            now[0] += 0.5
+            if due(step):
+                written.append(now[0])
+                due.kept(step)
+    assert written == pytest.approx([300, 600, 900], abs=10)
+    assert len(asked) < 60
+
+
 # --- the same again -----------------------------------------------------------------------------------------------
 
 
@@ -491,6 +531,26 @@ def test_a_run_is_repeated_by_its_recipe(train, pair, tmp_path, capsys):
     assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "d")
     assert all(contents(tmp_path / "a")[name] != contents(tmp_path / "c")[name] for name in OUTPUTS)
     assert (tmp_path / "b" / "recipe.yaml").read_bytes() == (tmp_path / "a" / "recipe.yaml").read_bytes()
+
+
+def test_a_run_keeps_its_number_of_threads(train, pair, tmp_path, monkeypatch):
+    """Sums over more threads round otherwise: who goes on with a run, or repeats it by its recipe, has as many."""
+    short, seen = ("--steps", "4", "--no-baseline"), []
+    with monkeypatch.context() as patch:
+        fail_at(patch, 3, lambda: throw(KeyboardInterrupt()))
+        assert train(tmp_path / "a", *short, "--threads", "2") == 130
+    with monkeypatch.context() as patch:
+        fail_at(patch, 0, lambda: seen.append(torch.get_num_threads()))
+        assert train(tmp_path / "a", *short, "--resume") == 0
+    with monkeypatch.context() as patch:
+        fail_at(patch, 0, lambda: seen.append(torch.get_num_threads()))
+        assert train(tmp_path / "c", "--recipe", tmp_path / "a" / "recipe.yaml") == 0
+    assert (seen, torch.get_num_threads()) == ([2, 2], 1)
+    assert contents(tmp_path / "a") == contents(tmp_path / "c")
+    assert train(tmp_path / "d", *short) == 0
+    assert load_recipe(str(tmp_path / "d" / "recipe.yaml")).machine.threads == 1
+    found = [json.loads((tmp_path / name / "result.json").read_text())["fingerprints"] for name in "ad"]
+    assert found[0] == found[1]
 
 
 # --- what is touched, what is printed --------------------------------------------------------------------------------

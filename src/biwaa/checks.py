@@ -9,8 +9,17 @@ def at_least(settings: Any, least: float, *names: str, above: bool = False) -> N
     """Refuse numbers below `least`, or equal to it where they must be `above`; None counts as unset."""
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not (value > least if above else value >= least):
-            raise BiwaaError(f"{name} must be {'above' if above else 'at least'} {least:g}, not {value}.")
+        if value is not None and above and not value > least:
+            raise BiwaaError(f"{name} must be above {least:g}, not {value}.")
+        if value is not None:
+            not_below(least, **{name: value})
+
+
+def not_below(least: float, **values: float) -> None:
+    """Refuse values below `least`, each by its name."""
+    for name, value in values.items():
+        if not value >= least:
+            raise BiwaaError(f"{name} must be at least {least:g}, not {value}.")
 
 
 def between(settings: Any, low: float, high: float, *names: str) -> None:

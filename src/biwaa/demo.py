@@ -31,13 +31,13 @@ def run_demo(out: Path, seed: int) -> Run:
         out: folder for digits.npz, the run folder `run` and samples.png.
         seed: of data and training.
     """
+    recipe = load_recipe("demo").replace(seed=seed)
     data = out / "digits.npz"
     others = {path.name for path in out.iterdir()} - {data.name, "run", "samples.png"} if out.is_dir() else set()
     if others:
         raise BiwaaError(f"{out} holds other things ({sorted(others)[0]}): name an empty folder.")
     make_data(data, seed)
     source, target = open_domain(f"{data}:plain"), open_domain(f"{data}:painted")
-    recipe = load_recipe("demo").replace(seed=seed)
     run = adapt(source, target, out=out / "run", recipe=recipe, overwrite=True)
     draw_samples(run, source, target, out / "samples.png")
     return run

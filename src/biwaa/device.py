@@ -83,6 +83,17 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
+@contextmanager
+def with_threads(number: int) -> Iterator[None]:
+    """Compute with so many processor threads within the block: how a sum is split over them decides its rounding."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes: int = 1) -> Fabric:
     """Devices in one precision; each of several is a process, started here or by torchrun, SLURM or MPI.
 

@@ -23,12 +23,46 @@ DRAFT = re.compile(r"\.(?:(.+)\.[a-z0-9_]{8}|tmp[A-Za-z0-9]{6})")
 """Names of drafts: `tempfile`'s after `.NAME.`, and safetensors' own."""
 
 
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)")
+"""An address such as s3://bucket/photos, also with the one slash that a `Path` leaves of two."""
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path, with ~ or ~USER at its start as that home folder; a file whose name starts so is left as it is."""
+    given = Path(path)
+    if not str(path).startswith("~") or os.path.lexists(given):
+        return given
+    try:
+        return given.expanduser()
+    except RuntimeError:  # nobody is called so
+        return given
+
+
+def local(path: str | os.PathLike[str]) -> Path:
+    """As `expanded`, of a path that must be one of this machine's.
+
+    Raises:
+        BiwaaError: it is an address, or a path of Windows elsewhere.
+    """
+    text = os.fspath(path)
+    if os.path.lexists(text):
+        return Path(text)
+    found = ADDRESS.fullmatch(text)
+    if found and (len(found[2]) > 1 or isinstance(path, Path)):
+        if found[1].lower() == "file":
+            raise BiwaaError(f"{text} is an address: write the path alone, /{found[3].removeprefix('localhost/')}.")
+        raise BiwaaError(f"{text} is an address: biwaa reads and writes files of this machine, so copy it here.")
+    if os.name != "nt" and re.match(r"[A-Za-z]:[\\/]", text):
+        raise BiwaaError(f"{text} is a path of Windows, and this system has other paths; under WSL, C:\\ is /mnt/c/.")
+    return expanded(text)
+
+
 def cache_dir() -> Path:
     """The folder for decoded pixels and frozen features: $BIWAA_CACHE, or biwaa in the user's cache folder."""
     chosen = os.environ.get("BIWAA_CACHE")
     try:
         if chosen:
-            return Path(chosen).expanduser()
+            return expanded(chosen)
         return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "biwaa"
     except RuntimeError:
         raise BiwaaError("there is no home folder for the cache: set BIWAA_CACHE to a folder of your own.") from None
@@ -64,7 +98,12 @@ def check_new(path: Path | None, overwrite: bool) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A draft next to `path` to write to; it becomes `path` once the block has ended without an error."""
+    """A draft next to `path` to write to; it becomes `path` once the block has ended without an error.
+
+    Raises:
+        BiwaaError: `path` is not one of this machine's.
+    """
+    path = local(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         yield path  # a pipe or a device is written to directly
         return

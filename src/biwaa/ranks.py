@@ -28,7 +28,7 @@ LEADER = "BIWAA_LEADER"
 """Environment variable for the processes that a run starts: the id of the process that started them."""
 CHECK_EVERY = 0.5  # Seconds between two checks of the other processes
 GRACE = 3.0  # Seconds for a process to report by itself that another one ended, before it is ended
-GONE = "another process of this run ended, so this one does too; `--resume` goes on from the last checkpoint"
+GONE = "another process of this run ended, so this one does too; `--resume` goes on from the last checkpoint, if any"
 _OVER = threading.Event()
 
 

@@ -7,7 +7,6 @@
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,7 +17,8 @@ from typing import Any, Self
 import msgspec
 import yaml
 
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, choices, nearest
+from biwaa.files import local
 from biwaa.methods.biwaa import BiwaaSettings
 from biwaa.methods.dann import DannSettings
 from biwaa.methods.mcc import MccSettings
@@ -107,7 +107,7 @@ def load_recipe(name: str) -> Recipe:
     """
     if name in NAMED:
         return recipe_from(NAMED[name], name)
-    settings = _read(Path(name))
+    settings = _read(local(name))
     settings.pop("tasks", None)
     return recipe_from(settings, name)
 
@@ -118,7 +118,7 @@ def task_settings(name: str) -> dict[str, dict[str, Any]]:
     Raises:
         BiwaaError: they are not settings by task, or as for `load_recipe`.
     """
-    special = {} if name in NAMED else _read(Path(name)).get("tasks") or {}
+    special = {} if name in NAMED else _read(local(name)).get("tasks") or {}
     if not isinstance(special, dict) or not all(isinstance(changed, dict) for changed in special.values()):
         raise BiwaaError(
             f"{name}: tasks must hold settings by task, as in `tasks: {{A2D: {{learning_rate: 0.0003}}}}`."
@@ -128,8 +128,7 @@ def task_settings(name: str) -> dict[str, dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        names = ", ".join(NAMED)
-        raise BiwaaError(f"no recipe {str(path)!r}: the named ones are {names}, and there is no such file.")
+        raise BiwaaError(f"no recipe {str(path)!r}, and no such file: {choices(str(path), NAMED)}.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:  # on hostile text the reader raises KeyError, RecursionError, AttributeError ..
@@ -166,7 +165,7 @@ def _place(name: str) -> str:
 def _unknown(name: str, where: str) -> BiwaaError:
     if name == "compile":
         return BiwaaError(f"{where} is of an earlier version of biwaa (it has the setting 'compile'): train again.")
-    near = difflib.get_close_matches(name, GROUP_OF, n=1)
+    near = nearest(name, GROUP_OF)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(GROUP_OF)}."
     return BiwaaError(f"{where}: unknown setting {name!r}; {hint}")
 
@@ -191,8 +190,8 @@ def recipe_from(settings: Mapping[str, Any], where: str) -> Recipe:
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """SHA-256 over all settings but those of `RESUMABLE`: runs with one digest trained with the same settings."""
-    settings = {name: value for name, value in recipe.flat().items() if name not in RESUMABLE}
+    """SHA-256 over all settings but threads and those of `RESUMABLE`: runs with one digest had the same settings."""
+    settings = {name: value for name, value in recipe.flat().items() if name not in (*RESUMABLE, "threads")}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

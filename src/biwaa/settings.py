@@ -153,12 +153,14 @@ class MachineSettings:
     """Arithmetic of the forward and backward passes."""
     log_every: int = 50
     """Steps between lines of log.jsonl."""
-    checkpoint_every: int | str = 500
-    """Steps, or minutes as in 10m, between checkpoints inside a round; the end of a round is always kept."""
+    checkpoint_every: int | str = "5m"
+    """Steps, or minutes as in 5m, between checkpoints inside a round; the end of a round is always kept."""
+    threads: int | None = None
+    """Processor threads, which decide how sums are rounded; unset: as the machine has them, or as the run had."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        at_least(self, 1, "devices", "num_nodes", "log_every")
+        at_least(self, 1, "devices", "num_nodes", "log_every", "threads")
         self.checkpoint_interval()
 
     def checkpoint_interval(self) -> tuple[float, float]:

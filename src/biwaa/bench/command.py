@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from biwaa.bench import engine
-from biwaa.bench.grid import Bench, enrol, load_bench
+from biwaa.bench.grid import Bench, Work, enrol, load_bench
 from biwaa.bench.render import write_tables
 from biwaa.bench.suites import METHODS_STUDY, PANEL_STUDY, resolve, variants
+from biwaa.checks import not_below
 from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, find
 from biwaa.domains.domain import empty_classes
 from biwaa.domains.shift import check_rule
@@ -21,6 +22,8 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.weights import load_weights
 from biwaa.progress import say, track
 from biwaa.recipe import Recipe
+
+LAST_BYTES = 4096  # Of a log: its last line is among them
 
 
 class MissingDataError(BiwaaError):
@@ -59,6 +62,8 @@ def plan(
     pairs = [entry.task(task) for task in tasks or entry.tasks]
     if not seeds:
         raise BiwaaError("name at least one seed after --seeds.")
+    for seed in seeds:
+        recipe.replace("--seeds", seed=seed)
     for run in (resolve(variant, recipe, seeds[0]) for variant in chosen):
         check_rule(run.data.source_shift)
         check_rule(run.data.target_shift)
@@ -143,8 +148,7 @@ def choose_engine(
         return functools.partial({"ray": engine.ray, "slurm": engine.slurm}[cluster], options=options)
     if processes is None:
         processes = torch.cuda.device_count() or (engine.cores() if frozen else 1)
-    if processes < 1:
-        raise BiwaaError(f"--processes must be at least 1, not {processes}.")
+    not_below(1, processes=processes)
     return functools.partial(engine.local, processes=processes)
 
 
@@ -178,13 +182,29 @@ def train_bench(bench: Bench, folder: Path, data_root: Path, train: engine.Engin
     say(rounds_text(bench))
     works = bench.works(folder.absolute(), data_root.absolute(), keep_models)
     failures = []
-    with track(f"{bench.benchmark}/{bench.study}", len(works), "runs") as advance:
+    finished = sum(1 for work in works if work.result())
+    what = f"{bench.benchmark}/{bench.study}"
+    with track(what, len(works), "runs", finished, others=functools.partial(at_work, works)) as advance:
         for done, outcome in enumerate(engine.train_all(works, train), 1):
             if outcome.state == "failed":
                 failures.append(f"{outcome.name}: {outcome.reason}")
                 say(f"failed: {failures[-1]}")
             advance(done)
     return failures
+
+
+def at_work(works: list[Work]) -> str:
+    """What the processes are doing: how many runs are in training, and the last line of the newest log."""
+    running = [work for work in works if work.running.exists() and work.log.exists()]
+    if not running:
+        return ""
+    newest = max(running, key=lambda work: work.log.stat().st_mtime)
+    with newest.log.open("rb") as file:
+        file.seek(max(newest.log.stat().st_size - LAST_BYTES, 0))
+        lines = file.read().decode("utf-8", "replace").split("\n")
+    line = next((line for line in reversed(lines) if line.strip()), "begins")
+    more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+    return f"in training: {newest.name} ({line.strip()}){more}"
 
 
 def show_bench(folder: Path) -> str:

@@ -29,6 +29,7 @@ from biwaa.bench.grid import Work
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.recipe import recipe_from
+from biwaa.registry import load_plugin_file
 
 TRIES = 3  # How often a run may lose its process
 _IN_TRAINING: set[Path] = set()  # Markers of the runs that this process is training
@@ -66,7 +67,7 @@ def _train_locked(work: Work) -> Outcome:
     write_text(work.running, str(tries))
     _IN_TRAINING.add(work.running)
     try:
-        log = work.run.with_name(f"{work.name}.log").open("a", encoding="utf-8")
+        log = work.log.open("a", encoding="utf-8")
         with log, contextlib.redirect_stderr(log), contextlib.redirect_stdout(log):
             outcome = _train_logged(work)
     finally:
@@ -77,6 +78,8 @@ def _train_locked(work: Work) -> Outcome:
 
 def _train_logged(work: Work) -> Outcome:
     try:
+        for file in work.plugins:
+            load_plugin_file(file)
         recipe = recipe_from(work.recipe, work.name)
         adapt(
             work.source, work.target, held_out=work.held_out, out=work.run, recipe=recipe, resume=True,

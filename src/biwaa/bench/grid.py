@@ -17,6 +17,7 @@ from biwaa.domains.catalogue import BENCHMARKS, Benchmark
 from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.recipe import RESUMABLE, Recipe, recipe_from
+from biwaa.registry import plugin_files
 from biwaa.result import Result, read_result
 
 FORMAT = 2  # Of bench.json; 1 had no number, and the method `biwaa` stood for that of the recipe `robust` too.
@@ -35,12 +36,18 @@ class Work:
     data_root: Path
     folder: Path  # The bench's folder
     keep_models: bool = False
+    plugins: tuple[Path, ...] = ()  # Files that register what it needs
     wait: bool = False  # Wait for another process that trains this run; otherwise leave it to that one
 
     @property
     def run(self) -> Path:
         """The run's folder."""
         return self.folder / "runs" / self.name
+
+    @property
+    def log(self) -> Path:
+        """What the process that trains it prints."""
+        return self.run.with_name(f"{self.name}.log")
 
     @property
     def failed(self) -> Path:
@@ -107,6 +114,7 @@ class Bench:
                         Work(
                             f"{task}.{variant.name}.{seed}", f"{self.benchmark}:{source}",
                             f"{self.benchmark}:{target}", held_out, recipe, data_root, folder, keep_models,
+                            plugin_files(),
                         )
                     )  # fmt: skip
         return found

@@ -17,7 +17,7 @@ from biwaa.bench.command import MissingDataError, plan
 from biwaa.bench.grid import Bench, refuse_strangers
 from biwaa.bench.suites import PANEL_STUDY
 from biwaa.domains.catalogue import BENCHMARKS
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, choices
 from biwaa.files import write_text
 from biwaa.progress import say
 from biwaa.recipe import Recipe, load_recipe
@@ -120,11 +120,11 @@ def _chosen(words: Iterable[str]) -> Iterator[tuple[Part, tuple[str, ...]]]:
         parts = [part for part in PARTS if data_set in (part.data_set, part.name)]
         if not parts:
             names = dict.fromkeys(part.data_set for part in PARTS)
-            raise BiwaaError(f"the panel has no data set {data_set!r}: there are {', '.join(names)}.")
+            raise BiwaaError(f"the panel has no data set {data_set!r}: {choices(data_set, names)}.")
         having = {part.name: _tasks(part, task) if colon else part.known for part in parts}
         if not any(having.values()):
             known = dict.fromkeys(name for part in parts for name in part.known)
-            raise BiwaaError(f"no task {task!r} in the panel's {data_set}: there are {', '.join(known)}.")
+            raise BiwaaError(f"no task {task!r} in the panel's {data_set}: {choices(task, known)}.")
         for name, some in having.items():
             found.setdefault(name, []).extend(some)
     for part in PARTS:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, choices
 from biwaa.methods import METHODS
-from biwaa.recipe import Recipe
+from biwaa.recipe import AUTO, Recipe
 
 SOURCE_ONLY = "source_only"
 
@@ -66,8 +66,8 @@ def _methods(recipe: Recipe) -> list[Variant]:
 
 
 def _panel(recipe: Recipe) -> list[Variant]:
-    known = [name for name in dict.fromkeys((*PANEL_METHODS, recipe.method)) if name in METHODS]
-    return [method(name, recipe) for name in known if not _ruled_out(name, recipe)]
+    names = [name for name in dict.fromkeys((*PANEL_METHODS, recipe.method)) if name != AUTO]
+    return [method(name, recipe) for name in names if not _ruled_out(name, recipe)]
 
 
 def _ruled_out(name: str, recipe: Recipe) -> str:
@@ -210,7 +210,7 @@ def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant
         BiwaaError: no such study or variant, or a method that the recipe rules out.
     """
     if study not in STUDIES:
-        raise BiwaaError(f"no study {study!r}: there are {', '.join(STUDIES)}.")
+        raise BiwaaError(f"no study {study!r}: {choices(study, STUDIES)}.")
     known = {variant.name: variant for variant in STUDIES[study](recipe)}
     chosen = [known[name] if name in known else _asked(study, name, known, recipe) for name in asked or known]
     needed = [known[variant.source_only] for variant in chosen]
@@ -221,7 +221,7 @@ def variants(study: str, recipe: Recipe, asked: tuple[str, ...]) -> list[Variant
 def _asked(study: str, name: str, known: Collection[str], recipe: Recipe) -> Variant:
     """A variant that is asked for by name and not in the study's own list: METHOD@ROUNDS, or a plug-in's method."""
     if study not in (METHODS_STUDY, PANEL_STUDY):
-        raise BiwaaError(f"no variant {name!r} in {study}: there are {', '.join(known)}.")
+        raise BiwaaError(f"no variant {name!r} in {study}: {choices(name, known)}.")
     plain, at, rounds = name.partition("@")
     if at and not re.fullmatch(r"[1-9][0-9]*", rounds):
         raise BiwaaError(f"no method {name!r} in {study}: METHOD@ROUNDS trains a method in rounds, as in dann@3.")

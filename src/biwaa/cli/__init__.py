@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -21,12 +22,14 @@ import tyro
 from biwaa.cli.bench import PANEL, BenchFlags, bench
 from biwaa.cli.cache import cache
 from biwaa.cli.evaluation import evaluate, export, predict, push
-from biwaa.cli.help import Command, command_help, overview
+from biwaa.cli.flags import common_flags, known_flags_only
+from biwaa.cli.help import Command, all_options, command_help, overview
 from biwaa.cli.report import check, explain, report
-from biwaa.cli.training import TrainFlags, demo, train
-from biwaa.errors import BiwaaError, printable
-from biwaa.files import cache_dir
+from biwaa.cli.training import TrainFlags, demo, resumed, train
+from biwaa.errors import BiwaaError, choices, printable
+from biwaa.files import cache_dir, local
 from biwaa.progress import quiet
+from biwaa.registry import load_plugin_file
 from biwaa.version import __version__
 
 COMMANDS: dict[str, Command] = {
@@ -37,8 +40,6 @@ COMMANDS: dict[str, Command] = {
 WITH_RECIPE: dict[str, Callable[..., None]] = {"train": train, "bench": bench}
 """Commands that take a class of flags and a recipe."""
 
-AFTER_INTERRUPT = {"train": "; `--resume` goes on from the last checkpoint", "bench": "; the same command goes on"}
-
 
 def run_command(name: str, arguments: Sequence[str]) -> None:
     """Read a command's flags and do it, or print its help.
@@ -48,42 +49,75 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         SystemExit: flags that it does not know.
     """
     command = COMMANDS[name]
-    start = named_recipe(arguments, command.recipe) if name in WITH_RECIPE else None  # type: ignore[attr-defined]
+    start = None
+    if name in WITH_RECIPE:
+        folder = _resumed(name, arguments)
+        start = named(arguments, "--recipe", str(folder / "recipe.yaml") if folder else command.recipe)  # type: ignore[attr-defined]
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
-    elif start:
-        WITH_RECIPE[name](*_with_settings(name, command, start, arguments))
+        return
+    known_flags_only(name, arguments, all_options(command, start))
+    if start:
+        WITH_RECIPE[name](*_with_settings(name, command, start, arguments, folder))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")
 
 
-def _with_settings(name: str, command: Any, start: str, arguments: Sequence[str]) -> tuple[Any, Any]:
-    """A command's flags, and the recipe named `start` with the settings that are flags as well."""
+def _resumed(name: str, arguments: Sequence[str]) -> Path | None:
+    """The folder of the run that training goes on with, where that is asked for and it holds one.
+
+    Raises:
+        BiwaaError: it holds none, and the command does not say what to train on.
+    """
+    out = named(arguments, "--out", "")
+    if name != "train" or "--resume" not in arguments or not out:
+        return None
+    folder = local(Path(out))
+    if all((folder / file).is_file() for file in ("recipe.yaml", "run.json")):
+        return folder
+    if not named(arguments, "--source", ""):
+        raise BiwaaError(f"{folder} holds no run to go on with: name --source and --target to start one there.")
+    return None
+
+
+def _with_settings(
+    name: str, command: Any, start: str, arguments: Sequence[str], folder: Path | None = None
+) -> tuple[Any, Any]:
+    """A command's flags, and the recipe named `start` with the settings that are flags as well.
+
+    Args:
+        name: of the command.
+        command: its class of flags.
+        start: name of the recipe.
+        arguments: the words after the command's name.
+        folder: of the run that goes on, whose images need not be named again.
+    """
     from biwaa.recipe import Recipe, load_recipe  # brings torch
 
     def read(recipe: str, settings: Recipe) -> tuple[Any, Any]:
         # Settings are flags by their own names, without their groups'.
-        flat, default = (tyro.conf.OmitArgPrefixes,), (command.starting_from(recipe), settings)
+        flags = command.starting_from(recipe)
+        flat, default = (tyro.conf.OmitArgPrefixes,), (resumed(flags, folder) if folder else flags, settings)
         return tyro.cli(tuple[command, Recipe], args=arguments, prog=f"biwaa {name}", default=default, config=flat)
 
     found = read(start, load_recipe(start))
     if isinstance(found[0], BenchFlags) and found[0].suite == PANEL:  # it has defaults of its own
         from biwaa.bench.panel import panel_recipe
 
-        start = named_recipe(arguments, "robust")
+        start = named(arguments, "--recipe", "robust")
         found = read(start, panel_recipe(start))
     return found
 
 
-def named_recipe(arguments: Sequence[str], default: str) -> str:
-    """The recipe must be known before the flags can be read, since it sets their defaults."""
-    named = default
+def named(arguments: Sequence[str], flag: str, default: str) -> str:
+    """A flag's value: recipe and run folder must be known before the flags are read, since they set defaults."""
+    found = default
     for here, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        if here == "--recipe" and following:
-            named = following
-        if here.startswith("--recipe="):
-            named = here.removeprefix("--recipe=")
-    return named  # the last one, as with any flag
+        if here == flag and following:
+            found = following
+        if here.startswith(f"{flag}="):
+            found = here.removeprefix(f"{flag}=")
+    return found  # the last one, as with any flag
 
 
 class _Terminated(KeyboardInterrupt):
@@ -109,30 +143,15 @@ def _ending_cleanly() -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(overview(COMMANDS))
-        return 0
-    if words[0] == "--version":
-        print(f"biwaa {__version__}")
-        return 0
-    if words[0] == "--completion":
-        shell = words[1] if len(words) > 1 else "bash"
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="biwaa", args=["--tyro-print-completion", shell])
-    silent = "--quiet" in words
-    words = [word for word in words if word != "--quiet"]
-    name, rest = words[0] if words else "", words[1:]
+    name = next((word for word in words if word in COMMANDS), "")
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its list of fonts, too, stays in our cache
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is reported as unreadable
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
-        # Its list of fonts, too, stays in our cache.
-        os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
-        with quiet(silent), _ending_cleanly():
-            if name not in COMMANDS:
-                raise BiwaaError(f"no command {name!r}: there are {', '.join(COMMANDS)}.")
-            run_command(name, rest)
+        with _ending_cleanly():
+            _obey(words)
+            sys.stdout.flush()  # a reader that has gone is noticed here
     except BiwaaError as error:
         return _fail(f"error: {error}", 2)
     except BrokenPipeError:
@@ -140,13 +159,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        full = AFTER_INTERRUPT.get(name, "") if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
-        return _fail(f"error: {where}{error.strerror or error}{full}.", 2)
-    except _Terminated:
-        return _fail(f"terminated{AFTER_INTERRUPT.get(name, '')}", 143)
-    except KeyboardInterrupt:
-        return _fail(f"interrupted{AFTER_INTERRUPT.get(name, '')}", 130)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return _fail(f"error: {where}{error.strerror or error}{_what_then(name, error) if full else ''}.", 2)
+    except _Terminated as end:
+        return _fail(f"terminated{_what_then(name, end)}", 143)
+    except KeyboardInterrupt as end:
+        return _fail(f"interrupted{_what_then(name, end)}", 130)
     return 0
+
+
+def _obey(words: Sequence[str]) -> None:
+    """Do what the words of the command line say."""
+    silent, plugins, words = common_flags(words)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(COMMANDS))
+    elif words[0] == "--version":
+        print(f"biwaa {__version__}")
+    elif words[0] == "--completion":
+        shell = words[1] if len(words) > 1 else "bash"
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="biwaa", args=["--tyro-print-completion", shell])
+    elif words[0] not in COMMANDS:
+        raise BiwaaError(f"no command {words[0]!r}: {choices(words[0], COMMANDS)}.")
+    else:
+        with quiet(silent):
+            for file in plugins:
+                load_plugin_file(file)
+            run_command(words[0], words[1:])
+
+
+def _open_streams() -> None:
+    """Have standard output and error to write to, also where the caller has closed them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets this number, which a file that is opened later must not get
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
+
+
+def _what_then(name: str, ended: BaseException) -> str:
+    """How a command that ended early goes on: as the error's notes say, where it has any."""
+    notes = [*getattr(ended, "__notes__", ()), *(["the same command goes on"] if name == "bench" else [])]
+    return "".join(f"; {note}" for note in notes)
 
 
 def _fail(text: str, code: int) -> int:

@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 
 if TYPE_CHECKING:
     from biwaa.recipe import Recipe
@@ -48,7 +49,7 @@ class BenchFlags:
     processes: int | None = None
     """Runs at a time on this machine; unset: one a GPU, or one a core where the backbone is frozen."""
     cluster: Literal["none", "ray", "slurm"] = "none"
-    """Train on a Ray cluster or as Slurm jobs."""
+    """Ray cluster or Slurm jobs."""
     cluster_options: dict[str, str] = field(default_factory=dict)
     """Of Ray's tasks (address, num_cpus, num_gpus) or submitit's jobs (time, partition, gpus_per_node ..)."""
     keep_models: bool = False
@@ -74,6 +75,7 @@ def bench(flags: BenchFlags, settings: "Recipe") -> None:
         return
     if flags.out is None:
         raise BiwaaError("name the folder for runs and tables with --out; `biwaa bench DIR --show` prints a table.")
+    out = local(flags.out)
     named = load_recipe(flags.recipe)
     for same, flag, name in (
         (settings.seed == named.seed, "--seeds", "--seed"), (settings.method == named.method, "--methods", "--method")
@@ -87,15 +89,15 @@ def bench(flags: BenchFlags, settings: "Recipe") -> None:
         if special:
             raise BiwaaError(f"{flags.recipe} has settings for single tasks of a benchmark: the panel takes none.")
         benches, left_out = plan_panel(settings, flags.tasks, flags.methods, flags.seeds, root)
-        enrol_panel(flags.out, left_out)
+        enrol_panel(out, left_out)
         failures = []
         for name, bench in benches.items():
-            found = train_bench(bench, flags.out / name, root, train, flags.keep_models)
+            found = train_bench(bench, out / name, root, train, flags.keep_models)
             failures += [f"{name}: {failure}" for failure in found]
-        print(show_panel(flags.out))
+        print(show_panel(out))
     else:
         planned = plan(flags.suite, settings, special, flags.tasks, flags.methods, flags.seeds, root)
-        failures = train_bench(planned, flags.out, root, train, flags.keep_models)
-        print(show_bench(flags.out))
+        failures = train_bench(planned, out, root, train, flags.keep_models)
+        print(show_bench(out))
     if failures:
         raise BiwaaError(f"{len(failures)} runs failed, the others are done; the same command tries them again.")

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.metavars import ImagePaths, RunFolder, Spec
+from biwaa.cli.metavars import Device, ImagePaths, RunFolder, Spec
 
 
 def evaluate(
     run: Positional[RunFolder],
     spec: Positional[Spec],
     out: Path | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     batch_size: int = 32,
     skip_unreadable: bool = False,
     data_root: Path | None = None,
@@ -30,7 +30,7 @@ def evaluate(
         run: a run folder.
         spec: labelled images, as for biwaa train.
         out: also write the figures as JSON here.
-        device: where to compute: auto, cpu, cuda or mps.
+        device: where to compute.
         batch_size: images at a time.
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
@@ -57,7 +57,7 @@ def predict(
     paths: ImagePaths,
     out: Path = Path("predictions.csv"),
     top_k: int = 1,
-    device: str = "auto",
+    device: Device = "auto",
     batch_size: int = 32,
     domain: Literal["target", "source"] = "target",
     overwrite: bool = False,
@@ -73,7 +73,7 @@ def predict(
         paths: images, folders of images, globs, list files, - for a list on standard input, or FILE.npz:NAME.
         out: the table to write: .csv, .jsonl or .parquet.
         top_k: how many of the likeliest classes.
-        device: where to compute: auto, cpu, cuda or mps.
+        device: where to compute.
         batch_size: images at a time.
         domain: where the images are from; source: with that domain's statistics.
         overwrite: replace the table if there is one.

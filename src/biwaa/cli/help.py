@@ -5,8 +5,10 @@
 - the site's command reference is made of the same
 """
 
+import ast
 import dataclasses
 import inspect
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping
@@ -59,6 +61,12 @@ class Option:
         return " ".join(map(str, self.default)) if isinstance(self.default, tuple | dict) else str(self.default)
 
 
+PLUGIN = Option(
+    "plugin", "FILE", "Python file that registers a method, backbone or benchmark", default=None, positional=False
+)
+"""A flag of every command, which `flags.common_flags` reads."""
+
+
 def options(command: Command, start: Any = None, heading: str = "") -> list[Option]:
     """Every flag of a command or setting of a recipe, in order; those of groups last.
 
@@ -67,7 +75,9 @@ def options(command: Command, start: Any = None, heading: str = "") -> list[Opti
         start: an instance of the dataclass that holds the defaults.
         heading: of a group's settings.
     """
-    meanings = {part.arg_name: part.description or "" for part in docstring_parser.parse_from_object(command).params}
+    # Fields are described in the source, which has its docstrings even where Python strips them.
+    parse = docstring_parser.parse_from_object if isinstance(command, type) else _parsed
+    meanings = {part.arg_name: part.description or "" for part in parse(command).params}
     hints = get_type_hints(command, include_extras=True)
     found: list[Option] = []
     settings: list[Option] = []
@@ -87,9 +97,23 @@ def options(command: Command, start: Any = None, heading: str = "") -> list[Opti
     return found + settings
 
 
+def docstring(command: Command) -> str:
+    """A command's docstring, from its source where Python was told to strip docstrings (-OO)."""
+    found = inspect.getdoc(command) if sys.flags.optimize < 2 else None
+    if found is None:
+        node = ast.parse(textwrap.dedent(inspect.getsource(command))).body[0]
+        assert isinstance(node, ast.FunctionDef | ast.ClassDef)
+        found = ast.get_docstring(node)
+    return found or ""
+
+
+def _parsed(command: Command) -> docstring_parser.Docstring:
+    return docstring_parser.parse(docstring(command))
+
+
 def about(command: Command) -> tuple[str, str, str]:
     """A command's sentence, what else its docstring says, and its example."""
-    text = (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
+    text = docstring(command).split("\n\nArgs:")[0]
     sentence, _, rest = text.partition("\n\n")
     more, _, example = rest.rpartition("Example: ")
     return sentence, " ".join(more.split()), " ".join(example.split())
@@ -104,11 +128,11 @@ def usage(name: str, found: list[Option]) -> str:
 def all_options(command: Command, recipe: str | None) -> list[Option]:
     """A command's flags; with a recipe's name also all settings as that recipe has them."""
     if recipe is None:
-        return options(command)
+        return [*options(command), PLUGIN]
     from biwaa.recipe import Recipe, load_recipe  # brings torch
 
     start = command.starting_from(recipe)  # type: ignore[attr-defined]
-    return options(command, start) + options(Recipe, load_recipe(recipe), "Method and seed")
+    return [*options(command, start), PLUGIN, *options(Recipe, load_recipe(recipe), "Method and seed")]
 
 
 def command_help(name: str, command: Command, recipe: str | None = None, every: bool = False) -> str:

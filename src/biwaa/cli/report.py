@@ -5,7 +5,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.metavars import ImagePaths, RunFolder
+from biwaa.cli.metavars import Device, ImagePaths, RunFolder
 
 
 def check(
@@ -61,7 +61,7 @@ def explain(
     beside: RunFolder | None = None,
     rows: int = 8,
     seed: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     overwrite: bool = False,
 ) -> None:
     """Draw where in images the features come from that are aligned.
@@ -77,7 +77,7 @@ def explain(
         beside: another run to compare with, such as one by DANN.
         rows: images to show; of more, so many are drawn.
         seed: of that draw.
-        device: where to compute: auto, cpu, cuda or mps.
+        device: where to compute.
         overwrite: replace the picture if there is one.
     """
     from biwaa.files import check_new

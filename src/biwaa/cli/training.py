@@ -1,12 +1,13 @@
 """`biwaa train` and `biwaa demo`: their flags, and the doing of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import tyro
 
 from biwaa.cli.metavars import RunFolder, Spec
+from biwaa.errors import BiwaaError
 
 if TYPE_CHECKING:
     from biwaa.recipe import Recipe
@@ -34,7 +35,7 @@ class TrainFlags:
     recipe: str = "robust"
     """Named recipe or YAML file; flags win over it."""
     resume: bool = False
-    """Go on with the interrupted run in the folder."""
+    """Go on with the run in the folder; --out alone will do."""
     overwrite: bool = False
     """Replace the run in the folder."""
     skip_unreadable: bool = False
@@ -54,6 +55,25 @@ class TrainFlags:
         return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, recipe=recipe)
 
 
+def resumed(flags: TrainFlags, folder: Path) -> TrainFlags:
+    """The flags' defaults for going on with the run in `folder`: its own images.
+
+    Raises:
+        BiwaaError: its run.json cannot be read.
+    """
+    from biwaa.training.folder import RunFolder  # brings torch
+
+    try:
+        task = RunFolder(folder).task()
+        return replace(
+            flags, source=task["source"], target=task["target"], held_out=task.get("held_out"),
+            data_root=Path(task["data_root"]) if task.get("data_root") else None,
+            skip_unreadable=bool(task.get("skip_unreadable")),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise BiwaaError(f"{folder / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
+
+
 def train(flags: TrainFlags, settings: "Recipe") -> None:
     """Do what the flags of `biwaa train` say."""
     from biwaa.api import adapt
@@ -61,12 +81,17 @@ def train(flags: TrainFlags, settings: "Recipe") -> None:
     from biwaa.report.summary import summarise
     from biwaa.report.write import report_on
     from biwaa.result import dump_result
+    from biwaa.training.resume import where_it_goes_on
 
-    run = adapt(
-        flags.source, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out, track=flags.track,
-        resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
-        data_root=flags.data_root,
-    )  # fmt: skip
+    try:
+        run = adapt(
+            flags.source, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out, track=flags.track,
+            resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
+            data_root=flags.data_root,
+        )  # fmt: skip
+    except (KeyboardInterrupt, OSError) as ended:
+        ended.add_note(where_it_goes_on(flags.out))
+        raise
     if run.leads:
         print(
             dump_result(run.result)
@@ -77,7 +102,7 @@ def train(flags: TrainFlags, settings: "Recipe") -> None:
 
 
 def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
-    """Adapt clean digits to digits on photographs, offline, in a minute.
+    """Adapt clean digits to digits on photographs, offline, in minutes.
 
     Example: biwaa demo --out digits
 

@@ -21,7 +21,7 @@ from biwaa.domains.digits import is_archive, open_archive
 from biwaa.domains.domain import Domain, empty_classes, match_classes
 from biwaa.domains.lists import open_list
 from biwaa.domains.sources import array_names, open_arrays, open_folder
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, choices, listed
 from biwaa.registry import Registry
 
 
@@ -74,7 +74,7 @@ class Benchmark:
             if found and source in known and target in known and source != target:
                 return known[source], known[target]
         raise BiwaaError(
-            f"no task {name!r} in {self.name}: there are {', '.join(self.tasks)}; or name two of its domains, "
+            f"no task {name!r} in {self.name}: {choices(name, self.tasks)}; or name two of its domains, "
             f"{' and '.join(list(self.domains)[:2])} as {'>'.join(list(self.domains)[:2])}."
         )
 
@@ -177,7 +177,7 @@ def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
         BiwaaError: no such domain, or its files cannot be read.
     """
     if domain not in entry.domains:
-        raise BiwaaError(f"no domain {domain!r} in {entry.name}: there are {', '.join(entry.domains)}.")
+        raise BiwaaError(f"no domain {domain!r} in {entry.name}: {choices(domain, entry.domains)}.")
     spec = f"{entry.name}:{domain}"
     if entry.domains[domain].layouts == ("bundled",):
         from biwaa.domains.bundled import bundled_digits  # brings torch and scikit-learn

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from biwaa.checks import not_below
 from biwaa.domains.catalogue import (
     BENCHMARKS,
     Benchmark,
@@ -40,6 +41,7 @@ def check_domains(
         BiwaaError: a domain cannot be opened, differs from the benchmark's, has unreadable images, or the source
             cannot be adapted to the target.
     """
+    not_below(2, batch_size=batch_size)
     load_plugins()
     if batch_size < 2 or not 0 <= source_held_out <= 0.9:
         raise BiwaaError(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, Labels, read_labels
 from biwaa.errors import BiwaaError, listed
+from biwaa.files import expanded
 from biwaa.images.decoding import Pixels, decoded
 from biwaa.images.images import NumberedRows
 from biwaa.images.unreadable import UnreadableError
@@ -120,7 +121,7 @@ def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
         import datasets
     except ImportError:
         raise BiwaaError(f"{spec} needs the library datasets: pip install 'biwaa[hub]'.") from None
-    local = Path(dataset).expanduser()
+    local = expanded(dataset)
     if local.is_dir() and "config" in asked:
         raise BiwaaError(f"{spec}: a folder has no configurations; leave config={asked['config']} out.")
     try:

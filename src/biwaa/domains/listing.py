@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from biwaa.errors import BiwaaError, listed
+from biwaa.files import local
 from biwaa.images.decoding import SUFFIXES
 
 LOOKED_FOR = f"looked for {', '.join(sorted(SUFFIXES))}"  # For messages about a place without images
@@ -293,5 +294,5 @@ def list_and_root(spec: str) -> tuple[Path, Path] | None:
     found = re.fullmatch(r"(.+\.(?:txt|csv|tsv))(?:@(.+))?", spec, re.IGNORECASE)
     if not found:
         return None
-    file = Path(found[1]).expanduser()
-    return file, Path(found[2]).expanduser() if found[2] else file.parent
+    file = local(found[1])
+    return file, local(found[2]) if found[2] else file.parent

@@ -28,6 +28,7 @@ from biwaa.domains.items import first_item, labels_of, picture_and_label
 from biwaa.domains.labels import Labels, read_labels
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError, listed
+from biwaa.files import expanded
 from biwaa.images.decoding import Pixels, to_rgb
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, NumberedRows, are_pixels, squeezed
 from biwaa.images.unreadable import UnreadableError, reason
@@ -121,7 +122,7 @@ def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
     count = _length(given, name)
     if isinstance(given, (list, tuple)):
         if all(isinstance(item, (str, os.PathLike)) for item in given):
-            return FileImages(tuple(Path(item).expanduser() for item in given))
+            return FileImages(tuple(expanded(item) for item in given))
         odd = [item for item in given if not isinstance(item, (Image.Image, np.ndarray, Tensor, tuple, list, Mapping))]
         if odd:
             raise BiwaaError(f"{name} is a list of {type(odd[0]).__name__}: it must be {ACCEPTED}.")

@@ -11,6 +11,7 @@ from biwaa.domains.listing import list_and_root
 from biwaa.domains.lists import open_list
 from biwaa.domains.sources import open_arrays, open_folder
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 
 FORMS = (
     "a folder of class folders, a folder of images, LIST.txt[@ROOT], TABLE.csv[@ROOT], FILE.npz:NAME, "
@@ -51,8 +52,8 @@ def _open(spec: str, data_root: Path | None) -> Domain:
         return open_hub(spec)
     arrays = re.fullmatch(r"(.+\.npz):([^:/\\]+)", spec)
     if arrays:
-        return open_arrays(spec, Path(arrays[1]).expanduser(), arrays[2])
-    path = Path(spec).expanduser()
+        return open_arrays(spec, local(arrays[1]), arrays[2])
+    path = local(spec)
     if path.is_dir():
         return open_folder(spec, path)
     if listing := list_and_root(spec):

@@ -20,6 +20,7 @@ from biwaa.domains.listing import (
 )
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 from biwaa.images.images import FileImages, Images
 
 SET_SIZE = 1024  # Most files in a set
@@ -62,7 +63,7 @@ def _images(path: str, passed: PassedOver) -> Iterable[Path] | Images:
     """The files behind one path, one at a time; or a domain's images, which need not be files."""
     if path == "-":
         return _listed(sys.stdin, Path())
-    file = Path(path).expanduser()
+    file = local(path)
     if is_image(file):
         return [file]
     if file.is_dir():

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biwaa.checks import not_below
 from biwaa.device import open_fabric, within_memory
 from biwaa.domains.domain import Domain, tell_passed_over
 from biwaa.domains.labels import as_given
@@ -42,7 +43,12 @@ class Classifier:
     classes: NDArray[Any] = field(init=False)  # (K,) in the order of the columns of `predict_proba`
 
     def __post_init__(self) -> None:
-        """Take the classes from the model."""
+        """Take the classes from the model.
+
+        Raises:
+            BiwaaError: batches of no image.
+        """
+        not_below(1, batch_size=self.batch_size)
         object.__setattr__(self, "classes", as_given(self.model.classes, self.model.label_kind))
 
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
@@ -91,7 +97,7 @@ def load(
     Raises:
         BiwaaError: there is no model, biwaa did not write it, or it has no form for the source.
     """
-    return Classifier(load_model(Path(path).expanduser()).for_domain(domain), device, batch_size)
+    return Classifier(load_model(Path(path)).for_domain(domain), device, batch_size)
 
 
 def stream_predictions(

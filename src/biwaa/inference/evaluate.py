@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from biwaa.checks import not_below
 from biwaa.domains.domain import Domain, drop_unreadable, match_classes, tell_passed_over
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
@@ -46,6 +47,7 @@ def evaluate_run(
         BiwaaError: no model, no labels, classes that the model does not have, or unreadable images without
             `skip_unreadable`.
     """
+    not_below(1, batch_size=batch_size)
     model = load_model(run).for_domain(place)
     look = Look(model.place)
     domain = match_classes(open_domain(spec, data_root), model.classes, other=f"the model of {run}", subset=True)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from biwaa.checks import not_below
 from biwaa.domains.listing import PassedOver
 from biwaa.domains.stream import SET_SIZE, image_sets
 from biwaa.errors import BiwaaError
@@ -40,6 +41,7 @@ def predict_paths(
     Raises:
         BiwaaError: no model, or a path that is neither an image nor a domain.
     """
+    not_below(1, batch_size=batch_size)
     model = load_model(run).for_domain(domain)
     look = Look(model.place)
     if out.is_dir():

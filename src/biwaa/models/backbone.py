@@ -4,7 +4,6 @@
 - BACKBONES has the others: LeNet, DTN and a small CNN for digits, torchvision's AlexNet, and registered ones
 """
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ import torch
 import torchvision
 from torch import nn
 
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, nearest
 from biwaa.models.digits import cnn, dtn, lenet
+from biwaa.models.origins import PACKAGED, at_hand
 from biwaa.registry import Registry, load_plugins, taken
 
 Channels = tuple[float, float, float]  # A value for each of red, green and blue, of pixels in [0, 1]
@@ -77,7 +77,7 @@ DIGITS = ("lenet", "dtn", "cnn")  # Small networks for digits, for which there a
 USUAL = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "bn")),
-    *(f"efficientnet-lite{number}" for number in range(3)),
+    *PACKAGED,
 )  # Spellings of the field that `canonical` understands, for hints
 
 
@@ -135,9 +135,35 @@ def _known(name: str) -> str:
     if _exists(found):
         return found
     with_weights = (model.partition(".")[0] for model in timm.list_models(pretrained=True))
-    near = difflib.get_close_matches(name.lower(), dict.fromkeys([*USUAL, *BACKBONES, *with_weights]), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are timm's models and {listed(list(BACKBONES))}."
+    by_model: dict[str, str] = {}
+    for spelling in (*USUAL, *BACKBONES, *with_weights):
+        by_model.setdefault(canonical(spelling), spelling)
+    near = nearest(name, by_model.values(), most=3)
+    hint = _hint(near) if near else f"there are timm's models and {listed(list(BACKBONES))}."
     raise BiwaaError(f"no {BACKBONES.kind} is called {name!r}: {hint}")
+
+
+def _hint(near: list[str]) -> str:
+    """Of near names those that run here; or the nearest, with what it needs."""
+    if near[0] in DIGITS:
+        return f"did you mean {near[0]}? It has no ImageNet weights: add --weights none."
+    ready = [one for one in near if _ready(one)]
+    if ready and ready[0] == near[0]:
+        return f"did you mean {' or '.join(ready)}?"
+    installed = [usual for usual, timms in PACKAGED.items() if at_hand(timms)][:1]
+    ready = ready or installed
+    other = f", or take {ready[0]}, whose weights can be loaded" if ready else ""
+    return (
+        f"did you mean {near[0]}? Its weights are not on this machine and cannot be fetched: add --weights FILE{other}."
+    )
+
+
+def _ready(name: str) -> bool:
+    """Whether a backbone starts from weights that are to be had on this machine."""
+    known = canonical(name)
+    if known in BACKBONES and known != "alexnet":
+        return known not in BACKBONES.built_in  # a registered one brings its own
+    return at_hand(known)
 
 
 def build_backbone(name: str, image_size: int | None = None) -> Backbone:

@@ -1,6 +1,6 @@
 """Features of a frozen backbone: computed once from each image's centre crop, and found in the store by later runs.
 
-The key is made of the images, the transform and every weight of the backbone.
+The key is made of the images, the transform, every weight of the backbone, and the processor's threads.
 """
 
 import hashlib
@@ -58,6 +58,8 @@ def store_features(
                 advance(done)
         return unreadable
 
-    facts = (backbone.name, weights_digest(backbone), transform, fabric.device.type, str(fabric._precision.precision))
+    # Another number of threads rounds otherwise.
+    where = (fabric.device.type, torch.get_num_threads() if fabric.device.type == "cpu" else None)
+    facts = (backbone.name, weights_digest(backbone), transform, *where, str(fabric._precision.precision))
     key = f"features {DECODING} {facts} {images.fingerprint()}"
     return stored(key, (len(images), backbone.features), np.dtype(np.float32).name, fill)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from biwaa.domains.labels import LabelKind, as_given
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 from biwaa.images.augment import Transform
-from biwaa.models.backbone import FEATURES, build_backbone, features_backbone
+from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
 from biwaa.models.network import Network, Standardise
 from biwaa.models.place import Place
 from biwaa.tensors import load_tensors, save_tensors
@@ -102,6 +103,7 @@ def load_model(run: Path) -> SavedModel:
     Raises:
         BiwaaError: there is none, or `save_model` did not write it.
     """
+    run = local(run)
     path = run / "model.safetensors" if run.is_dir() else run
     if not path.is_file():
         raise BiwaaError(f"no model in {run}: name the folder of a run that has finished at least one round.")
@@ -133,7 +135,7 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     if facts.backbone == FEATURES:
         backbone = features_backbone(len(state["standardise.mean"]))
     else:
-        backbone = build_backbone(facts.backbone, size)
+        backbone = _built(facts.backbone, size)
     network = Network(backbone.module, backbone.features, width, classes)
     if facts.standardised:
         network.standardise = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features))
@@ -149,3 +151,10 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     return SavedModel(
         network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature, place, own, facts.label_kind
     )
+
+
+def _built(name: str, size: int) -> Backbone:
+    try:
+        return build_backbone(name, size)
+    except BiwaaError as error:
+        raise BiwaaError(f"{error} If a plug-in registers it, name its file with --plugin.") from None

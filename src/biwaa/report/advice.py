@@ -13,7 +13,7 @@ from typing import Any
 
 from biwaa.methods import METHODS
 from biwaa.models.backbone import DIGITS, FEATURES
-from biwaa.models.weights import to_be_had
+from biwaa.models.origins import at_hand
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
 from biwaa.report.measured import FROZEN, LEAST, TRAINED, WHERE_FROZEN, WHERE_TRAINED, better
 from biwaa.settings import MOST_STEPS
@@ -147,7 +147,7 @@ def stronger_backbone(recipe: Recipe) -> Advice | None:
     name = "convnext_large" if network.backbone.startswith("convnext_base") else "convnext_base"
     if network.backbone.startswith(name) or network.weights != "auto":
         return None  # a file of weights fits its own network alone
-    if not to_be_had(name):
+    if not at_hand(name):
         return None
     return Advice(f"a stronger --backbone (such as {name}; not measured)", {"backbone": name})
 

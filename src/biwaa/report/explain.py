@@ -8,6 +8,7 @@ import matplotlib.figure
 import numpy as np
 from numpy.typing import NDArray
 
+from biwaa.checks import not_below
 from biwaa.device import open_fabric
 from biwaa.domains.listing import PassedOver
 from biwaa.domains.stream import image_sets
@@ -51,8 +52,8 @@ def explain_paths(
     Raises:
         BiwaaError: no model, no image that can be read, or a backbone without places.
     """
-    if rows < 1:
-        raise BiwaaError(f"--rows must be at least 1, not {rows}.")
+    not_below(1, rows=rows)
+    not_below(0, seed=seed)
     if not paths:
         raise BiwaaError("name at least one image or folder to explain.")
     models = {path: load_model(path) for path in (beside, run) if path}

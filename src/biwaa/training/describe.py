@@ -47,6 +47,7 @@ from biwaa.result import (
     Stage,
     TargetAccuracy,
 )
+from biwaa.training.cost import images_a_step, stage_images
 from biwaa.training.folder import RunFolder
 from biwaa.training.prepare import Prepared
 from biwaa.training.rounds import average
@@ -202,20 +203,15 @@ def _accuracy(
 
 
 def _cost(stages: Sequence[Trained], recipe: Recipe, sitting: float) -> Cost:
-    def images_a_step(method: str) -> int:
-        of = METHODS[method]
-        return recipe.data.batch_size * (1 + of.sees_target + of.strong_view)
-
-    methods = [SOURCE_ONLY_METHOD if stage.name == SOURCE_ONLY else recipe.method for stage in stages]
-    stepping = [method for method in methods if not METHODS[method].solved(recipe.network.freeze_backbone)]
+    images = [stage_images(stage.name, recipe) for stage in stages]
     steps = recipe.schedule.steps
     return Cost(
-        steps=steps * len(stepping),
-        images=steps * sum(images_a_step(method) for method in stepping),
+        steps=steps * sum(1 for count in images if count),
+        images=sum(images),
         seconds=round(sum(stage.seconds for stage in stages), 2),
         this_sitting=round(sitting, 2),
         steps_a_stage=steps,
-        images_a_step=images_a_step(recipe.method),
+        images_a_step=images_a_step(recipe.method, recipe),
     )
 
 

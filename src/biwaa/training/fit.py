@@ -6,26 +6,24 @@
 """
 
 import itertools
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from biwaa.errors import BiwaaError
 from biwaa.methods.method import Method
 from biwaa.models.network import Network
 from biwaa.progress import track
 from biwaa.ranks import average_buffers, seed_per_rank, seed_shared, shard
 from biwaa.recipe import Recipe
 from biwaa.settings import MOST_STEPS
-from biwaa.tensors import load_tensors
+from biwaa.training.checkpoints import Due, restore, state_of
+from biwaa.training.cost import images_a_step
 from biwaa.training.data import Data
 from biwaa.training.folder import RunFolder
 from biwaa.training.sampling import Indices, balanced_batches, uniform_batches
@@ -59,7 +57,7 @@ def fit(plan: StagePlan, network: Network, method: Method, data: Data, fabric: F
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)  # in place: names and parameters stay
     optimizer = build_optimizer(network, method, recipe.optimizer)
-    start, before = _restore(name, network, method, optimizer, folder)
+    start, before = restore(name, network, method, optimizer, folder)
     begin = time.perf_counter()
     folder.rewind_log(name, start)
     wrapped, stepper = fabric.setup(network, optimizer)
@@ -71,11 +69,10 @@ def fit(plan: StagePlan, network: Network, method: Method, data: Data, fabric: F
     labels = torch.from_numpy(data.source_labels).to(fabric.device)
     watch = LossWatch(name, steps, recipe.machine.log_every, folder, every_step=fabric.device.type == "cpu")
     unproven = False  # whether a candidate waits for the loss of the step after it
-    every, after = recipe.machine.checkpoint_interval()
+    due = Due(recipe.machine, start, fabric)
     network.train()
     method.train()
-    kept = time.perf_counter()
-    with track(name, steps, "steps", start) as advance:
+    with track(name, steps, "steps", start, work=images_a_step(recipe.method, recipe)) as advance:
         for step, (source_rows, target_rows) in enumerate(batches, start):
             seed_per_rank(plan.seed * MOST_STEPS + step, fabric)
             on_device = torch.from_numpy(np.stack([source_rows, target_rows])).to(fabric.device)
@@ -98,15 +95,14 @@ def fit(plan: StagePlan, network: Network, method: Method, data: Data, fabric: F
                 watch.read(step)  # raises where the step from that state was not finite
                 folder.prove()
                 unproven = False
-            late = after < math.inf and fabric.broadcast(time.perf_counter() - kept >= after)  # one clock decides
-            due = (step + 1) % every == 0 or late
-            if due and step + 1 < steps:
+            if due(step + 1) and step + 1 < steps:
                 watch.read(step)
                 seconds = before + time.perf_counter() - begin
                 average_buffers(network, fabric)
-                state = _state(network, method, optimizer)
+                state = state_of(network, method, optimizer)
                 folder.keep(folder.candidate, state, stage=name, step=step + 1, seconds=round(seconds, 2))
-                unproven, kept = True, time.perf_counter()
+                unproven = True
+                due.kept(step + 1)
     average_buffers(network, fabric)
     return before + time.perf_counter() - begin
 
@@ -139,47 +135,3 @@ def _announced(
         waiting = source_rows, target_rows
     if waiting:
         yield waiting
-
-
-def _state(network: Network, method: Method, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    state |= {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
-    for number, parameter in enumerate(_parameters(optimizer)):
-        if parameter in optimizer.state and optimizer.state[parameter].get("momentum_buffer") is not None:
-            state[f"momentum.{number}"] = optimizer.state[parameter]["momentum_buffer"]
-    return state
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """In the order by which their momentum is numbered in checkpoints."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _restore(
-    name: str, network: Network, method: Method, optimizer: torch.optim.Optimizer, folder: RunFolder
-) -> tuple[int, float]:
-    """Load the unfinished state of this stage, if there is one; the step to go on with, and seconds spent so far."""
-    folder.drop(folder.candidate)
-    if not folder.unfinished.exists():
-        return 0, 0.0
-    state, facts = load_tensors(folder.unfinished)
-    if facts.get("stage") != name:
-        return 0, 0.0
-    try:
-        return _load(network, method, optimizer, state, facts)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BiwaaError(f"{folder.unfinished} does not fit this run ({reason}): remove it and resume.") from None
-
-
-def _load(
-    network: Network, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Tensor], facts: dict[str, Any]
-) -> tuple[int, float]:
-    network.load_state_dict({key[8:]: value for key, value in state.items() if key.startswith("network.")})
-    method.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("method.")})
-    for number, parameter in enumerate(_parameters(optimizer)):
-        if f"momentum.{number}" in state:
-            # In the parameter's own memory layout: the fused optimiser walks both as they lie.
-            buffer = torch.empty_like(parameter).copy_(state[f"momentum.{number}"])
-            optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
-    return int(facts["step"]), float(facts.get("seconds", 0.0))

@@ -221,14 +221,18 @@ def _put_back(path: Path) -> None:
         (path / HALFWAY).rmdir()
 
 
+def own_recipe(path: Path) -> Recipe | None:
+    """The settings of the run in a folder; None where there is none."""
+    return load_recipe(str(path / "recipe.yaml")) if _holds_run(path) else None
+
+
 def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
-    earlier = load_recipe(str(path / "recipe.yaml"))
-    before, now = earlier.flat(), recipe.flat()
+    before, now = load_recipe(str(path / "recipe.yaml")).flat(), recipe.flat()
     for name in before:
         if name not in (*RESUMABLE, "devices", "num_nodes") and before[name] != now[name]:
             raise BiwaaError(
-                f"{path} was trained with {name} = {before[name]}, not {now[name]}: "
-                "resume with its recipe.yaml, unchanged."
+                f"{path} was trained with {name} = {before[name]}, not {now[name]}: leave that setting and the recipe "
+                "out, and the run goes on with its own."
             )
     try:
         then = json.loads((path / "run.json").read_text(encoding="utf-8"))

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning_fabric import Fabric
 
-from biwaa.device import open_fabric, within_memory
+from biwaa.device import open_fabric, with_threads, within_memory
 from biwaa.domains.domain import Domain, check_kind, check_pair, match_classes, tell_passed_over
 from biwaa.errors import BiwaaError
 from biwaa.files import csv_line, write_text
@@ -28,12 +29,13 @@ from biwaa.models.backbone import FEATURES
 from biwaa.models.place import Place
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.predictions import Predictions
-from biwaa.progress import say
+from biwaa.progress import duration, say, whole
 from biwaa.ranks import finish, together
 from biwaa.recipe import Recipe, with_method
 from biwaa.result import SOURCE_ONLY, Result, write_result
+from biwaa.training.cost import foretold, planned_images
 from biwaa.training.describe import describe
-from biwaa.training.folder import Listener, RunFolder, check_folder, locked
+from biwaa.training.folder import Listener, RunFolder, check_folder, locked, own_recipe
 from biwaa.training.prepare import Pair, Prepared, prepare
 from biwaa.training.rounds import train_rounds
 from biwaa.training.stage import Trained, load_network_state, train_stage
@@ -47,6 +49,7 @@ class Options:
     overwrite: bool = False  # Replace a run that is there
     skip_unreadable: bool = False  # Leave out images that cannot be decoded instead of stopping
     listeners: Sequence[Listener] = ()  # Called with each entry of log.jsonl as it is written.
+    data_root: Path | None = None  # Where benchmarks were looked for, to be found there again
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,15 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     """
     recipe = _implied(recipe, pair)
     check_choice(recipe.schedule.choice)
-    pair = _checked(pair, recipe)
-    task = _task(pair)
+    own = own_recipe(out) if options.resume else None
+    threads = recipe.machine.threads or (own and own.machine.threads) or torch.get_num_threads()
+    recipe = recipe.replace(threads=threads)
+    with with_threads(threads):
+        return _train(_checked(pair, recipe), recipe, out, options)
+
+
+def _train(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:
+    task = _task(pair, options)
     check_folder(out, recipe, task, options.resume, options.overwrite)
     machine = recipe.machine
     fabric = open_fabric(machine.device, machine.precision, machine.devices, machine.num_nodes)
@@ -79,6 +89,7 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
         locked(folder, recipe, task, options.resume, options.overwrite),
         _advising_on_memory(recipe, fabric),
         together(fabric),
+        whole(planned_images(recipe), foretold(recipe, len(pair.source.images) + len(pair.target.images))),
     ):
         fabric.barrier()  # no process may go on before the folder is the run's
         begin = time.perf_counter()
@@ -97,7 +108,9 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
             _write_labels(folder, prepared.domains.target)
         fabric.barrier()  # from here on every process finds the run finished
         finish()
-    say(f"the model is in {folder.path}")
+    sitting = time.perf_counter() - begin
+    fresh = sum(1 for stage in stages if stage.fresh)
+    say(f"{fresh} training{'s' * (fresh != 1)} in {duration(sitting)}; the model is in {folder.path}")
     return Finished(folder, *outputs)
 
 
@@ -128,8 +141,8 @@ def _checked(pair: Pair, recipe: Recipe) -> Pair:
     return Pair(source, target, held_out)
 
 
-def _task(pair: Pair) -> dict[str, Any]:
-    """What run.json holds: what is adapted to what, as far as it decides what the checkpoints mean."""
+def _task(pair: Pair, options: Options) -> dict[str, Any]:
+    """What run.json holds: what is adapted to what, as it decides what the checkpoints mean, and how to open it."""
     task: dict[str, Any] = {
         "source": pair.source.spec,
         "target": pair.target.spec,
@@ -137,6 +150,8 @@ def _task(pair: Pair) -> dict[str, Any]:
         "source_images": pair.source.images.fingerprint(),
         "source_labels": hashlib.sha256(np.ascontiguousarray(pair.source.labels).tobytes()).hexdigest(),
         "target_images": pair.target.images.fingerprint(),
+        "data_root": options.data_root and str(options.data_root.absolute()),
+        "skip_unreadable": options.skip_unreadable,
     }
     if pair.held_out:
         task |= {"held_out": pair.held_out.spec, "held_out_images": pair.held_out.images.fingerprint()}

@@ -18,8 +18,9 @@ from biwaa.judging.evidence import Evidence, evidence_of
 from biwaa.methods import METHODS
 from biwaa.methods.method import Method, Task
 from biwaa.models.network import Network
-from biwaa.progress import say
+from biwaa.progress import say, was_done
 from biwaa.tensors import load_tensors
+from biwaa.training.cost import stage_images
 from biwaa.training.data import Data
 from biwaa.training.fit import StagePlan, fit
 from biwaa.training.folder import RunFolder
@@ -60,6 +61,7 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     """
     if folder.stage(plan.name).exists():
         say(f"{plan.name} is finished already")
+        was_done(stage_images(plan.name, plan.recipe))
         return load_stage(folder, plan.name)
     data = prepared.data
     network = prepared.fresh_network(plan.seed)

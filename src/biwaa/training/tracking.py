@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, choices
 from biwaa.ranks import leads
 from biwaa.recipe import Recipe
 from biwaa.result import Result
@@ -65,7 +65,7 @@ def track_run(names: Sequence[str], out: Path, recipe: Recipe) -> Iterator[Track
     """
     for name in names:
         if name not in TRACKERS:
-            raise BiwaaError(f"no tracker is called {name!r}: there are {', '.join(TRACKERS)}.")
+            raise BiwaaError(f"no tracker is called {name!r}: {choices(name, TRACKERS)}.")
     with ExitStack() as stack:
         logs: list[Log] = []
         for name in dict.fromkeys(names) if leads() else ():
