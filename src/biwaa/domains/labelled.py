@@ -30,7 +30,7 @@ def open_csv(spec: str, file: Path) -> Domain:
     named = [(number, row["path"] or "", (row["label"] or "").strip()) for number, row in enumerate(rows, 2)]
     labelled = [row for row in named if row[2]]
     if labelled and len(labelled) < len(named):
-        say(f"{file}: {len(named) - len(labelled)} rows have no label and are left out")
+        say(f"{file}: {len(named) - len(labelled)} rows without a label are left out")
     kept = labelled or named
     paths = [file.parent / path for _, path, _ in kept]
     for (number, _, _), path in zip(kept, paths, strict=True):
