@@ -330,3 +330,22 @@ def test_names_of_classes_in_an_archive(tmp_path):
         np.savez(tmp_path / "a.npz", a_x=pixels, a_y=labels, classes=np.array(names))
         with pytest.raises(BiwaaError, match=told):
             open_domain(f"{tmp_path}/a.npz:a")
+
+
+def test_a_table_of_paths_and_labels(tmp_path, capsys):
+    """Rows without a label are left out where others have one; what is wrong is named with its row."""
+    write_images(tmp_path / "images", {"cat": 2, "Dog": 1})
+    table = tmp_path / "table.csv"
+    rows = ["images/cat/0.png,cat", "images/Dog/0.png,Dog", "images/cat/1.png,"]
+    table.write_text("\n".join(["path,label", *rows]))
+    domain = open_domain(str(table))
+    assert domain.classes == ("cat", "Dog")
+    assert domain.labels.tolist() == [0, 1]
+    assert len(domain.images) == 2
+    assert "1 rows without a label" in capsys.readouterr().err
+    table.write_text("path,label\nimages/cat/0.png,\n")
+    assert open_domain(str(table)).labels is None
+    for text, said in (("a,b\n1,2\n", "columns path and label"), ("path,label\nno.png,cat\n", "row 2: no such image")):
+        table.write_text(text)
+        with pytest.raises(BiwaaError, match=said):
+            open_domain(str(table))

@@ -41,10 +41,12 @@ from biwaa.result import (
     DomainFacts,
     Estimate,
     EstimateLow,
+    SourceNotLearned,
     SourceOnlySelected,
     read_result,
     write_result,
 )
+from biwaa.share import model_card
 from biwaa.tensors import load_tensors, save_tensors
 
 EVIL = ["<script>window.evil=1<", '"><img src=x onerror=window.evil=2>', "a‮b $x^2$ & co"]
@@ -422,7 +424,7 @@ def test_a_run_that_collapsed_shows_no_estimate(bare, tmp_path):
     text = summarise(warned, load_recipe(str(bare / "recipe.yaml")))
     page = Page(page_of(tmp_path / "run")).text
     assert "estimated target accuracy, without labels: unknown, since the predictions may have collapsed" in text
-    assert "right, estimated without labels unknown since the predictions may have collapsed" in page
+    assert "accuracy, estimated without labels unknown since the predictions may have collapsed" in page
     for shown in (text, page):
         assert "84 %" not in shown
         assert "83.6" not in shown
@@ -455,6 +457,11 @@ def test_evaluate_stands_beside_the_estimate_and_on_the_page(bare, tmp_path, cap
     assert f"Of 7 labelled images of {labelled}, {share} % are classified right." in page
     assert page.index(f"of the images of {labelled} right") < page.index("right, estimated without labels")
     assert "go by what was measured" in page
+    card = model_card(run, "me/it")
+    assert card.index("Accuracy in percent on 7 labelled images of `labelled`:") < card.index(
+        "estimated without labels"
+    )
+    assert "has no labels: no accuracy" not in card
     assert "so accuracy was not measured" not in page
     assert "Accuracy in percent by biwaa evaluate, round 0" in page
     (run / "model.safetensors").write_bytes(b"another")
@@ -508,7 +515,18 @@ def test_what_now_tries_what_a_warning_suggests(evil, tmp_path):
     words = command_after(Page(page_of(run)), "Try another setting")
     assert words[:6] == ["biwaa", "train", "--recipe", str(run / "recipe.yaml"), "--method", "mcc"]
     settings = Page(page_of(run)).text
+    assert "Single estimates in percent, which are not believed here" in settings
     assert "A warning above suggests --method mcc (97.5 % of MNIST and USPS, end to end)." in settings
+
+
+def test_what_now_begins_with_what_makes_an_estimate_unbelievable(evil, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(evil, run)
+    warning = SourceNotLearned(accuracy=0.33, chance=0.33)
+    write_result(run, replace(read_result(evil), warnings=(warning,), estimated_accuracy=Estimate(value=0.97)))
+    page = Page(page_of(run))
+    assert command_after(page, "Check the images")[:2] == ["biwaa", "check"]
+    assert "≈ 97 %" not in page.text
 
 
 def test_tables_fold_and_scroll_where_they_are_wide(evil, browser):

@@ -5,6 +5,7 @@ Names of local folders are not published: of paths only the last part is.
 
 import re
 import tempfile
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.errors import BiwaaError
+from biwaa.evaluations import Evaluation, read_evaluations
 from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
@@ -44,10 +46,11 @@ def model_card(run: str | PathLike[str], repo_id: str, licence: str | None = Non
         BiwaaError: the folder holds no finished run.
     """
     run = Path(run)
-    return _card(public(_result(run)), load_recipe(str(run / "recipe.yaml")), repo_id, licence)
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    return _card(public(_result(run)), recipe, read_evaluations(run), repo_id, licence)
 
 
-def _card(result: Result, recipe: Recipe, repo_id: str, licence: str | None) -> str:
+def _card(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation], repo_id: str, licence: str | None) -> str:
     source, target, model = result.source.spec, result.target.spec, result.model
     front: dict[str, Any] = {
         "library_name": "biwaa",
@@ -73,7 +76,7 @@ def _card(result: Result, recipe: Recipe, repo_id: str, licence: str | None) -> 
         f"- target: `{target}`, {result.target.images} images; no label of them was used in training.{_terms(target)}",
         f"- the backbone's weights: {model.weights}.", "",
         "## Figures", "",
-        *_figures(result, recipe), "",
+        *_figures(result, recipe, evaluations), "",
         "## Use", "",
         "```python", "import biwaa", "", f'model = biwaa.from_pretrained("{repo_id}")',
         'print(model.predict(["image.jpg"]))', "```", "",
@@ -132,10 +135,11 @@ def push_to_hub(
     result = public(_result(run))
     recipe = load_recipe(str(run / "recipe.yaml"))
     recipe = recipe.replace(weights=public_spec(recipe.network.weights))
+    card = _card(result, recipe, read_evaluations(run), repo_id, licence)
     api = HfApi(token=token, library_name="biwaa", library_version=__version__)
     with tempfile.TemporaryDirectory(prefix="biwaa-push-") as draft:
         folder = Path(draft)
-        (folder / "README.md").write_text(_card(result, recipe, repo_id, licence), encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         write_result(folder, result)
         (folder / "model.safetensors").symlink_to((run / "model.safetensors").absolute())
@@ -175,7 +179,7 @@ def _result(run: Path) -> Result:
     return result
 
 
-def _figures(result: Result, recipe: Recipe) -> list[str]:
+def _figures(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation]) -> list[str]:
     """What was measured, then the estimate without labels, then the warnings."""
     lines = []
     if result.accuracy:
@@ -186,6 +190,10 @@ def _figures(result: Result, recipe: Recipe) -> list[str]:
         where = f"{result.held_out.images} held-out images of `{result.held_out.spec}`, not used in training"
         lines += _accuracies(f"Accuracy in percent on {where}:",
                              [(stage.name, stage.held_out) for stage in result.stages])  # fmt: skip
+    for one in evaluations:
+        if not one.of_source:
+            where = f"{one.images} labelled images of `{public_spec(one.spec)}`"
+            lines += _accuracies(f"Accuracy in percent on {where}:", [(result.model.stage, one.accuracy)])
     if not lines:
         lines += ["The target has no labels: no accuracy was measured.", ""]
     selected = selected_text(result)

@@ -8,11 +8,12 @@ from biwaa.errors import listed
 from biwaa.judging.metrics import share_interval
 from biwaa.recipe import load_recipe
 from biwaa.report.advice import OF_THE_USER, Advice, as_words
+from biwaa.report.estimate import doubt
 from biwaa.report.label_sheet import IMAGES, Sheet
 from biwaa.report.read import Reading
 from biwaa.report.section import Section, Step
 from biwaa.report.sentences import remedies
-from biwaa.result import FewHeldOut
+from biwaa.result import FarFromSource, FewHeldOut, SourceNotLearned
 
 CLASSES = 12  # Names of classes that are listed
 
@@ -22,9 +23,12 @@ def what_now(run: Reading, sheet: Sheet | None) -> Section:
     page = Section("next", "What now?")
     if not run.result.finished:
         page.steps.append(_finish(run))
+    named = _is_spec(run.result.source.spec) and _is_spec(run.result.target.spec)
+    if named and isinstance(run.result.contradiction, SourceNotLearned | FarFromSource):
+        page.steps.append(_check(run))
     if not run.measured:
         page.steps.append(_label(run, sheet) if sheet else _measure(run))
-    if (advice := _advice(run)) and _is_spec(run.result.source.spec) and _is_spec(run.result.target.spec):
+    if named and (advice := _advice(run)):
         page.steps.append(_try(run, advice))
     page.steps.append(_use(run))
     return page
@@ -33,6 +37,13 @@ def what_now(run: Reading, sheet: Sheet | None) -> Section:
 def _finish(run: Reading) -> Step:
     command = _train(run, ["--recipe", str(run.folder.path / "recipe.yaml"), "--resume"], run.folder.path)
     return Step("Finish the run", "", command, "the rounds that are missing; what is finished is kept")
+
+
+def _check(run: Reading) -> Step:
+    result = run.result
+    text = f"No estimate is believed here, since {doubt(result)}. Look at some images of each class first."
+    command = shlex.join(["biwaa", "check", result.source.spec, result.target.spec])
+    return Step("Check the images", text, command, "how many images and which classes both domains hold")
 
 
 def _label(run: Reading, sheet: Sheet) -> Step:
@@ -71,9 +82,9 @@ def _measure(run: Reading) -> Step:
 def _advice(run: Reading) -> Advice | None:
     """The first remedy of the gravest warning that has one.
 
-    More images for calibration and estimates are no advice where the accuracy was measured.
+    More images for calibration were not measured to help the accuracy.
     """
-    warnings = [one for one in run.result.warnings if not (run.measured and isinstance(one, FewHeldOut))]
+    warnings = [one for one in run.result.warnings if not isinstance(one, FewHeldOut)]
     return next((way for one in warnings for way in remedies(one, run.result, run.recipe)), None)
 
 

@@ -88,7 +88,7 @@ def _estimate(page: Section, run: Reading) -> list[str]:
     share, why, known = shown_estimate(result), doubt(result), run.measured
     unmeasured = f"The {result.target.images} target images have no labels, so accuracy was not measured."
     if share is None:
-        page.figures.append(Figure("unknown", "right, estimated without labels", f"since {why}", estimated=True))
+        page.figures.append(Figure("unknown", "accuracy, estimated without labels", f"since {why}", estimated=True))
         page.notes.append(f"No estimate of the accuracy is shown, since {why}.")
         return [] if known else [unmeasured, f"It cannot be estimated either, since {why}."]
     page.figures.append(
@@ -183,4 +183,7 @@ def _readings(run: Reading) -> PageTable | None:
                 "after."
             )
     header = ("estimate by", "percent")
-    return PageTable("Target accuracy as estimated without labels, in percent", header, rows, note)
+    believed = not doubt(run.result)
+    caption = "Target accuracy as estimated without labels, in percent"
+    caption = caption if believed else "Single estimates in percent, which are not believed here"
+    return PageTable(caption, header, rows, note, folded=not believed)
