@@ -22,7 +22,7 @@ from biwaa.cli.bench import PANEL, BenchFlags, bench
 from biwaa.cli.evaluation import evaluate, export, predict, push
 from biwaa.cli.help import Command, command_help, overview
 from biwaa.cli.report import check, explain, report
-from biwaa.cli.training import TrainFlags, demo, train
+from biwaa.cli.training import ZERO_SHOT, TrainFlags, demo, train, with_model
 from biwaa.errors import BiwaaError, printable
 from biwaa.files import cache_dir
 from biwaa.progress import quiet
@@ -51,6 +51,8 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
     elif start:
+        if name == "train" and ZERO_SHOT in arguments:
+            arguments = with_model(arguments)
         WITH_RECIPE[name](*_with_settings(name, command, start, arguments))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")

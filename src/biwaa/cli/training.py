@@ -1,5 +1,6 @@
 """`biwaa train` and `biwaa demo`: their flags, and the doing of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from biwaa.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainFlags:
     """Adapt a classifier from labelled images to unlabelled ones.
 
@@ -20,13 +21,12 @@ class TrainFlags:
     """
 
     EVERYDAY: ClassVar[tuple[str, ...]] = (
-        "method", "backbone", "weights", "freeze_backbone", "image_size", "batch_size", "rounds", "steps",
-        "learning_rate", "choice", "seed", "device",
+        "method", "backbone", "weights", "freeze_backbone", "batch_size", "rounds", "steps", "choice", "seed", "device",
     )  # fmt: skip
     """Settings that the short help shows."""
 
-    source: Spec
-    """Labelled images, as a SPEC of `biwaa --help`."""
+    source: Spec | None = None
+    """Labelled images, as a SPEC of `biwaa --help`; none: a teacher is enough"""
     target: Spec
     """Images of the other place; labels only serve the report."""
     out: RunFolder
@@ -45,13 +45,36 @@ class TrainFlags:
     """Folder of benchmarks; unset: $BIWAA_DATA or ./data."""
     json: bool = False
     """Print result.json in place of the summary."""
+    teacher: str | None = None
+    """Scores of the target by another model, .csv or .npz."""
+    teacher_source: str | None = None
+    """The same of the source."""
+    zero_shot: str | None = None
+    """Have a model of open_clip be the teacher."""
+    prompt: tuple[str, ...] = ()
+    """Texts for it, with {} for a class's name."""
+    classes: str | None = None
+    """cat,dog,.. or FILE.yaml with names for the classes."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Also log to these."""
 
     @classmethod
     def starting_from(cls, recipe: str) -> Self:
         """The flags' defaults under a recipe."""
-        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, recipe=recipe)
+        return cls(target=tyro.MISSING, out=tyro.MISSING, recipe=recipe)
+
+
+ZERO_SHOT = "--zero-shot"
+
+
+def with_model(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line with the default model after a `--zero-shot` that names none."""
+    from biwaa.models.zero_shot import DEFAULT
+
+    found: list[str] = []
+    for here, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        found += [here, DEFAULT] if here == ZERO_SHOT and following.startswith("-") else [here]
+    return found
 
 
 def train(flags: TrainFlags, settings: "Recipe") -> None:
@@ -65,7 +88,8 @@ def train(flags: TrainFlags, settings: "Recipe") -> None:
     run = adapt(
         flags.source, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out, track=flags.track,
         resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
-        data_root=flags.data_root,
+        data_root=flags.data_root, teacher=flags.teacher, teacher_source=flags.teacher_source,
+        zero_shot=flags.zero_shot or False, prompt=flags.prompt, classes=flags.classes,
     )  # fmt: skip
     if run.leads:
         print(

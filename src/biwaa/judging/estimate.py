@@ -16,7 +16,11 @@ AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of
 
 
 def estimates(
-    selected: Evidence, others: Sequence[Evidence], temperature: float, baseline: Evidence | None = None
+    selected: Evidence,
+    others: Sequence[Evidence],
+    temperature: float,
+    baseline: Evidence | None = None,
+    teacher: Evidence | None = None,
 ) -> dict[str, float]:
     """Label-free estimates of the accuracy on the target, in [0, 1], by name.
 
@@ -25,6 +29,7 @@ def estimates(
         others: those of the other rounds; source-only is not among them.
         temperature: of the model.
         baseline: source-only's evidence.
+        teacher: the teacher's own.
     """
     target = with_temperature(selected.probabilities, temperature)
     found = {"confidence": calibration.average_confidence(target)}
@@ -44,6 +49,8 @@ def estimates(
         found["agreement_with_source_only"] = agreement(selected.probabilities, baseline.probabilities)
         if baseline.neighbour_agreement is not None:
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
+    if teacher is not None and teacher is not selected:
+        found["agreement_with_teacher"] = agreement(selected.probabilities, teacher.probabilities)
     return found
 
 

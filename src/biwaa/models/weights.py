@@ -113,7 +113,7 @@ def _hub_file(config: Any) -> Path:
     for name in (safe, original):
         with suppress(LocalEntryNotFoundError):
             return Path(download(name, local_files_only=True))
-    _reach_hub()
+    reach_hub()
     try:
         return Path(download(safe))
     except LocalEntryNotFoundError:  # no connection
@@ -122,7 +122,7 @@ def _hub_file(config: Any) -> Path:
         return Path(download(original))
 
 
-def _reach_hub() -> None:
+def reach_hub() -> None:
     """Make sure that there is a connection to the hub. The client knows by itself of offline mode and of proxies.
 
     Raises:

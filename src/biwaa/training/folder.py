@@ -233,11 +233,11 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     try:
         then = json.loads((path / "run.json").read_text(encoding="utf-8"))
         different = [key for key in ("classes", "source_images", "target_images") if then[key] != task[key]]
-        different += ["held_out_images"] * (then.get("held_out_images") != task.get("held_out_images"))
+        different += [key for key in ("held_out_images", "teacher_scores") if then.get(key) != task.get(key)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:
         raise BiwaaError(
-            f"{path} holds a run of other images or classes ({different[0]} differ; were files changed since?). "
+            f"{path} holds a run of other images, classes or teacher ({different[0]} differ; were files changed since?). "
             "Name another folder."
         )

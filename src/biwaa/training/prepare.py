@@ -5,7 +5,7 @@ Every image is decoded before training starts, so an unreadable one can never co
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from biwaa.models.network import Network, Standardise
 from biwaa.models.saved import FEATURES_TRANSFORM
 from biwaa.models.weights import load_weights
 from biwaa.recipe import Recipe
+from biwaa.teachers.voice import Teacher
 from biwaa.training.data import Data
 
 
@@ -38,6 +39,7 @@ class Pair:
     source: Domain
     target: Domain  # Its labels, if any, are for evaluation alone
     held_out: Domain | None = None  # Labelled target images that are not used in training, only scored
+    teacher: Teacher | None = None  # Of all images of source and target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     transform = FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
-        store_features(domain.images, domain.spec, backbone, transform, fabric) if frozen
+        Stored(np.zeros((0, backbone.features), np.float32), {}) if not len(domain.images)  # there is no source
+        else store_features(domain.images, domain.spec, backbone, transform, fabric) if frozen
         else store_pixels(domain.images, domain.spec, transform.resize)
         for domain in opened
     ]  # fmt: skip
@@ -82,7 +85,10 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         _left(domain, found, shift, skip_unreadable) for domain, found, shift in zip(opened, kept, shifts, strict=False)
     ]
     domains = Pair(*(domain for domain, _ in left))
-    check_source(domains.source, recipe.data.batch_size)  # skipping may have emptied a class
+    if pair.teacher:
+        domains = replace(domains, teacher=pair.teacher.select(left[1][1], left[0][1]))
+    if len(pair.source.images):
+        check_source(domains.source, recipe.data.batch_size)  # skipping may have emptied a class
     check_batch(domains.target, recipe.data.batch_size)
     standardise: nn.Module = nn.Identity()
     inputs: list[Inputs]
@@ -99,7 +105,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         ]
     assert domains.source.labels is not None  # check_source made sure of both
     assert domains.source.classes is not None
-    data = _divided(inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe)
+    data = _divided(inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe, domains.teacher)
     width = recipe.network.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:
@@ -153,11 +159,13 @@ def _left(domain: Domain, found: Stored, shift: str, skip_unreadable: bool) -> t
     return left.select(chosen), rows[chosen]
 
 
-def _divided(source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe) -> Data:
+def _divided(
+    source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe, teacher: Teacher | None
+) -> Data:
     """Keep a share of each class of the source from training; at least one image of every class is trained on."""
     share, size = recipe.data.source_held_out, recipe.data.batch_size
     if not share:
-        return Data(source, labels, target, classes)
+        return Data(source, labels, target, classes, teacher=teacher)
     rng = np.random.default_rng(recipe.seed)
     members = [rng.permutation(np.flatnonzero(labels == k)) for k in range(classes)]
     counts = [min(round(share * len(rows)), len(rows) - 1) for rows in members]
@@ -168,7 +176,8 @@ def _divided(source: Inputs, labels: NDArray[np.int64], target: Inputs, classes:
             f"--source-held-out {share:g} of {len(labels)} source images leaves {len(trained)} to train on, in batches "
             f"of {size}, and {len(kept)} to judge by: set it to 0, or lower --batch-size."
         )
-    return Data(source.select(trained), labels[trained], target, classes, source.select(kept), labels[kept])
+    taught = teacher.select(np.arange(len(target)), trained) if teacher else None
+    return Data(source.select(trained), labels[trained], target, classes, source.select(kept), labels[kept], taught)
 
 
 def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
@@ -188,9 +197,9 @@ def _standardised(features: list[Tensor], statistics: str) -> tuple[list[Inputs]
         features: (N, F) of the source, the target and, where there are any, held-out images, which are the target's.
         statistics: domain, source or coral.
     """
-    of_source = Standardise.of(features[0])
+    of_source = Standardise.of(features[0] if len(features[0]) else features[1])
     of_target = of_source if statistics == "source" else Standardise.of(features[1])
     found = [of_source(features[0]), *(of_target(part) for part in features[1:])]
-    if statistics == "coral":
+    if statistics == "coral" and len(features[0]):
         found[0] = coral(found[0], found[1])
     return [FeatureInputs(part) for part in found], of_target

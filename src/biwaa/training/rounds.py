@@ -1,4 +1,4 @@
-"""The stages of a run: source-only first, then rounds from scratch that learn from what all before them predicted.
+"""The stages of a run: source-only first, then the teacher where there is one, then rounds from scratch that learn from what all before them predicted.
 
 Iterative label distribution alignment (WACV 2023, section 3.3) is a property of the rounds, not of a method.
 This file and all below it are given the target's images alone: labels cannot reach training.
@@ -13,23 +13,26 @@ from biwaa.functional import align_distribution, average_rounds, smooth_over_nei
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
 from biwaa.recipe import Recipe
-from biwaa.result import SOURCE_ONLY
+from biwaa.result import SOURCE_ONLY, TEACHER
 from biwaa.training.fit import StagePlan
 from biwaa.training.stage import Trained
 
 
-def train_rounds(recipe: Recipe, train: Callable[[StagePlan], Trained]) -> Iterator[Trained]:
+def train_rounds(recipe: Recipe, train: Callable[[StagePlan], Trained], taught: bool = False) -> Iterator[Trained]:
     """Train stage after stage.
 
     Args:
         recipe: all settings.
         train: trains one stage, or finds it finished.
+        taught: there is a teacher, which is a stage of its own.
 
     Yields:
         Every stage once it is finished and kept.
     """
     if recipe.schedule.baseline and METHODS[recipe.method].sees_target:
         yield train(StagePlan(SOURCE_ONLY, recipe.replace(method=SOURCE_ONLY_METHOD), recipe.seed))
+    if taught:
+        yield train(StagePlan(TEACHER, recipe, recipe.seed))
     schedule = recipe.schedule
     rounds: list[Tensor] = []
     neighbours: list[Tensor] = []

@@ -7,7 +7,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from biwaa.models.saved import SavedModel, save_model
 from biwaa.predictions import Predictions
 from biwaa.progress import say
 from biwaa.ranks import finish, together
-from biwaa.recipe import Recipe, with_method
-from biwaa.result import SOURCE_ONLY, Result, write_result
+from biwaa.recipe import AUTO, Recipe, with_method
+from biwaa.result import REFERENCES, Result, write_result
 from biwaa.training.describe import describe
 from biwaa.training.folder import Listener, RunFolder, check_folder, locked
 from biwaa.training.prepare import Pair, Prepared, prepare
 from biwaa.training.rounds import train_rounds
 from biwaa.training.stage import Trained, load_network_state, train_stage
+from biwaa.training.teach import Lesson, ask, check_taught, sourceless
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Options:
     overwrite: bool = False  # Replace a run that is there
     skip_unreadable: bool = False  # Leave out images that cannot be decoded instead of stopping
     listeners: Sequence[Listener] = ()  # Called with each entry of log.jsonl as it is written.
+    lesson: Lesson | None = None  # Where the teacher comes from, if there is one
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,16 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     Raises:
         BiwaaError: anything the user can fix; see the message.
     """
-    recipe = _implied(recipe, pair)
+    recipe = _implied(recipe, pair, options.lesson)
     check_choice(recipe.schedule.choice)
     pair = _checked(pair, recipe.data.batch_size)
-    task = _task(pair)
+    task = _task(pair, options.lesson)
     check_folder(out, recipe, task, options.resume, options.overwrite)
     machine = recipe.machine
     fabric = open_fabric(machine.device, machine.precision, machine.devices, machine.num_nodes)
     with within_memory("before training", "close other programs, lower --image-size or take a smaller --backbone"):
+        if options.lesson:
+            pair = replace(pair, teacher=ask(options.lesson, pair, fabric))
         prepared = prepare(pair, recipe, fabric, options.skip_unreadable)
     folder = RunFolder(out, fabric.is_global_zero, tuple(options.listeners))
     with (
@@ -81,13 +85,14 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
         stages: list[Trained] = []
         outputs: tuple[Result | None, Predictions | None] = (None, None)
         train = partial(train_stage, prepared=prepared, fabric=fabric, folder=folder)
-        for stage in train_rounds(recipe, train):
+        for stage in train_rounds(recipe, train, taught=pair.teacher is not None):
             stages.append(stage)
             # A finished round found again must not put its model in the place of a later one's.
             last = stage.name == f"round {recipe.schedule.rounds - 1}"
-            if folder.writes and stage.name != SOURCE_ONLY and (stage.fresh or last):
+            if folder.writes and stage.name not in REFERENCES and (stage.fresh or last):
                 sitting = time.perf_counter() - begin
-                outputs = _write_outputs(folder, prepared, recipe, stages, sitting, fabric.device.type)
+                device = fabric.device.type
+                outputs = _write_outputs(folder, prepared, recipe, stages, sitting, device, options.lesson)
                 folder.forget_replaced()
         if folder.writes:
             _write_labels(folder, prepared.domains.target)
@@ -97,17 +102,27 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     return Finished(folder, *outputs)
 
 
-def _implied(recipe: Recipe, pair: Pair) -> Recipe:
-    """Features need no backbone, and a linear probe is of a frozen one."""
+def _implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
+    """Features need no backbone, a linear probe is of a frozen one, and so is what learns from a teacher."""
     if check_kind(*(domain for domain in (pair.source, pair.target, pair.held_out) if domain)) is not None:
         recipe = recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
+    if lesson and recipe.method == AUTO and not recipe.network.freeze_backbone:
+        say("a teacher is heard on a frozen backbone: as with --freeze-backbone, features are computed once")
+        recipe = recipe.replace(freeze_backbone=True)
     recipe = with_method(recipe)
+    if lesson:
+        check_taught(recipe.method)
+    if not len(pair.source.images):  # nothing to train source-only on, or to hold out
+        recipe = recipe.replace(baseline=False, source_held_out=0.0, source_shift="none")
     return recipe.replace(freeze_backbone=True) if METHODS[recipe.method].frozen else recipe
 
 
 def _checked(pair: Pair, batch_size: int) -> Pair:
     """The pair with one order of classes; held-out images labelled, and none of those that are trained on."""
-    source, target = check_pair(pair.source, pair.target, batch_size)
+    source, target = (
+        check_pair(pair.source, pair.target, batch_size) if len(pair.source.images)
+        else sourceless(pair.source, pair.target, batch_size)
+    )  # fmt: skip
     held_out = pair.held_out
     if held_out:
         if held_out.labels is None:
@@ -119,7 +134,7 @@ def _checked(pair: Pair, batch_size: int) -> Pair:
     return Pair(source, target, held_out)
 
 
-def _task(pair: Pair) -> dict[str, Any]:
+def _task(pair: Pair, lesson: Lesson | None) -> dict[str, Any]:
     """What run.json holds: what is adapted to what, as far as it decides what the checkpoints mean."""
     task: dict[str, Any] = {
         "source": pair.source.spec,
@@ -130,6 +145,8 @@ def _task(pair: Pair) -> dict[str, Any]:
     }
     if pair.held_out:
         task |= {"held_out": pair.held_out.spec, "held_out_images": pair.held_out.images.fingerprint()}
+    if lesson:
+        task |= {"teacher": lesson.where, "teacher_scores": lesson.fingerprint()}
     return task
 
 
@@ -151,8 +168,9 @@ def _advising_on_memory(recipe: Recipe, fabric: Fabric) -> AbstractContextManage
 
 
 def _write_outputs(
-    folder: RunFolder, prepared: Prepared, recipe: Recipe, stages: list[Trained], sitting: float, device: str
-) -> tuple[Result, Predictions]:
+    folder: RunFolder, prepared: Prepared, recipe: Recipe, stages: list[Trained], sitting: float, device: str,
+    lesson: Lesson | None,
+) -> tuple[Result, Predictions]:  # fmt: skip
     classes, target = prepared.domains.source.classes or (), prepared.domains.target
     name = choose({stage.name: stage.evidence for stage in stages}, recipe.schedule.choice)
     selected = next(stage for stage in stages if stage.name == name)
@@ -162,8 +180,9 @@ def _write_outputs(
     predictions = Predictions.of(target.images.names, with_temperature(selected.probabilities, temperature))
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
     result = describe(
-        prepared, recipe, stages, selected, temperature=temperature, folder=folder, sitting=sitting, device=device
-    )
+        prepared, recipe, stages, selected, temperature=temperature, folder=folder, sitting=sitting, device=device,
+        lesson=lesson,
+    )  # fmt: skip
     write_result(folder.path, result)
     return result, predictions
 

@@ -1,0 +1,171 @@
+"""How far a teacher is believed: its scores become log-probabilities, by likelihood on labels that are known or found.
+
+The voice of a teacher with scores s is v_k = log softmax(a_k s_k + b_k): vector scaling (Guo et al., ICML 2017). A
+teacher at chance gets a = 0 and says nothing; a class that it has wrong loses its own weight.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A teacher's scores of a run's images, in the run's order of classes."""
+
+    where: str
+    """The file or model."""
+    target: Tensor
+    """(Nt, K) logits up to a temperature."""
+    source: Tensor | None
+    """(Ns, K) the same of the source; None: it says nothing of the source."""
+    known: Tensor
+    """(K,) whether it knows the class; columns of others are NaN."""
+
+    @classmethod
+    def of(cls, where: str, target: NDArray[np.float32], source: NDArray[np.float32] | None) -> "Teacher":
+        """A teacher of matched scores; both domains' columns are of the same classes."""
+        there, here = torch.from_numpy(target), None if source is None else torch.from_numpy(source)
+        known = ~there[0].isnan()
+        if here is not None and len(here):
+            known = known & ~here[0].isnan()
+        # One scale for both: only their temperature is fitted.
+        spread = there[:, known].std(correction=0).clamp(min=1e-6)
+        return cls(where, there / spread, None if here is None or not len(here) else here / spread, known)
+
+    def select(self, target: NDArray[np.int64], source: NDArray[np.int64]) -> "Teacher":
+        """Only some rows of each domain."""
+        of_source = None if self.source is None else self.source[torch.from_numpy(source)]
+        return replace(self, target=self.target[torch.from_numpy(target)], source=of_source)
+
+    def to(self, device: torch.device) -> "Teacher":
+        """All tensors on the device."""
+        of_source = None if self.source is None else self.source.to(device)
+        return replace(self, target=self.target.to(device), source=of_source, known=self.known.to(device))
+
+
+def fit_voice(scores: Tensor, labels: Tensor, weights: Tensor, by_class: bool = True) -> tuple[Tensor, Tensor]:
+    """The scale and the bias of each class under which the labels are likeliest.
+
+    Minimises mean_i w_i CE(y_i, softmax(a s_i + b)) over a >= 0; first with one a for all classes and b = 0, then with
+    a_k = a g_k and b_k, whose priors are normal around 1 and 0 with variance 1.
+
+    Args:
+        scores: (N, C) of the classes that the teacher knows.
+        labels: (N, C) distributions, or parts of one: mass on other classes does not count.
+        weights: (N,) of the rows.
+        by_class: False leaves it at one a.
+
+    Returns:
+        a and b, (C,) each.
+    """
+    from scipy.optimize import minimize  # takes long to import
+
+    count, classes = scores.shape
+    rows, truth = scores.double(), labels.double()
+    share = (weights / weights.sum().clamp(min=1e-9)).double()[:, None]
+    mass = truth.sum(dim=1, keepdim=True)
+
+    def loss_and_residual(logits: Tensor) -> tuple[Tensor, Tensor]:
+        total = logits.logsumexp(dim=1, keepdim=True)
+        loss = (share * (mass * total - (truth * logits).sum(dim=1, keepdim=True))).sum()
+        return loss, share * (mass * (logits - total).exp() - truth)
+
+    def common(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        loss, residual = loss_and_residual(float(flat[0]) * rows)
+        return float(loss), np.array([float((residual * rows).sum())])
+
+    scale = float(minimize(common, [1.0], jac=True, method="L-BFGS-B", bounds=[(0, None)]).x[0])
+    if not by_class:
+        return torch.full((classes,), scale).to(scores), torch.zeros(classes).to(scores)
+
+    def own(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        gains, bias = torch.from_numpy(flat).to(rows).view(2, -1)
+        loss, residual = loss_and_residual(scale * gains * rows + bias)
+        loss = loss + ((gains - 1).square().sum() + bias.square().sum()) / (2 * count)
+        slope = torch.stack([scale * (residual * rows).sum(0) + (gains - 1) / count, residual.sum(0) + bias / count])
+        return float(loss), slope.flatten().cpu().numpy()
+
+    begin = np.concatenate([np.ones(classes), np.zeros(classes)])
+    bounds = [(0, None)] * classes + [(None, None)] * classes
+    found = minimize(own, begin, jac=True, method="L-BFGS-B", bounds=bounds)
+    gains, bias = torch.from_numpy(found.x).to(scores).view(2, -1)
+    return scale * gains, bias
+
+
+def mastered(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """(C,) the classes that a teacher has right more often than any other: rows that it names so are mostly of that
+    class, and rows of that class are mostly named so.
+
+    Args:
+        scores: (N, C).
+        labels: (N, C) distributions, or parts of one.
+        weights: (N,) of the rows.
+    """
+    named = torch.nn.functional.one_hot(scores.argmax(dim=1), scores.shape[1]).to(scores)
+    confusion = (named * weights[:, None]).T @ labels
+    own = torch.arange(len(confusion), device=scores.device)
+    return (confusion.argmax(dim=0) == own) & (confusion.argmax(dim=1) == own) & (confusion.diagonal() > 0)
+
+
+def fused(prior: Tensor, teacher: Teacher, labels: Tensor | None, weights: Tensor | None, found: Tensor) -> Tensor:
+    """The source's prediction times the teacher's voice: a product of experts.
+
+    The voice is fitted to all labels that there are: the source's, where the teacher covers the source, and the
+    target's as found without the teacher. So a teacher is believed as far as it is right there and agrees here.
+
+    Args:
+        prior: (Nt, K) what the source predicts.
+        teacher: of both domains.
+        labels: (Ns, K) one-hot, of the source.
+        weights: (Ns,) of its rows.
+        found: (Nt, K) the target's classes as found without the teacher.
+
+    Returns:
+        (Nt, K) probabilities. The teacher moves probability among the classes that it knows, and to no other.
+    """
+    known = teacher.known
+    scores, truth, rows = teacher.target[:, known], found[:, known], torch.ones(len(found)).to(found)
+    if teacher.source is not None and labels is not None and weights is not None:
+        scores = torch.cat([teacher.source[:, known], scores])
+        truth, rows = torch.cat([labels[:, known], truth]), torch.cat([weights, rows])
+    clear = mastered(scores, truth, rows)
+    if clear.sum() < 2:
+        return prior
+    scale, bias = fit_voice(scores[:, clear], truth[:, clear], rows)
+    known = known.nonzero()[clear, 0]
+    logs = prior.clamp(min=1e-12).log()
+    heard = logs[:, known] + (teacher.target[:, known] * scale + bias).log_softmax(dim=1)
+    result = prior.clone()
+    result[:, known] = heard.softmax(dim=1) * prior[:, known].sum(dim=1, keepdim=True)
+    return result
+
+
+def own_probabilities(teacher: Teacher, labels: Tensor | None, weights: Tensor | None, near: Tensor) -> Tensor:
+    """(Nt, K) what the teacher says by itself, at the temperature that fits the source's labels.
+
+    Args:
+        teacher: of both domains.
+        labels: (Ns, K) one-hot, of the source; None where there are none.
+        weights: (Ns,) of its rows.
+        near: (Nt, M) neighbours of each target image. Where the teacher does not cover the source, its temperature is
+            the one at which it predicts best what most of an image's neighbours are said to be.
+    """
+    known = teacher.known
+    target = teacher.target[:, known]
+    if teacher.source is not None and labels is not None and weights is not None:
+        scores, truth = teacher.source[:, known], labels[:, known]
+    else:
+        votes = torch.zeros_like(target)
+        for column in near.T:
+            votes.scatter_add_(1, target[column].argmax(dim=1, keepdim=True), torch.ones(len(target), 1).to(target))
+        scores, truth = target, torch.nn.functional.one_hot(votes.argmax(dim=1), target.shape[1]).float()
+        weights = torch.ones(len(target)).to(target)
+    scale, _ = fit_voice(scores, truth, weights, by_class=False)
+    result = torch.zeros_like(teacher.target)
+    # At chance the scale is 0; the order of its classes is kept.
+    result[:, known] = (target * scale.clamp(min=1e-3)).softmax(dim=1)
+    return result
