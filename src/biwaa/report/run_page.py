@@ -10,6 +10,7 @@ from biwaa.report.read import Reading, TargetImages, read_run
 from biwaa.report.repeat import repeat
 from biwaa.report.why import why
 from biwaa.report.worked import worked
+from biwaa.result import TEACHER
 
 
 def run_page(path: Path, data_root: Path | None = None, predictions: Predictions | None = None) -> str:
@@ -21,7 +22,8 @@ def run_page(path: Path, data_root: Path | None = None, predictions: Predictions
     run = read_run(path, predictions)
     result = run.result
     images = TargetImages(result.target.spec, result.fingerprints.get("target_images", ""), data_root)
-    source, target = _name(result.source.spec), _name(result.target.spec)
+    source = _name(result.source.spec) if result.source.images else TEACHER
+    target = _name(result.target.spec)
     sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run)]
     return render(f"{source} to {target}: biwaa", (source, target), _meta(run), sections)
 
@@ -35,5 +37,6 @@ def _meta(run: Reading) -> str:
     return (
         f"{result.method}, {rounds} round{'s' if rounds != 1 else ''} of {result.cost.steps_a_stage} steps, "
         f"{model.backbone} {'frozen' if model.frozen else 'trained end to end'}, seed {result.seed}. "
-        f"{result.source.images} source and {result.target.images} target images of {len(run.classes)} classes."
+        f"{f'{result.source.images} source' if result.source.images else 'No source'} and {result.target.images} target "
+        f"images of {len(run.classes)} classes."
     )

@@ -24,7 +24,7 @@ from biwaa.report.advice import (
 from biwaa.report.estimate import READINGS
 from biwaa.result import (
     LAST,
-    SOURCE_ONLY,
+    REFERENCES,
     AnyWarning,
     Collapsed,
     DiscriminatorIdle,
@@ -208,7 +208,7 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
 
 def _adapted(result: Result, recipe: Recipe) -> bool:
     """Whether the selected model was adapted at all."""
-    return adapts(recipe) and result.model.stage != SOURCE_ONLY
+    return adapts(recipe) and result.model.stage not in REFERENCES
 
 
 def stage_name(result: Result, stage: str) -> str:

@@ -1,7 +1,6 @@
-"""How far a teacher is believed: its scores become log-probabilities, by likelihood on labels that are known or found.
+"""How far a teacher is believed: its scores become log-probabilities by likelihood, on labels that are known or found.
 
-The voice of a teacher with scores s is v_k = log softmax(a_k s_k + b_k): vector scaling (Guo et al., ICML 2017). A
-teacher at chance gets a = 0 and says nothing; a class that it has wrong loses its own weight.
+A teacher at chance gets the factor 0 and says nothing; of classes that it mixes up nothing is heard.
 """
 
 from dataclasses import dataclass, replace
@@ -47,63 +46,42 @@ class Teacher:
         return replace(self, target=self.target.to(device), source=of_source, known=self.known.to(device))
 
 
-def fit_voice(scores: Tensor, labels: Tensor, weights: Tensor, by_class: bool = True) -> tuple[Tensor, Tensor]:
-    """The scale and the bias of each class under which the labels are likeliest.
+def fit_temperature(scores: Tensor, labels: Tensor, weights: Tensor) -> float:
+    """The factor a >= 0 on scores under which the labels are likeliest: mean_i w_i CE(y_i, softmax(a s_i)) is least.
 
-    Minimises mean_i w_i CE(y_i, softmax(a s_i + b)) over a >= 0; first with one a for all classes and b = 0, then with
-    a_k = a g_k and b_k, whose priors are normal around 1 and 0 with variance 1.
+    Temperature scaling (Guo et al., ICML 2017), with 1 / a for T. Scores at chance get 0.
 
     Args:
-        scores: (N, C) of the classes that the teacher knows.
+        scores: (N, C), of the classes that the teacher knows.
         labels: (N, C) distributions, or parts of one: mass on other classes does not count.
         weights: (N,) of the rows.
-        by_class: False leaves it at one a.
-
-    Returns:
-        a and b, (C,) each.
     """
     from scipy.optimize import minimize  # takes long to import
 
-    count, classes = scores.shape
     rows, truth = scores.double(), labels.double()
     share = (weights / weights.sum().clamp(min=1e-9)).double()[:, None]
     mass = truth.sum(dim=1, keepdim=True)
 
-    def loss_and_residual(logits: Tensor) -> tuple[Tensor, Tensor]:
+    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = float(flat[0]) * rows
         total = logits.logsumexp(dim=1, keepdim=True)
         loss = (share * (mass * total - (truth * logits).sum(dim=1, keepdim=True))).sum()
-        return loss, share * (mass * (logits - total).exp() - truth)
+        slope = (share * (mass * (logits - total).exp() - truth) * rows).sum()
+        return float(loss), np.array([float(slope)])
 
-    def common(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        loss, residual = loss_and_residual(float(flat[0]) * rows)
-        return float(loss), np.array([float((residual * rows).sum())])
-
-    scale = float(minimize(common, [1.0], jac=True, method="L-BFGS-B", bounds=[(0, None)]).x[0])
-    if not by_class:
-        return torch.full((classes,), scale).to(scores), torch.zeros(classes).to(scores)
-
-    def own(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        gains, bias = torch.from_numpy(flat).to(rows).view(2, -1)
-        loss, residual = loss_and_residual(scale * gains * rows + bias)
-        loss = loss + ((gains - 1).square().sum() + bias.square().sum()) / (2 * count)
-        slope = torch.stack([scale * (residual * rows).sum(0) + (gains - 1) / count, residual.sum(0) + bias / count])
-        return float(loss), slope.flatten().cpu().numpy()
-
-    begin = np.concatenate([np.ones(classes), np.zeros(classes)])
-    bounds = [(0, None)] * classes + [(None, None)] * classes
-    found = minimize(own, begin, jac=True, method="L-BFGS-B", bounds=bounds)
-    gains, bias = torch.from_numpy(found.x).to(scores).view(2, -1)
-    return scale * gains, bias
+    return float(minimize(objective, [1.0], jac=True, method="L-BFGS-B", bounds=[(0, None)]).x[0])
 
 
 def mastered(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """(C,) the classes that a teacher has right more often than any other: rows that it names so are mostly of that
-    class, and rows of that class are mostly named so.
+    """The classes that a teacher mostly has right: rows that it names so, and rows that are so.
 
     Args:
         scores: (N, C).
         labels: (N, C) distributions, or parts of one.
         weights: (N,) of the rows.
+
+    Returns:
+        (C,) whether k is the most frequent label where it says k, and its most frequent word where the label is k.
     """
     named = torch.nn.functional.one_hot(scores.argmax(dim=1), scores.shape[1]).to(scores)
     confusion = (named * weights[:, None]).T @ labels
@@ -114,7 +92,7 @@ def mastered(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 def fused(prior: Tensor, teacher: Teacher, labels: Tensor | None, weights: Tensor | None, found: Tensor) -> Tensor:
     """The source's prediction times the teacher's voice: a product of experts.
 
-    The voice is fitted to all labels that there are: the source's, where the teacher covers the source, and the
+    The voice is measured on all labels that there are: the source's, where the teacher covers the source, and the
     target's as found without the teacher. So a teacher is believed as far as it is right there and agrees here.
 
     Args:
@@ -125,22 +103,20 @@ def fused(prior: Tensor, teacher: Teacher, labels: Tensor | None, weights: Tenso
         found: (Nt, K) the target's classes as found without the teacher.
 
     Returns:
-        (Nt, K) probabilities. The teacher moves probability among the classes that it knows, and to no other.
+        (Nt, K) probabilities. The teacher moves probability among the classes that it has mastered, and to no other.
     """
     known = teacher.known
     scores, truth, rows = teacher.target[:, known], found[:, known], torch.ones(len(found)).to(found)
     if teacher.source is not None and labels is not None and weights is not None:
         scores = torch.cat([teacher.source[:, known], scores])
         truth, rows = torch.cat([labels[:, known], truth]), torch.cat([weights, rows])
-    clear = mastered(scores, truth, rows)
-    if clear.sum() < 2:
-        return prior
-    scale, bias = fit_voice(scores[:, clear], truth[:, clear], rows)
-    known = known.nonzero()[clear, 0]
-    logs = prior.clamp(min=1e-12).log()
-    heard = logs[:, known] + (teacher.target[:, known] * scale + bias).log_softmax(dim=1)
+    heard = torch.zeros_like(known)
+    heard[known] = mastered(scores, truth, rows)
+    mine = heard[known]
+    scale = fit_temperature(scores[:, mine], truth[:, mine], rows) if mine.any() else 0.0
     result = prior.clone()
-    result[:, known] = heard.softmax(dim=1) * prior[:, known].sum(dim=1, keepdim=True)
+    product = prior[:, heard].clamp(min=1e-12).log() + (teacher.target[:, heard] * scale).log_softmax(dim=1)
+    result[:, heard] = product.softmax(dim=1) * prior[:, heard].sum(dim=1, keepdim=True)
     return result
 
 
@@ -164,8 +140,7 @@ def own_probabilities(teacher: Teacher, labels: Tensor | None, weights: Tensor |
             votes.scatter_add_(1, target[column].argmax(dim=1, keepdim=True), torch.ones(len(target), 1).to(target))
         scores, truth = target, torch.nn.functional.one_hot(votes.argmax(dim=1), target.shape[1]).float()
         weights = torch.ones(len(target)).to(target)
-    scale, _ = fit_voice(scores, truth, weights, by_class=False)
+    scale = max(fit_temperature(scores, truth, weights), 1e-3)  # at chance, the order of its classes is kept
     result = torch.zeros_like(teacher.target)
-    # At chance the scale is 0; the order of its classes is kept.
-    result[:, known] = (target * scale.clamp(min=1e-3)).softmax(dim=1)
+    result[:, known] = (target * scale).softmax(dim=1)
     return result

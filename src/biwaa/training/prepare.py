@@ -5,7 +5,7 @@ Every image is decoded before training starts, so an unreadable one can never co
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Pair:
     source: Domain
     target: Domain  # Its labels, if any, are for evaluation alone
     held_out: Domain | None = None  # Labelled target images that are not used in training, only scored
-    teacher: Teacher | None = None  # Of all images of source and target
+    teacher: Teacher | None = field(default=None, kw_only=True)  # Of all images of source and target
 
 
 @dataclass(frozen=True, kw_only=True)

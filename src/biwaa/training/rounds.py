@@ -1,4 +1,6 @@
-"""The stages of a run: source-only first, then the teacher where there is one, then rounds from scratch that learn from what all before them predicted.
+"""The stages of a run: source-only first, the teacher if there is one, then rounds from scratch.
+
+A round learns from what all before it predicted.
 
 Iterative label distribution alignment (WACV 2023, section 3.3) is a property of the rounds, not of a method.
 This file and all below it are given the target's images alone: labels cannot reach training.
