@@ -19,7 +19,7 @@ from biwaa.files import write_text
 from biwaa.result import SOURCE_ONLY, TEACHER, Result
 
 DOMAINS = {"A": "art", "C": "clipart", "P": "product", "R": "real_world"}
-PERMUTATIONS = (0, 1, 2)
+PERMUTATIONS = (0, 1)
 READINGS = ("agreement_of_neighbours", "agreement_with_source_only", "agreement_with_teacher")
 Rows = NDArray[np.float32]
 

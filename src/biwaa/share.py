@@ -55,6 +55,7 @@ def _whence(result: Result) -> str:
 
 def _card(result: Result, recipe: Recipe, repo_id: str, licence: str | None) -> str:
     source, target, model = result.source.spec, result.target.spec, result.model
+    seen = result.source.images
     front: dict[str, Any] = {
         "library_name": "biwaa",
         "pipeline_tag": "image-classification",
@@ -75,7 +76,7 @@ def _card(result: Result, recipe: Recipe, repo_id: str, licence: str | None) -> 
         f"(method `{result.method}`, backbone `{model.backbone}`{', frozen' if model.frozen else ''}).", "",
         f"Classes: {', '.join(f'`{name}`' for name in result.classes)}.", "",
         "## Data", "",
-        *([f"- source: `{source}`, {result.source.images} labelled images.{_terms(source)}"] if result.source.images else []),
+        *([f"- source: `{source}`, {seen} labelled images.{_terms(source)}"] if seen else []),
         *([f"- teacher: {result.teacher.where}."] if result.teacher else []),
         f"- target: `{target}`, {result.target.images} images; no label of them was used in training.{_terms(target)}",
         f"- the backbone's weights: {model.weights}.", "",

@@ -323,7 +323,8 @@ def adapt_prototypes(
     start = Start(axes, there, within, units, (scale * units @ means.T).softmax(dim=1), scale)
     found, metric = refined(start, classes, count)
     if teacher:
-        start = start._replace(prior=fused(start.prior, teacher, truth, weights, found))
+        near = nearest_neighbours(start.units, count)
+        start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, near))
         found, metric = refined(start, classes, count)
     return found, _student(axes @ metric, source, truth, weights, target, found)
 
@@ -372,8 +373,8 @@ def teach_head(source: Tensor, labels: Tensor, target: Tensor, classes: int, tea
     assert head.projection is not None  # of `source_head`
     prior = F.linear(F.linear(target, head.projection), head.weight, head.bias).softmax(dim=1)
     truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
-    found = fused(prior, teacher, truth, weights, prior)
     axes = principal_axes(source, target)
+    found = fused(prior, teacher, truth, weights, prior, nearest_neighbours(target @ axes, NEIGHBOURS))
     return found, _student(axes * source.shape[1] ** -0.5 * len(axes.T) ** 0.5, source, truth, weights, target, found)
 
 

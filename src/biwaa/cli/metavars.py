@@ -6,5 +6,6 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 Spec = Annotated[str, arg(metavar="SPEC")]
+Scores = Annotated[str, arg(metavar="FILE")]
 RunFolder = Annotated[Path, arg(metavar="RUN")]
 ImagePaths = Positional[Annotated[tuple[str, ...], arg(metavar="PATH..")]]

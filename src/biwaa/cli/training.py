@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
+from tyro.conf import arg
 
-from biwaa.cli.metavars import RunFolder, Spec
+from biwaa.cli.metavars import RunFolder, Scores, Spec
 
 if TYPE_CHECKING:
     from biwaa.recipe import Recipe
@@ -26,7 +27,7 @@ class TrainFlags:
     """Settings that the short help shows."""
 
     source: Spec | None = None
-    """Labelled images, as a SPEC of `biwaa --help`; none: a teacher is enough"""
+    """Labelled images, as a SPEC; none: with a teacher alone."""
     target: Spec
     """Images of the other place; labels only serve the report."""
     out: RunFolder
@@ -45,16 +46,16 @@ class TrainFlags:
     """Folder of benchmarks; unset: $BIWAA_DATA or ./data."""
     json: bool = False
     """Print result.json in place of the summary."""
-    teacher: str | None = None
-    """Scores of the target by another model, .csv or .npz."""
-    teacher_source: str | None = None
+    teacher: Scores | None = None
+    """Another model's class scores of the target, .csv or .npz."""
+    teacher_source: Scores | None = None
     """The same of the source."""
-    zero_shot: str | None = None
-    """Have a model of open_clip be the teacher."""
-    prompt: tuple[str, ...] = ()
-    """Texts for it, with {} for a class's name."""
-    classes: str | None = None
-    """cat,dog,.. or FILE.yaml with names for the classes."""
+    zero_shot: Annotated[str | None, arg(metavar="MODEL")] = None
+    """Scores by a model of open_clip; unset: ViT-B-16/openai."""
+    prompt: Annotated[tuple[str, ...], arg(metavar="TEXT ..")] = ()
+    """What it reads, with {} for a class's name."""
+    classes: Annotated[str | None, arg(metavar="WORDS")] = None
+    """Names with commas, or a .yaml file of their words."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Also log to these."""
 

@@ -59,8 +59,8 @@ def combined(found: Mapping[str, float], solved: bool, alone: bool) -> Estimate:
 
     Of several rounds: the mean of the three agreements. Of a head that was solved for: the middle between agreement
     with source-only, which falls where adaptation goes well, and agreement among neighbours, which is high even where
-    it goes wrong; the interval runs from the lower to the higher of the two and `MARGIN` beyond (docs/robust.md). A
-    teacher has a voice beside source-only, and speaks alone where there is no source.
+    it goes wrong; the interval runs from the lower to the higher of the two and `MARGIN` beyond (docs/robust.md). Where
+    there is no source, agreement with the teacher stands in the place of that with source-only, without an interval.
     Otherwise: agreement among neighbours.
 
     Args:
@@ -72,10 +72,8 @@ def combined(found: Mapping[str, float], solved: bool, alone: bool) -> Estimate:
     near = found.get("agreement_of_neighbours")
     same = 1.0 if alone else found.get("agreement_with_source_only")
     taught = found.get("agreement_with_teacher")
-    if solved and near is not None and taught is not None:
-        if same is None:  # no source, and no error of such estimates that an interval could be made of
-            return Estimate(value=round((near + taught) / 2, 6), readings=readings)
-        same = (same + taught) / 2
+    if solved and near is not None and same is None and taught is not None:
+        return Estimate(value=round((near + taught) / 2, 6), readings=readings)
     if solved and near is not None and same is not None:
         low, high = min(near, same), max(near, same)
         return Estimate(

@@ -2,7 +2,8 @@
 
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
 source's classifier as prior and each image's neighbours as company (`solvers.adapt_prototypes`; ours, docs/robust.md).
-A teacher's voice joins the prior; without a source it is the prior (docs/zero_shot.md). Nothing is drawn at random and nothing is trained by steps.
+A teacher's voice joins the prior; without a source it is the prior (docs/zero_shot.md). Nothing is drawn at random and
+nothing is trained by steps.
 """
 
 from typing import ClassVar

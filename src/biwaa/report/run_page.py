@@ -37,6 +37,5 @@ def _meta(run: Reading) -> str:
     return (
         f"{result.method}, {rounds} round{'s' if rounds != 1 else ''} of {result.cost.steps_a_stage} steps, "
         f"{model.backbone} {'frozen' if model.frozen else 'trained end to end'}, seed {result.seed}. "
-        f"{f'{result.source.images} source' if result.source.images else 'No source'} and {result.target.images} target "
-        f"images of {len(run.classes)} classes."
+        f"{result.source.images or 'No'} source and {result.target.images} target images of {len(run.classes)} classes."
     )

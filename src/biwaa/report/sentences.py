@@ -25,6 +25,7 @@ from biwaa.report.estimate import READINGS
 from biwaa.result import (
     LAST,
     REFERENCES,
+    TEACHER,
     AnyWarning,
     Collapsed,
     DiscriminatorIdle,
@@ -220,4 +221,5 @@ def selected_text(result: Result) -> str:
     """Which stage was selected, and how."""
     by = result.model.chosen_by
     how = "because it is the last round" if by == LAST else f"by {by}, without labels"
-    return f"selected: {result.model.stage} (last step), {how}"
+    what = TEACHER if result.model.stage == TEACHER else f"{result.model.stage} (last step)"
+    return f"selected: {what}, {how}"

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biwaa.functional import reliability
+
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
@@ -89,11 +91,13 @@ def mastered(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     return (confusion.argmax(dim=0) == own) & (confusion.argmax(dim=1) == own) & (confusion.diagonal() > 0)
 
 
-def fused(prior: Tensor, teacher: Teacher, labels: Tensor | None, weights: Tensor | None, found: Tensor) -> Tensor:
+def fused(
+    prior: Tensor, teacher: Teacher, labels: Tensor | None, weights: Tensor | None, found: Tensor, near: Tensor
+) -> Tensor:
     """The source's prediction times the teacher's voice: a product of experts.
 
-    The voice is measured on all labels that there are: the source's, where the teacher covers the source, and the
-    target's as found without the teacher. So a teacher is believed as far as it is right there and agrees here.
+    Heard are the classes that the teacher has mastered: by the source's labels where it covers the source, otherwise by
+    the target's classes as found without it. Its temperature is that of `own_temperature`.
 
     Args:
         prior: (Nt, K) what the source predicts.
@@ -101,46 +105,62 @@ def fused(prior: Tensor, teacher: Teacher, labels: Tensor | None, weights: Tenso
         labels: (Ns, K) one-hot, of the source.
         weights: (Ns,) of its rows.
         found: (Nt, K) the target's classes as found without the teacher.
+        near: (Nt, M) neighbours of each target image.
 
     Returns:
         (Nt, K) probabilities. The teacher moves probability among the classes that it has mastered, and to no other.
     """
-    known = teacher.known
-    scores, truth, rows = teacher.target[:, known], found[:, known], torch.ones(len(found)).to(found)
+    heard, one = teacher.known.clone(), torch.ones(len(found)).to(found)
     if teacher.source is not None and labels is not None and weights is not None:
-        scores = torch.cat([teacher.source[:, known], scores])
-        truth, rows = torch.cat([labels[:, known], truth]), torch.cat([weights, rows])
-    heard = torch.zeros_like(known)
-    heard[known] = mastered(scores, truth, rows)
-    mine = heard[known]
-    scale = fit_temperature(scores[:, mine], truth[:, mine], rows) if mine.any() else 0.0
+        heard[teacher.known] = mastered(teacher.source[:, heard], labels[:, heard], weights)
+    else:
+        heard[teacher.known] = mastered(teacher.target[:, heard], found[:, heard], one)
+    scale = own_temperature(teacher, labels, weights, near, heard)
     result = prior.clone()
-    product = prior[:, heard].clamp(min=1e-12).log() + (teacher.target[:, heard] * scale).log_softmax(dim=1)
-    result[:, heard] = product.softmax(dim=1) * prior[:, heard].sum(dim=1, keepdim=True)
+    voice, mass = (teacher.target[:, heard] * scale).log_softmax(dim=1), prior[:, heard].sum(dim=1, keepdim=True)
+    logs = prior[:, heard].clamp(min=1e-12).log()
+    if teacher.source is not None and heard.any():
+        # The source's prediction is as sure here as it was at home: the teacher, who was measured, says if it may be.
+        own = logs.softmax(dim=1)
+        trust = reliability(voice.exp())[:, None] * mass
+        logs = logs * min(fit_temperature(logs, trust * voice.exp() + (1 - trust) * own, one), 1.0)
+    result[:, heard] = (logs + voice).softmax(dim=1) * mass
     return result
 
 
-def own_probabilities(teacher: Teacher, labels: Tensor | None, weights: Tensor | None, near: Tensor) -> Tensor:
-    """(Nt, K) what the teacher says by itself, at the temperature that fits the source's labels.
+def own_temperature(
+    teacher: Teacher, labels: Tensor | None, weights: Tensor | None, near: Tensor, classes: Tensor
+) -> float:
+    """The factor on the scores of some classes, without a label of the target.
+
+    It is the one at which the teacher predicts best what it says of most of an image's neighbours: a teacher at chance
+    says one thing of an image and another of those beside it. Where it covers the source, the factor that fits the
+    source's labels is a bound.
 
     Args:
         teacher: of both domains.
         labels: (Ns, K) one-hot, of the source; None where there are none.
         weights: (Ns,) of its rows.
-        near: (Nt, M) neighbours of each target image. Where the teacher does not cover the source, its temperature is
-            the one at which it predicts best what most of an image's neighbours are said to be.
+        near: (Nt, M) neighbours of each target image.
+        classes: (K,) whether a class counts.
     """
-    known = teacher.known
-    target = teacher.target[:, known]
+    if not classes.any():
+        return 0.0
+    target = teacher.target[:, classes]
+    votes, one = torch.zeros_like(target), torch.ones(len(target), 1).to(target)
+    for column in near.T:
+        votes.scatter_add_(1, target[column].argmax(dim=1, keepdim=True), one)
+    majority = torch.nn.functional.one_hot(votes.argmax(dim=1), target.shape[1]).to(target)
+    factor = fit_temperature(target, majority, one[:, 0])
     if teacher.source is not None and labels is not None and weights is not None:
-        scores, truth = teacher.source[:, known], labels[:, known]
-    else:
-        votes = torch.zeros_like(target)
-        for column in near.T:
-            votes.scatter_add_(1, target[column].argmax(dim=1, keepdim=True), torch.ones(len(target), 1).to(target))
-        scores, truth = target, torch.nn.functional.one_hot(votes.argmax(dim=1), target.shape[1]).float()
-        weights = torch.ones(len(target)).to(target)
-    scale = max(fit_temperature(scores, truth, weights), 1e-3)  # at chance, the order of its classes is kept
+        factor = min(factor, fit_temperature(teacher.source[:, classes], labels[:, classes], weights))
+    return factor
+
+
+def own_probabilities(teacher: Teacher, labels: Tensor | None, weights: Tensor | None, near: Tensor) -> Tensor:
+    """(Nt, K) what the teacher says by itself; arguments as of `own_temperature`."""
+    known = teacher.known
+    factor = max(own_temperature(teacher, labels, weights, near, known), 1e-3)  # at chance, its order is kept
     result = torch.zeros_like(teacher.target)
-    result[:, known] = (target * scale).softmax(dim=1)
+    result[:, known] = (teacher.target[:, known] * factor).softmax(dim=1)
     return result

@@ -60,7 +60,7 @@ def train_rounds(recipe: Recipe, train: Callable[[StagePlan], Trained], taught: 
 def asks_neighbours(recipe: Recipe, number: int) -> bool:
     """Whether the teacher of a later round averages over the neighbours that this round finds."""
     schedule = recipe.schedule
-    return schedule.teacher and schedule.iterate and max(number + 1, schedule.scouts) < schedule.rounds
+    return schedule.smooth_rounds and schedule.iterate and max(number + 1, schedule.scouts) < schedule.rounds
 
 
 def average(rounds: Sequence[Tensor], recipe: Recipe) -> Tensor:
@@ -71,7 +71,7 @@ def average(rounds: Sequence[Tensor], recipe: Recipe) -> Tensor:
 def _teacher(rounds: list[Tensor], neighbours: list[Tensor], recipe: Recipe) -> Tensor:
     """The average of earlier rounds; a teacher smooths it over neighbours and evens out its label distribution."""
     mean = average(rounds, recipe)
-    if not recipe.schedule.teacher:
+    if not recipe.schedule.smooth_rounds:
         return mean
     smooth = smooth_over_neighbours(mean, torch.cat(neighbours, dim=1))
     return align_distribution(smooth, recipe.schedule.distribution_damping)
