@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "biwaa"
 ROOMS = (
     "version", "errors", "files", "tensors", "progress", "checks", "registry", "ranks", "device",
-    "result", "predictions", "functional", "solvers", "images", "domains", "models", "settings", "methods",
+    "result", "predictions", "functional", "teachers", "solvers", "images", "domains", "models", "settings", "methods",
     "named_recipes", "recipe", "judging", "inference", "training", "api", "estimator",
     "bench", "report", "share", "demo", "cli", "__main__", "__init__",
 )  # fmt: skip

@@ -46,7 +46,8 @@ def test_every_form_of_the_same_scores_is_read_alike(tmp_path):
     frame = pandas.DataFrame(ROWS[::-1], columns=["cat", "dog"], index=NAMES[::-1])
     forms = [
         ROWS, torch.from_numpy(ROWS), {"dog": ROWS[:, 1], "cat": ROWS[:, 0]}, frame, frame.reset_index(names="path"),
-        pandas.DataFrame(ROWS, columns=["cat", "dog"]), {"path": NAMES[::-1], "cat": ROWS[::-1, 0], "dog": ROWS[::-1, 1]},
+        pandas.DataFrame(ROWS, columns=["cat", "dog"]),
+        {"path": NAMES[::-1], "cat": ROWS[::-1, 0], "dog": ROWS[::-1, 1]},
         tmp_path / "a.npz", tmp_path / "b.npz", f"{tmp_path / 'c.npz'}:art",
     ]  # fmt: skip
     for form in forms:
@@ -68,7 +69,7 @@ def test_a_class_without_a_column_is_said(capsys):
     "header, rows, says",
     [
         ("path,dog,kat", ("dog/1.jpg,1,2", "cat/1.jpg,1,2", "cat/2.jpg,1,2"), "kat; did you mean cat?"),
-        ("path,dog,cat", ("dog/1.jpg,1,2", "cat/1.jpg,1,2"), "no row for 1 of the 3 images of photos: photos/cat/2.jpg"),
+        ("path,dog,cat", ("dog/1.jpg,1,2", "cat/1.jpg,1,2"), "no row for 1 of the 3 images of photos: photos/cat/2"),
         ("path,dog,cat", ("1.jpg,1,2", "cat/2.jpg,1,2"), "several images of photos fit the row 1.jpg"),
         ("path,dog,cat", ("dog/1.jpg,1,2", "dog/1.jpg,1,2"), "the row dog/1.jpg twice"),
         ("path,dog,cat", ("dog/1.jpg,1,x",), "line 2: 'x' of class cat is no number"),
@@ -237,8 +238,10 @@ def test_no_source_makes_the_same_run_folder(sourceless, taught, features):
     assert names == {path.name for path in taught.folder.iterdir()}
     page = run_page(sourceless.folder)
     assert "There was no source" in page
-    assert "--source" not in page
-    assert "labelled images of" not in model_card(sourceless.folder, "me/model")
+    assert "--source none" not in page
+    card = model_card(sourceless.folder, "me/model")
+    assert "adapted from a teacher (teacher) to unlabelled images of `target`" in card
+    assert "- source:" not in card
     right = (sourceless.predict(features[2]) == features[3]).mean()
     assert right == pytest.approx(result.accuracy.adapted.over_images, abs=0.02)
 
