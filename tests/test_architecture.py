@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "biwaa"
 ROOMS = (
     "version", "errors", "files", "tensors", "progress", "checks", "registry", "ranks", "device",
-    "result", "predictions", "evaluations", "functional", "solvers", "images", "domains", "models", "settings",
-    "methods", "named_recipes", "recipe", "judging", "inference", "training", "api", "estimator",
+    "result", "predictions", "evaluations", "functional", "teachers", "solvers", "images", "domains", "models",
+    "settings", "methods", "named_recipes", "recipe", "judging", "inference", "training", "api", "estimator",
     "bench", "report", "share", "demo", "cli", "__main__", "__init__",
 )  # fmt: skip
 """From the ground up; `biwaa/__init__.py` names what the package offers, so it is above all."""

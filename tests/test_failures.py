@@ -88,14 +88,14 @@ def test_rounds_agree_by_chance(tmp_path, make):
 
 def test_discriminator_finds_the_domains_apart_to_the_end(tmp_path, make):
     source, target = make("source", [70] * 4), make("target", [40] * 4, blank=True)
-    settings = {"method": "dann", "adversarial_horizon": 1e9, "teacher": False}
+    settings = {"method": "dann", "adversarial_horizon": 1e9, "smooth_rounds": False}
     found = warned(tmp_path, source, target, choice="last", rounds=1, dropout=0.0, head_factor=10.0, **settings)
     assert DiscriminatorSeparates in found
 
 
 def test_discriminator_guesses_from_first_to_last(tmp_path, make):
     source, target = make("source", [70] * 4), make("target", [40] * 4)
-    settings = {"method": "dann", "adversarial_horizon": 1e9, "teacher": False}
+    settings = {"method": "dann", "adversarial_horizon": 1e9, "smooth_rounds": False}
     assert DiscriminatorIdle in warned(tmp_path, source, target, choice="last", **settings)
 
 
@@ -115,7 +115,7 @@ def test_a_class_got_no_pseudo_label(tmp_path, make):
     source, target = make("source", [70] * 4), make("target", [40] * 4, noise=60, contrast=0.3)
     found = set()
     for seed in range(3):
-        settings = {"steps": 2, "rounds": 2, "scouts": 1, "choice": "last", "seed": seed, "teacher": False}
+        settings = {"steps": 2, "rounds": 2, "scouts": 1, "choice": "last", "seed": seed, "smooth_rounds": False}
         found |= {*warned(tmp_path / str(seed), source, target, learning_rate=1e-4, **settings)}
     assert WithoutPseudoLabel in found
 

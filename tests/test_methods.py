@@ -273,7 +273,7 @@ def test_the_chosen_recipes_train_mcc_with_a_teacher(recipe):
     resolved = with_method(load_recipe(recipe))
     assert resolved.method == "mcc_teacher"
     assert METHODS[resolved.method] is MccTeacher
-    assert resolved.schedule.teacher
+    assert resolved.schedule.smooth_rounds
 
 
 @pytest.mark.parametrize("name", METHODS)

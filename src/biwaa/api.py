@@ -7,7 +7,7 @@ temporary one.
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -16,17 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain
 from biwaa.errors import BiwaaError
 from biwaa.files import local
 from biwaa.inference.classifier import Classifier, load
+from biwaa.models.zero_shot import DEFAULT, ZeroShot
 from biwaa.predictions import Predictions
 from biwaa.progress import quiet
 from biwaa.recipe import Recipe, load_recipe
 from biwaa.result import Result, read_result
+from biwaa.teachers.prompts import read_classes
+from biwaa.teachers.scores import as_scores
 from biwaa.training.folder import own_recipe
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
+from biwaa.training.teach import GivenScores, Lesson, no_source
 from biwaa.training.tracking import track_run
 
 
@@ -84,6 +89,11 @@ def adapt(
     overwrite: bool = False,
     skip_unreadable: bool = False,
     data_root: str | PathLike[str] | None = None,
+    teacher: Any = None,
+    teacher_source: Any = None,
+    zero_shot: str | bool = False,
+    prompt: Sequence[str] = (),
+    classes: str | Sequence[str] | Mapping[str, Any] | None = None,
     on_log: Callable[[dict[str, Any]], None] | Sequence[Callable[[dict[str, Any]], None]] = (),
     track: Sequence[str] = (),
     verbose: bool = True,
@@ -92,7 +102,8 @@ def adapt(
     """Adapt a classifier from labelled `source` images to unlabelled `target` images.
 
     Args:
-        source: a SPEC or path, a pair (images, labels), or a data set with labels: see `biwaa.domains.objects`.
+        source: a SPEC or path, a pair (images, labels), or a data set with labels: see `biwaa.domains.objects`. None
+            for none: then a teacher stands in its place, and `classes` names the classes.
         target: the same; labels, if there are any, are used for reporting alone.
         out: run folder to make; None for a temporary one that is deleted with the Run.
         recipe: a named recipe, a YAML file, or a `Recipe`; None for robust, or with `resume` for the run's own.
@@ -101,6 +112,12 @@ def adapt(
         overwrite: replace the run in `out`.
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of catalogued benchmarks; None for $BIWAA_DATA or ./data.
+        teacher: another model's scores or probabilities of the target's images: an array (N, K) with its columns in the
+            order of the run's classes, a table with names, or a .csv or .npz file: see `biwaa.teachers.scores`.
+        teacher_source: the same of the source's images; without it the teacher is measured by agreement alone.
+        zero_shot: have a zero-shot model of open_clip be the teacher; True for its default.
+        prompt: templates with `{}` for a class's name; open_clip's seven unless given.
+        classes: names with commas between them, a list of them, a YAML file, or a mapping from classes to their words.
         on_log: called with each entry of log.jsonl as it is written.
         track: any of tensorboard, wandb and mlflow.
         verbose: show progress on standard error.
@@ -113,9 +130,11 @@ def adapt(
         recipe = (own_recipe(local(out)) if resume and out is not None else None) or "robust"
     resolved = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace("adapt", **settings)
     root = Path(data_root) if data_root is not None else None
+    lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, classes)
+    there = as_domain(target, "target", root)
     pair = Pair(
-        as_domain(source, "source", root),
-        as_domain(target, "target", root),
+        _no_source(lesson, words, there) if source is None else as_domain(source, "source", root),
+        there,
         None if held_out is None else as_domain(held_out, "held_out", root),
     )
     if out is None and resume:
@@ -126,7 +145,7 @@ def adapt(
     listeners = (on_log,) if callable(on_log) else tuple(on_log)
     try:
         with quiet(not verbose), track_run(track, folder, resolved) as tracker:
-            options = Options(resume, overwrite, skip_unreadable, (*listeners, *tracker.listeners), root)
+            options = Options(resume, overwrite, skip_unreadable, (*listeners, *tracker.listeners), root, lesson)
             finished = train_run(pair, resolved, folder, options)
             if finished.result:
                 tracker.finish(finished.result)
@@ -138,3 +157,44 @@ def adapt(
     if out is None:
         weakref.finalize(run, shutil.rmtree, folder.parent, ignore_errors=True)
     return run
+
+
+def _lesson(
+    teacher: Any, teacher_source: Any, zero_shot: str | bool, prompt: Sequence[str],
+    classes: str | Sequence[str] | Mapping[str, Any] | None,
+) -> tuple[Lesson | None, dict[str, Any]]:  # fmt: skip
+    """Where the teacher comes from, and the classes that were named, with their words."""
+    words = (
+        {} if classes is None
+        else read_classes(classes) if isinstance(classes, str)
+        else {str(name): value for name, value in classes.items()} if isinstance(classes, Mapping)
+        else {str(name): None for name in classes}
+    )  # fmt: skip
+    if isinstance(teacher, bool):
+        raise BiwaaError("teacher= takes another model's scores; the setting of that name is smooth_rounds= now.")
+    if teacher is not None and zero_shot:
+        raise BiwaaError("--teacher and --zero-shot are two teachers: give one.")
+    if teacher is None and teacher_source is not None:
+        raise BiwaaError("--teacher-source is of the source alone: give the target's scores as --teacher too.")
+    if prompt and not zero_shot:
+        raise BiwaaError("--prompt is for a zero-shot teacher: add --zero-shot.")
+    if zero_shot:
+        return ZeroShot(DEFAULT if zero_shot is True else zero_shot, tuple(prompt), words), words
+    if teacher is None:
+        return None, words
+    of_source = None if teacher_source is None else as_scores(teacher_source, "teacher_source")
+    return GivenScores(as_scores(teacher, "teacher"), of_source), words
+
+
+def _no_source(lesson: Lesson | None, words: Mapping[str, Any], target: Domain) -> Domain:
+    """What stands in a source's place: the classes, as they were named or as the teacher has them."""
+    if lesson is None:
+        raise BiwaaError("without a --source there must be a teacher: add --zero-shot or --teacher FILE.")
+    classes = tuple(words)
+    if not classes and isinstance(lesson, GivenScores):
+        if lesson.source:
+            raise BiwaaError("--teacher-source needs a --source.")
+        classes = lesson.target.classes or ()
+    if not classes:
+        raise BiwaaError("without a --source the classes must be named: add --classes cat,dog.")
+    return no_source(classes, target)

@@ -9,7 +9,7 @@ _ROBUST: dict[str, Any] = {
     "rounds": 5,
     "steps": 300,
     "scouts": 4,
-    "teacher": True,
+    "smooth_rounds": True,
     "round_update": 0.0,
     "choice": "nuclear_norm",
     "source_held_out": 0.1,

@@ -97,6 +97,8 @@ def _group_of() -> dict[str, str]:
 
 GROUP_OF = _group_of()
 """Setting -> its group."""
+RENAMED = {"teacher": "smooth_rounds"}
+"""Names that settings had in files of earlier versions."""
 
 
 def load_recipe(name: str) -> Recipe:
@@ -148,11 +150,12 @@ def flattened(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     groups = set(GROUP_OF.values()) - {""}
     found: dict[str, Any] = {}
     for key, value in settings.items():
-        inside = value if key in groups and isinstance(value, Mapping) else {key: value}
+        nested = key in groups and isinstance(value, Mapping)
+        inside = {RENAMED.get(name, name): one for name, one in (value if nested else {key: value}).items()}
         for name in inside:
             if name not in GROUP_OF:
                 raise _unknown(str(name)[:100], where)
-            if inside is value and GROUP_OF[name] != key:
+            if nested and GROUP_OF[name] != key:
                 raise BiwaaError(f"{where}: {name} does not belong under {key} but {_place(name)}.")
         found |= inside
     return found

@@ -20,6 +20,10 @@ SOURCE_ONLY = "source-only"
 """The stage that is trained on the source alone."""
 LAST = "last"
 """The choice that takes the last round."""
+TEACHER = "teacher"
+"""The stage in which a teacher speaks for itself."""
+REFERENCES = (SOURCE_ONLY, TEACHER)
+"""Stages that stand beside the rounds."""
 TARGET_LABELS = "target_labels"
 """What an oracle chooses by."""
 
@@ -75,15 +79,15 @@ class Model(Struct, frozen=True, kw_only=True):
 
 
 class Stage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One training from scratch: source-only or a round."""
+    """One training from scratch: source-only or a round; or the teacher."""
 
     name: str
     seconds: float
     """Training and prediction, all sittings."""
     predicted_shares: dict[str, float]
     """Class -> share of the target images that are predicted so."""
-    distance_to_source: float
-    """Total variation between the predicted shares and the source's."""
+    distance_to_source: float | None = None
+    """Total variation between the predicted shares and the source's; null without a source."""
     distance_to_true: float | None = None
     """The same to the target's own shares, where it has labels."""
     validators: dict[str, float | None] = {}
@@ -101,6 +105,7 @@ class LabelFree(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mean_entropy: float
     """In nats."""
     agreement_with_source_only: float | None = None
+    agreement_with_teacher: float | None = None
     agreement_with_round_before: float | None = None
     """Of the last two rounds."""
 
@@ -134,10 +139,24 @@ class Estimate(Struct, frozen=True, kw_only=True):
     """Single estimates by name, from different assumptions."""
 
 
+class TeacherFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The teacher: another model's scores of the same images."""
+
+    where: str
+    """The file, the argument, or the model."""
+    covers_source: bool
+    """Its scores of the source were there, so that it could be measured by labels."""
+    unknown_classes: tuple[str, ...] = ()
+    """Classes that it has no scores of."""
+    prompts: dict[str, tuple[str, ...]] = {}
+    """Class -> the texts that its images were compared with, of a zero-shot teacher."""
+
+
 class LabelShares(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Class -> share of a domain's labels."""
 
-    source: dict[str, float]
+    source: dict[str, float] = {}
+    """Empty without a source."""
     true_target: dict[str, float] | None = None
     source_to_true: float | None = None
     """Total variation between the two."""
@@ -268,10 +287,11 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int
     classes: tuple[str, ...]
     source: DomainFacts
+    """Without images where there is no source."""
     target: DomainFacts
     model: Model
     stages: tuple[Stage, ...]
-    """In the order of training, source-only first where it was trained."""
+    """In the order of training, source-only first where it was trained, then the teacher where there is one."""
     label_free: LabelFree
     estimated_accuracy: Estimate
     calibration: Calibration
@@ -285,6 +305,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     hardware: dict[str, str | int]
     accuracy: TargetAccuracy | None = None
     """Where the target has labels."""
+    teacher: TeacherFacts | None = None
     held_out: DomainFacts | None = None
     """Labelled target images that were not used in training; accuracies stand in `stages`."""
 
@@ -309,8 +330,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def rounds(self) -> tuple[Stage, ...]:
-        """All stages but source-only."""
-        return tuple(stage for stage in self.stages if stage.name != SOURCE_ONLY)
+        """All stages but source-only and the teacher."""
+        return tuple(stage for stage in self.stages if stage.name not in REFERENCES)
 
 
 def _contradicts(warning: AnyWarning, estimate: Estimate) -> bool:

@@ -94,7 +94,7 @@ class ScheduleSettings:
     """Later rounds use what earlier ones predicted, in sampling the target and in pseudo-labels; off: independent."""
     scouts: int = 1
     """The first rounds, which are independent of each other; those after them learn from all before."""
-    teacher: bool = False
+    smooth_rounds: bool = False
     """Smooth earlier rounds' average over neighbours and even out its label distribution before it teaches."""
     neighbours: int = 10
     """Nearest neighbours of a target image that the teacher averages; fewer where the target is small."""

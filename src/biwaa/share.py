@@ -22,7 +22,7 @@ from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.sentences import selected_text, warning_texts
-from biwaa.result import Accuracy, DomainFacts, Result, read_result, write_result
+from biwaa.result import Accuracy, DomainFacts, Result, TeacherFacts, read_result, write_result
 from biwaa.version import __version__
 
 CITATION = """@inproceedings{westfechtel2023biwaa,
@@ -50,8 +50,15 @@ def model_card(run: str | PathLike[str], repo_id: str, licence: str | None = Non
     return _card(public(_result(run)), recipe, read_evaluations(run), repo_id, licence)
 
 
+def _whence(result: Result) -> str:
+    taught = f"a teacher ({result.teacher.where})" if result.teacher else ""
+    labelled = f"labelled images of `{result.source.spec}`" if result.source.images else ""
+    return "from " + " and ".join(part for part in (labelled, taught) if part)
+
+
 def _card(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation], repo_id: str, licence: str | None) -> str:
     source, target, model = result.source.spec, result.target.spec, result.model
+    seen = result.source.images
     front: dict[str, Any] = {
         "library_name": "biwaa",
         "pipeline_tag": "image-classification",
@@ -67,12 +74,13 @@ def _card(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation], rep
     lines = [
         "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(), "---", "",
         f"# {repo_id.rpartition('/')[2]}", "",
-        f"An image classifier with {len(result.classes)} classes, adapted from labelled images of `{source}` to "
+        f"An image classifier with {len(result.classes)} classes, adapted {_whence(result)} to "
         f"unlabelled images of `{target}` with biwaa {result.versions['biwaa']} "
         f"(method `{result.method}`, backbone `{model.backbone}`{', frozen' if model.frozen else ''}).", "",
         f"Classes: {', '.join(f'`{name}`' for name in result.classes)}.", "",
         "## Data", "",
-        f"- source: `{source}`, {result.source.images} labelled images.{_terms(source)}",
+        *([f"- source: `{source}`, {seen} labelled images.{_terms(source)}"] if seen else []),
+        *([f"- teacher: {result.teacher.where}."] if result.teacher else []),
         f"- target: `{target}`, {result.target.images} images; no label of them was used in training.{_terms(target)}",
         f"- the backbone's weights: {model.weights}.", "",
         "## Figures", "",
@@ -96,8 +104,15 @@ def public(result: Result) -> Result:
         source=without_folders(result.source),
         target=without_folders(result.target),
         held_out=without_folders(result.held_out) if result.held_out else None,
+        teacher=replace(result.teacher, where=_public_teacher(result.teacher)) if result.teacher else None,
         model=replace(result.model, weights=public_spec(result.model.weights)),
     )
+
+
+def _public_teacher(facts: TeacherFacts) -> str:
+    """As `public_spec`; a zero-shot model keeps its name, and its weights' file loses its folders."""
+    model, slash, weights = facts.where.partition("/")
+    return f"{model}{slash}{public_spec(weights)}" if facts.prompts else public_spec(facts.where)
 
 
 def public_spec(spec: str) -> str:

@@ -4,6 +4,7 @@
 - a metric in which classes are round: the within-class covariance is whitened
 - the same with minimum class confusion on the target, as a second opinion
 - class prototypes in that metric, refined on the target with its neighbours and the source's prediction as prior
+- a teacher's voice joins that prior, or stands in its place where there is no source
 
 Ns source rows, Nt target rows, F features, K classes, M neighbours; features are standardised, a domain at a time.
 Everything is float32 and runs where the features are.
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biwaa.functional import class_confusion, nearest_neighbours, reliability
+from biwaa.teachers.voice import Teacher, fused, own_probabilities
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """C of the source's logistic regression, as scikit-learn's, on rows of mean squared length 1; by cross-validation."""
@@ -310,13 +312,35 @@ def refine_prototypes(
     return found
 
 
+class Start(NamedTuple):
+    """Where the refinement of prototypes begins."""
+
+    axes: Tensor
+    """(F, D)."""
+    target: Tensor
+    """(Nt, D) features on the axes."""
+    within: Tensor | None
+    """(D, D) within-class covariance of the source; None without a source."""
+    units: Tensor
+    """(Nt, D) in the first metric, at length 1."""
+    prior: Tensor
+    """(Nt, K) probabilities."""
+    scale: float
+    """Of the cosines."""
+
+
 def adapt_prototypes(
-    source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int = NEIGHBOURS
+    source: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    classes: int,
+    count: int = NEIGHBOURS,
+    teacher: Teacher | None = None,
 ) -> tuple[Tensor, Head] | None:
     """Adapt from labelled source features to unlabelled target features.
 
     1. within-class whitening by the source's labels, on at most `WIDEST` principal axes
-    2. the source's prediction: nearest class mean in that metric
+    2. the source's prediction: nearest class mean in that metric; times the teacher's voice, where there is a teacher
     3. prototypes refined on the target; the metric is fitted again to both domains' classes, and they are refined again
     4. a student: logistic regression on the source's labels and the target's probabilities, which serves both places
 
@@ -326,6 +350,7 @@ def adapt_prototypes(
         target: (Nt, F) standardised.
         classes: K.
         count: neighbours of a row.
+        teacher: of these rows.
 
     Returns:
         (Nt, K) probabilities, and the student, for new rows; None where the source's own neighbours are of other
@@ -340,20 +365,118 @@ def adapt_prototypes(
     _, accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes)
     if neighbour_purity(known, labels, classes) < PURE * accuracy:
         return None
-    means = F.normalize(one_hot(labels, classes).T @ known, dim=1)
+    truth = one_hot(labels, classes)
+    means = F.normalize(truth.T @ known, dim=1)
     scale = fit_scale(known @ means.T, labels, weights)
-    prior = (scale * units @ means.T).softmax(dim=1)
+    start = Start(axes, there, within, units, (scale * units @ means.T).softmax(dim=1), scale)
+    found, metric = refined(start, classes, count)
+    if teacher:
+        near = nearest_neighbours(start.units, count)
+        start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, near))
+        found, metric = refined(start, classes, count)
+    return found, _student(axes @ metric, source, truth, weights, target, found)
+
+
+def teach_prototypes(target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS) -> tuple[Tensor, Head]:
+    """Adapt to unlabelled target features with a teacher's word alone: there is no source.
+
+    As `adapt_prototypes`; the first metric is of the classes that the teacher names, as far as it is sure of them.
+
+    Args:
+        target: (Nt, F) standardised.
+        classes: K.
+        teacher: of these rows.
+        count: neighbours of a row.
+
+    Returns:
+        (Nt, K) probabilities, and the student.
+    """
+    axes = principal_axes(target, target)
+    there = target @ axes
+    prior = own_probabilities(teacher, None, None, nearest_neighbours(there, count))
+    said, weights = prior.argmax(dim=1), reliability(prior) ** 2
+    metric = whitening(within_class_covariance(there, said, weights, classes), FIRST_RIDGE)
+    units = F.normalize(there @ metric, dim=1)
+    means = F.normalize((prior * weights[:, None]).T @ units, dim=1)
+    start = Start(axes, there, None, units, prior, fit_scale(units @ means.T, said, weights))
+    found, metric = refined(start, classes, count)
+    nothing = target[:0]
+    return found, _student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
+
+
+def teach_head(source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher) -> tuple[Tensor, Head]:
+    """Source-only's head, taught: where neighbours are no guide, the teacher still is one.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        classes: K.
+        teacher: of these rows.
+
+    Returns:
+        (Nt, K) probabilities, and the student.
+    """
+    head = source_head(source, labels, classes)
+    assert head.projection is not None  # of `source_head`
+    prior = F.linear(F.linear(target, head.projection), head.weight, head.bias).softmax(dim=1)
+    truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
+    axes = principal_axes(source, target)
+    found = fused(prior, teacher, truth, weights, prior, nearest_neighbours(target @ axes, NEIGHBOURS))
+    return found, _student(axes * source.shape[1] ** -0.5 * len(axes.T) ** 0.5, source, truth, weights, target, found)
+
+
+def distilled(
+    source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS
+) -> tuple[Tensor, Head]:
+    """What the teacher says by itself, and a head that says the same of new rows.
+
+    Args:
+        source: (Ns, F) standardised; no rows where there is no source.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        classes: K.
+        teacher: of these rows.
+        count: neighbours of a row.
+
+    Returns:
+        (Nt, K) the teacher's own probabilities, and the head.
+    """
+    axes = principal_axes(target, target)
+    near = nearest_neighbours(target @ axes, count)
+    found = own_probabilities(teacher, one_hot(labels, classes), balanced_weights(labels, classes), near)
+    nothing = target[:0]
+    return found, _student(axes, nothing, found[:0], nothing[:, 0], target, found)
+
+
+def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:
+    """Refine prototypes and metric in turn.
+
+    Args:
+        start: see `Start`.
+        classes: K.
+        count: neighbours of a row.
+
+    Returns:
+        (Nt, K) probabilities and the last (D, D) metric.
+    """
+    there, prior, units = start.target, start.prior, start.units
     neighbours = nearest_neighbours(units, count)
-    found = refine_prototypes(units, prior, prior, neighbours, scale)
+    found = refine_prototypes(units, prior, prior, neighbours, start.scale)
     for number in range(1, METRICS):
         of_target = within_class_covariance(there, found.argmax(dim=1), reliability(found) ** 2, classes)
-        metric = whitening((within + of_target) / 2, LATER_RIDGE)
+        within = of_target if start.within is None else (start.within + of_target) / 2
+        metric = whitening(within, LATER_RIDGE)
         units = F.normalize(there @ metric, dim=1)
         if number in (1, METRICS - 1):  # between these they change little
             neighbours = nearest_neighbours(units, count)
-        found = refine_prototypes(units, found, prior, neighbours, scale)
-    projection = (axes @ metric * len(metric) ** -0.5).T.contiguous()
+        found = refine_prototypes(units, found, prior, neighbours, start.scale)
+    return found, metric
+
+
+def _student(metric: Tensor, source: Tensor, truth: Tensor, weights: Tensor, target: Tensor, found: Tensor) -> Head:
+    """Logistic regression in an (F, D) metric on both domains' rows, with labels (Ns, K) and (Nt, K)."""
+    projection = (metric * metric.shape[1] ** -0.5).T.contiguous()
     rows = torch.cat([F.linear(part, projection) for part in (source, target)])
-    truth = torch.cat([one_hot(labels, classes), found])
-    student = fit_logistic(rows, truth, torch.cat([weights, torch.ones(len(target)).to(weights)]))
-    return found, Head(projection, *student)
+    every = torch.cat([weights, torch.ones(len(target)).to(weights)])
+    return Head(projection, *fit_logistic(rows, torch.cat([truth, found]), every))

@@ -47,7 +47,7 @@ _ONLY = Variant(SOURCE_ONLY, TITLES[SOURCE_ONLY], {"method": SOURCE_ONLY, "round
 def method(name: str, recipe: Recipe, rounds: int | None = None) -> Variant:
     """A method as it was published: those of `IN_ROUNDS` in the recipe's rounds, every other in one; or in `rounds`."""
     title = TITLES.get(name, name)
-    if name == "mcc_teacher" and not recipe.schedule.teacher:
+    if name == "mcc_teacher" and not recipe.schedule.smooth_rounds:
         title = "MCC + pseudo-labels of earlier rounds"  # what it is without the teacher of the recipe robust
     if rounds:
         return Variant(f"{name}@{rounds}", f"{title}, {rounds} rounds", {"method": name, "rounds": rounds})
@@ -175,7 +175,7 @@ def _robust(recipe: Recipe) -> list[Variant]:
     return [
         _ONLY,
         part("full", "as it is"),
-        part("no_teacher", "teacher without neighbours and distribution", teacher=False),
+        part("no_teacher", "teacher without neighbours and distribution", smooth_rounds=False),
         part("no_damping", "class shares as predicted", distribution_damping=1.0),
         part("even", "class shares even", distribution_damping=0.0),
         part("iterative", "every round learns from those before", scouts=1),

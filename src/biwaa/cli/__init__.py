@@ -25,7 +25,7 @@ from biwaa.cli.evaluation import evaluate, export, predict, push
 from biwaa.cli.flags import common_flags, known_flags_only
 from biwaa.cli.help import Command, all_options, command_help, overview
 from biwaa.cli.report import check, explain, report
-from biwaa.cli.training import TrainFlags, demo, resumed, train
+from biwaa.cli.training import ZERO_SHOT, TrainFlags, demo, resumed, train, with_model
 from biwaa.errors import BiwaaError, choices, printable
 from biwaa.files import cache_dir, local
 from biwaa.progress import quiet
@@ -58,6 +58,8 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         return
     known_flags_only(name, arguments, all_options(command, start))
     if start:
+        if name == "train" and ZERO_SHOT in arguments:
+            arguments = with_model(arguments)
         WITH_RECIPE[name](*_with_settings(name, command, start, arguments, folder))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")

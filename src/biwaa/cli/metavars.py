@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 Spec = Annotated[str, arg(metavar="SPEC")]
+Scores = Annotated[str, arg(metavar="FILE")]
 RunFolder = Annotated[Path, arg(metavar="RUN")]
 ImagePaths = Positional[Annotated[tuple[str, ...], arg(metavar="PATH..")]]
 Device = Literal["auto", "cpu", "cuda", "mps"]

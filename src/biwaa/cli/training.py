@@ -1,19 +1,21 @@
 """`biwaa train` and `biwaa demo`: their flags, and the doing of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
+from tyro.conf import arg
 
-from biwaa.cli.metavars import RunFolder, Spec
+from biwaa.cli.metavars import RunFolder, Scores, Spec
 from biwaa.errors import BiwaaError
 
 if TYPE_CHECKING:
     from biwaa.recipe import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainFlags:
     """Adapt a classifier from labelled images to unlabelled ones.
 
@@ -21,13 +23,12 @@ class TrainFlags:
     """
 
     EVERYDAY: ClassVar[tuple[str, ...]] = (
-        "method", "backbone", "weights", "freeze_backbone", "image_size", "batch_size", "rounds", "steps",
-        "learning_rate", "choice", "seed", "device",
+        "method", "backbone", "weights", "freeze_backbone", "batch_size", "rounds", "steps", "choice", "seed", "device",
     )  # fmt: skip
     """Settings that the short help shows."""
 
-    source: Spec
-    """Labelled images, as a SPEC of `biwaa --help`."""
+    source: Spec | None = None
+    """Labelled images, as a SPEC; none: with a teacher alone."""
     target: Spec
     """Images of the other place; labels only serve the report."""
     out: RunFolder
@@ -46,13 +47,36 @@ class TrainFlags:
     """Folder of benchmarks; unset: $BIWAA_DATA or ./data."""
     json: bool = False
     """Print result.json in place of the summary."""
+    teacher: Scores | None = None
+    """Another model's class scores of the target, .csv or .npz."""
+    teacher_source: Scores | None = None
+    """The same of the source."""
+    zero_shot: Annotated[str | None, arg(metavar="MODEL")] = None
+    """Scores by a model of open_clip; unset: ViT-B-16/openai."""
+    prompt: Annotated[tuple[str, ...], arg(metavar="TEXT ..")] = ()
+    """What it reads, with {} for a class's name."""
+    classes: Annotated[str | None, arg(metavar="WORDS")] = None
+    """Names with commas, or a .yaml file of their words."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Also log to these."""
 
     @classmethod
     def starting_from(cls, recipe: str) -> Self:
         """The flags' defaults under a recipe."""
-        return cls(tyro.MISSING, tyro.MISSING, tyro.MISSING, recipe=recipe)
+        return cls(target=tyro.MISSING, out=tyro.MISSING, recipe=recipe)
+
+
+ZERO_SHOT = "--zero-shot"
+
+
+def with_model(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line with the default model after a `--zero-shot` that names none."""
+    from biwaa.models.zero_shot import DEFAULT
+
+    found: list[str] = []
+    for here, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        found += [here, DEFAULT] if here == ZERO_SHOT and following.startswith("-") else [here]
+    return found
 
 
 def resumed(flags: TrainFlags, folder: Path) -> TrainFlags:
@@ -65,8 +89,9 @@ def resumed(flags: TrainFlags, folder: Path) -> TrainFlags:
 
     try:
         task = RunFolder(folder).task()
+        source = None if task["source"] == "none" else task["source"]
         return replace(
-            flags, source=task["source"], target=task["target"], held_out=task.get("held_out"),
+            flags, source=source, target=task["target"], held_out=task.get("held_out"),
             data_root=Path(task["data_root"]) if task.get("data_root") else None,
             skip_unreadable=bool(task.get("skip_unreadable")),
         )  # fmt: skip
@@ -87,7 +112,8 @@ def train(flags: TrainFlags, settings: "Recipe") -> None:
         run = adapt(
             flags.source, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out, track=flags.track,
             resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
-            data_root=flags.data_root,
+            data_root=flags.data_root, teacher=flags.teacher, teacher_source=flags.teacher_source,
+            zero_shot=flags.zero_shot or False, prompt=flags.prompt, classes=flags.classes,
         )  # fmt: skip
     except (KeyboardInterrupt, OSError) as ended:
         ended.add_note(where_it_goes_on(flags.out))

@@ -23,7 +23,11 @@ SLACK = 0.02
 
 
 def estimates(
-    selected: Evidence, others: Sequence[Evidence], temperature: float, baseline: Evidence | None = None
+    selected: Evidence,
+    others: Sequence[Evidence],
+    temperature: float,
+    baseline: Evidence | None = None,
+    teacher: Evidence | None = None,
 ) -> dict[str, float]:
     """Label-free estimates of the accuracy on the target, in [0, 1], by name.
 
@@ -32,6 +36,7 @@ def estimates(
         others: those of the other rounds; source-only is not among them.
         temperature: of the model.
         baseline: source-only's evidence; that of `selected` where it is source-only itself.
+        teacher: the teacher's own.
     """
     target = with_temperature(selected.probabilities, temperature)
     found = {"confidence": calibration.average_confidence(target)}
@@ -57,6 +62,8 @@ def estimates(
         if (other := second_opinion(baseline)) is not None:
             here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
             found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == other).double().mean())
+    if teacher is not None and teacher is not selected:
+        found["agreement_with_teacher"] = agreement(selected.probabilities, teacher.probabilities)
     return found
 
 
@@ -97,9 +104,9 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     - agreement with class confusion falls where another kind of candidate sees other classes
     - agreement of neighbours falls where predictions are scattered
 
-    Without source-only or a held-out part of the source: the mean of those that are there, without an interval. Where
-    heads are trained by steps, errors of that mean were not measured; there it is the mean of the three `AGREEMENTS` of
-    several rounds, or agreement among neighbours.
+    A teacher's agreement is one more. Without source-only or a held-out part of the source: the mean of those that are
+    there, without an interval. Where heads are trained by steps, errors of that mean were not measured; there it is the
+    mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours.
 
     Args:
         found: readings by name, as of `estimates`.
@@ -109,10 +116,13 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     readings = {name: round(value, 6) for name, value in found.items()}
     names = COMBINED if solved else AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:]
     parts = [found[name] for name in names if name in found]
+    whole = len(parts) == len(COMBINED)
+    if solved and "agreement_with_teacher" in found:
+        parts.append(found["agreement_with_teacher"])
     if not parts:
         return Estimate(readings=readings)
     value = sum(parts) / len(parts)
-    if not solved or len(parts) < len(COMBINED):
+    if not (solved and whole):
         return Estimate(value=round(value, 6), readings=readings)
     unsure = _unsure(value, max(parts) - min(parts), images)
     low, high, bound = value - WIDTH * unsure, value + WIDTH * unsure, value - DEPTH * unsure

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from biwaa.models.network import Output
 from biwaa.solvers import Head
+from biwaa.teachers.voice import Teacher
 
 
 class Batch(NamedTuple):
@@ -47,6 +48,8 @@ class Task(NamedTuple):
     """Of the stage."""
     previous: Tensor | None = None
     """(N, K) averaged predictions of earlier rounds; None in the first."""
+    teacher: Teacher | None = None
+    """What another model says of the images, where one was given and the method is `taught`."""
 
 
 class Method(nn.Module):
@@ -62,6 +65,8 @@ class Method(nn.Module):
     """True: the backbone is never trained."""
     solves: ClassVar[bool] = False
     """True: on a frozen backbone the head is solved for (`solve`), without steps."""
+    taught: ClassVar[bool] = False
+    """True: it learns from a teacher, and from a teacher alone where there is no source."""
     bottleneck: ClassVar[bool] = True
     """False: the classifier stands on the backbone's features themselves."""
     statistics: ClassVar[str | None] = None
@@ -85,7 +90,7 @@ class Method(nn.Module):
         """The head on frozen features, where the method `solves`.
 
         Args:
-            source: (Ns, F) standardised features.
+            source: (Ns, F) standardised features; no row where a `taught` method has no source.
             labels: (Ns,) true classes.
             target: (Nt, F) standardised features; without labels.
         """

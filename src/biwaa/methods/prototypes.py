@@ -2,7 +2,8 @@
 
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
 source's classifier as prior and each image's neighbours as company (`solvers.adapt_prototypes`; ours, docs/robust.md).
-Nothing is drawn at random and nothing is trained by steps.
+A teacher's voice joins the prior; without a source it is the prior (docs/zero_shot.md). Nothing is drawn at random and
+nothing is trained by steps.
 """
 
 from typing import ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers import Head, adapt_prototypes, source_head
+from biwaa.solvers import Head, adapt_prototypes, source_head, teach_head, teach_prototypes
 
 
 class Prototypes(Method):
@@ -20,6 +21,7 @@ class Prototypes(Method):
     groups: ClassVar[tuple[str, ...]] = ("schedule",)
     frozen: ClassVar[bool] = True
     solves: ClassVar[bool] = True
+    taught: ClassVar[bool] = True
 
     def __init__(self, task: Task, settings: ScheduleSettings) -> None:
         """Keep the number of neighbours; see `Method`."""
@@ -27,6 +29,14 @@ class Prototypes(Method):
         self.neighbours = settings.neighbours
 
     def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
-        """Adapt; where neighbours are no guide, keep source-only's head."""
-        found = adapt_prototypes(source, labels, target, self.task.classes, self.neighbours)
-        return found[1] if found else source_head(source, labels, self.task.classes)
+        """Adapt; where neighbours are no guide, take source-only's head, taught where there is a teacher."""
+        classes = self.task.classes
+        teacher = self.task.teacher.to(target.device) if self.task.teacher else None
+        if not len(source):
+            assert teacher is not None  # without either there is nothing to learn from
+            return teach_prototypes(target, classes, teacher, self.neighbours)[1]
+        if found := adapt_prototypes(source, labels, target, classes, self.neighbours, teacher):
+            return found[1]
+        return (
+            teach_head(source, labels, target, classes, teacher)[1] if teacher else source_head(source, labels, classes)
+        )

@@ -41,7 +41,7 @@ def at_hand(name: str) -> bool:
 def _hub_answers() -> bool:
     """Whether the hub can be reached; asked once."""
     try:
-        _reach_hub()
+        reach_hub()
     except OSError:
         return False
     return not hub.HF_HUB_OFFLINE
@@ -77,7 +77,7 @@ def hub_file(config: Any) -> Path:
     """
     if kept := _kept_file(config):
         return kept
-    _reach_hub()
+    reach_hub()
     download, (safe, original) = _names_on_hub(config)
     try:
         return Path(download(safe))
@@ -87,7 +87,7 @@ def hub_file(config: Any) -> Path:
         return Path(download(original))
 
 
-def _reach_hub() -> None:
+def reach_hub() -> None:
     """Make sure that there is a connection to the hub. The client knows by itself of offline mode and of proxies.
 
     Raises:

@@ -21,6 +21,7 @@ from biwaa.result import (
 READINGS = {
     "agreement_of_rounds": "agreement among the rounds",
     "agreement_with_source_only": "agreement with source-only",
+    "agreement_with_teacher": "agreement with the teacher",
     "agreement_of_neighbours": "agreement among nearest neighbours",
     "agreement_of_neighbours_source_only": "the same for source-only, an estimate of its accuracy",
     "confidence": "mean confidence, calibrated",

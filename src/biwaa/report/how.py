@@ -26,14 +26,15 @@ def how(run: Reading) -> Section:
     """Pictures by stage, the losses, and the figures behind them."""
     page = Section("how", "How did it get there?")
     selected = selected_text(run.result)
-    page.lead = f"{len(run.stages)} trainings, each from scratch; {selected}."
+    trained = len(run.stages) - (run.result.teacher is not None)
+    page.lead = f"{trained} training{'s' if trained > 1 else ''}, each from scratch; {selected}."
     page.groups.append(Group([*_accuracy(run), *_scores(run), _class_shares(run)]))
     losses = _losses(run)
     if losses:
         shades = zip(run.stages, pictures.shades(run.stages), strict=True)
         legend = [Swatch(stage, colour, strength) for stage, (colour, strength) in shades]
         page.groups.append(Group(losses, "small", "Training", legend))
-    page.tables += [_by_stage(run), _distances(run)]
+    page.tables += [_by_stage(run), *_distances(run), *_prompts(run)]
     return page
 
 
@@ -93,7 +94,7 @@ def _losses(run: Reading) -> list[Picture]:
 def _class_shares(run: Reading) -> Picture:
     result, selected = run.result, run.result.selected
     source, true = result.label_shares.source, result.label_shares.true_target
-    reference = true or source
+    reference = true or source or {name: 1 / len(run.classes) for name in run.classes}
 
     def gap(name: str) -> float:
         return abs(selected.predicted_shares[name] - reference[name])
@@ -104,7 +105,7 @@ def _class_shares(run: Reading) -> Picture:
     def shares(of: dict[str, float]) -> list[float]:
         return [100 * of[name] for name in names]
 
-    lines = [("source", shares(source), SOURCE, 1.0, "o")]
+    lines = [("source", shares(source), SOURCE, 1.0, "o")] if source else []
     others = [stage for stage in result.rounds if stage.name != selected.name]
     for place, stage in enumerate(others):
         lines.append(("" if place else "other rounds", shares(stage.predicted_shares), ACCENT, 0.35, "."))
@@ -116,7 +117,8 @@ def _class_shares(run: Reading) -> Picture:
     worst = widest[0]
     words = (
         f"Class shares. The widest gap is at {worst}: {in_percent(selected.predicted_shares[worst])} predicted by "
-        f"{selected.name}, {in_percent(source[worst])} of the source"
+        f"{selected.name}"
+        + (f", {in_percent(source[worst])} of the source" if source else "")
         + (f", {in_percent(true[worst])} in truth." if true else ".")
     )
     note = f"The {ROWS} classes with the widest gaps, of {len(run.classes)}." if len(names) < len(run.classes) else ""
@@ -143,7 +145,16 @@ def _by_stage(run: Reading) -> PageTable:
     return PageTable(caption, tuple(header), tuple(zip(names, *columns, strict=True)))
 
 
-def _distances(run: Reading) -> PageTable:
+def _prompts(run: Reading) -> list[PageTable]:
+    """What a zero-shot teacher was given to read."""
+    prompts = run.result.teacher.prompts if run.result.teacher else {}
+    rows = tuple((Cell(name), Cell(" / ".join(texts))) for name, texts in prompts.items())
+    return [PageTable("What the teacher compared images with", ("class", "texts"), rows, tall=True)] if rows else []
+
+
+def _distances(run: Reading) -> list[PageTable]:
+    if not run.result.label_shares.source:
+        return []
     apart = run.result.label_shares.source_to_true
     rows = tuple(
         (
@@ -156,4 +167,4 @@ def _distances(run: Reading) -> PageTable:
     note = "" if apart is None else f"The target's true shares differ from the source's by {in_percent(apart)}."
     header = ("stage", "from the source's", *([] if apart is None else ["from the target's true ones"]))
     caption = "How far predicted class shares differ from others (total variation, percent)"
-    return PageTable(caption, header, rows, note)
+    return [PageTable(caption, header, rows, note)]

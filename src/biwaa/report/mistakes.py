@@ -12,7 +12,7 @@ from biwaa.report.read import Reading, TargetImages
 from biwaa.report.section import Group, Section
 from biwaa.report.sentences import in_percent
 from biwaa.report.thumbnails import thumbnail
-from biwaa.result import SOURCE_ONLY
+from biwaa.result import REFERENCES
 
 GALLERY = 24  # Images shown
 MANY = 14  # Classes above which the confusion matrix is a picture and not a table
@@ -100,18 +100,22 @@ def _worst(run: Reading, counts: Counts, wrong: int) -> str:
 def _by_class(run: Reading, counts: Counts, truth: NDArray[np.int64]) -> PageTable:
     classes = len(run.classes)
     mine = accuracy_by_class(run.predictions.labels, truth, classes)
-    base = run.evidence.get(SOURCE_ONLY)
-    before = accuracy_by_class(base.probabilities.argmax(dim=1).numpy(), truth, classes) if base else None
+    # Beside the model: source-only, and the teacher; what it gains is over the first of them.
+    beside = {
+        name: accuracy_by_class(run.evidence[name].probabilities.argmax(dim=1).numpy(), truth, classes)
+        for name in REFERENCES
+        if name in run.evidence
+    }
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     rows = []
     for k in np.argsort(np.where(np.isnan(mine), 2, mine), kind="stable").tolist():
         most = int(wrong[k].argmax())
         row = [Cell(run.classes[k]), count(int(counts[k].sum())), percent(mine[k])]
-        if before is not None:
-            row += [percent(before[k]), percent(mine[k] - before[k], sign=True)]
+        row += [percent(one[k]) for one in beside.values()]
+        row += [percent(mine[k] - one[k], sign=True) for one in list(beside.values())[:1]]
         rows.append((*row, Cell(f"{run.classes[most]} ({wrong[k, most]})" if wrong[k, most] else "")))
-    compared = ("source-only, %", "gain") if before is not None else ()
+    compared = (*(f"{name}, %" for name in beside), *("gain",) * bool(beside))
     header = ("class", "images", "right, %", *compared, "most often mistaken for")
     return PageTable("Accuracy by class, worst first", header, tuple(rows), tall=len(rows) > TALL)
 
@@ -142,8 +146,9 @@ def _predicted(run: Reading) -> PageTable:
     for k, name in enumerate(run.classes):
         mean = float(confidence[labels == k].mean()) if counts[k] else None
         share = percent(float(counts[k] / len(labels)))
-        rows.append((Cell(name), count(int(counts[k])), share, percent(source[name]), percent(mean)))
-    header = ("class", "images", "share, %", "share of the source, %", "mean confidence, %")
+        of_source = [percent(source[name])] if source else []
+        rows.append((Cell(name), count(int(counts[k])), share, *of_source, percent(mean)))
+    header = ("class", "images", "share, %", *("share of the source, %",) * bool(source), "mean confidence, %")
     return PageTable("What is predicted", header, tuple(rows), tall=len(rows) > TALL)
 
 

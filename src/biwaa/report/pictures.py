@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
-from biwaa.result import SOURCE_ONLY
+from biwaa.result import REFERENCES, SOURCE_ONLY
 
 INK, MUTED, LINE, ACCENT, SOURCE, HARM = "#000000", "#666666", "#e6e6e6", "#1f77b4", "#7f7f7f", "#d62728"
 PALETTE = tuple(f"#0000f{digit}" for digit in range(10))
@@ -154,10 +154,10 @@ def curves(
 
 def shades(stages: Sequence[str]) -> list[tuple[str, float]]:
     """Colour and opacity of each stage: source-only grey, rounds from light to full."""
-    rounds = [stage for stage in stages if stage != SOURCE_ONLY]
+    rounds = [stage for stage in stages if stage not in REFERENCES]
     steps = max(len(rounds) - 1, 1)
     return [
-        (SOURCE, 1.0) if stage == SOURCE_ONLY
+        (SOURCE if stage == SOURCE_ONLY else MUTED, 1.0) if stage in REFERENCES
         else (ACCENT, round(1 - 0.7 * (len(rounds) - 1 - rounds.index(stage)) / steps, 3))
         for stage in stages
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from biwaa.images.unreadable import reason
 from biwaa.judging.evidence import Evidence
 from biwaa.predictions import Predictions, label_numbers, read_rows
 from biwaa.recipe import Recipe, load_recipe
-from biwaa.result import SOURCE_ONLY, Result, read_result
+from biwaa.result import REFERENCES, Result, read_result
 from biwaa.training.folder import RunFolder
 from biwaa.training.stage import load_stage
 
@@ -39,7 +39,8 @@ class Reading:
     truth: NDArray[np.int64] | None  # (N,) true classes, where the run kept any; MISSING where a label is
     log: list[dict[str, Any]]  # Entries of log.jsonl: stage, step, losses by name.
     evaluations: tuple[Evaluation, ...]  # What `biwaa evaluate` measured of the selected model, oldest first
-    evidence: dict[str, Evidence]  # Of source-only, the selected stage and the last round, where their files are there
+    evidence: dict[str, Evidence]
+    """Of source-only, the teacher, the selected stage and the last round, where their files are there."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ def read_run(path: Path, predictions: Predictions | None = None) -> Reading:
         truth = _labels(path / "labels.csv", found, result.classes)
         recipe = load_recipe(str(path / "recipe.yaml"))
         log = folder.read_log()
-        wanted = dict.fromkeys([SOURCE_ONLY, result.model.stage, result.stages[-1].name])
+        wanted = dict.fromkeys([*REFERENCES, result.model.stage, result.stages[-1].name])
         evidence = {name: load_stage(folder, name).evidence for name in wanted if folder.stage(name).is_file()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BiwaaError(f"{path} is not a whole run folder ({' '.join(str(error).split())[:200]}).") from None

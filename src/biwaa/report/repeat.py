@@ -13,12 +13,15 @@ def repeat(run: Reading) -> Section:
     page = Section("repeat", "How do I repeat it?")
     result = run.result
     words = ["biwaa", "train", "--recipe", str(run.folder.path / "recipe.yaml")]
-    words += ["--source", result.source.spec, "--target", result.target.spec]
+    words += ["--source", result.source.spec] if result.source.images else []
+    words += ["--target", result.target.spec]
     words += ["--held-out", result.held_out.spec] if result.held_out else []
     page.lead = (
         "The same recipe on the same images, with the same versions on the same kind of machine, gives the same model. "
         "For a catalogued benchmark add --data-root."
     )
+    if result.teacher:
+        page.notes.append(f"The teacher ({result.teacher.where}) has to be given again, as it was.")
     page.code = [("Command", f"{shlex.join(words)} --out again"), ("Recipe", dump_recipe(run.recipe))]
     page.tables = [_facts(run), _time(run), _machine(run)]
     return page
@@ -27,13 +30,15 @@ def repeat(run: Reading) -> Section:
 def _facts(run: Reading) -> PageTable:
     result, model = run.result, run.result.model
     facts = {
-        "source": f"{result.source.spec}, {result.source.images} images",
+        "source": f"{result.source.spec}, {result.source.images} images" if result.source.images else "none",
         "target": f"{result.target.spec}, {result.target.images} images",
         "method": result.method,
         "backbone": f"{model.backbone}, {'frozen' if model.frozen else 'trained end to end'}",
         "weights": model.weights,
         "seed": str(result.seed),
     }
+    if result.teacher:
+        facts["teacher"] = result.teacher.where
     return _pairs("What it was run with", facts)
 
 

@@ -12,6 +12,7 @@ from biwaa.report.repeat import repeat
 from biwaa.report.what_now import what_now
 from biwaa.report.why import why
 from biwaa.report.worked import worked
+from biwaa.result import TEACHER
 
 
 def run_page(path: Path, data_root: Path | None = None, predictions: Predictions | None = None) -> str:
@@ -23,7 +24,8 @@ def run_page(path: Path, data_root: Path | None = None, predictions: Predictions
     run = read_run(path, predictions)
     result = run.result
     images = TargetImages(result.target.spec, result.fingerprints.get("target_images", ""), data_root)
-    source, target = _name(result.source.spec), _name(result.target.spec)
+    source = _name(result.source.spec) if result.source.images else TEACHER
+    target = _name(result.target.spec)
     sheet = label_sheet(path, run.predictions.names, result.seed)
     sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run), what_now(run, sheet)]
     return render(f"{source} to {target}: biwaa", (source, target), _meta(run), sections)
@@ -39,5 +41,5 @@ def _meta(run: Reading) -> str:
     return (
         f"{result.method}, {steps if result.cost.steps else 'solved without training steps'}, "
         f"{model.backbone} {'frozen' if model.frozen else 'trained end to end'}, seed {result.seed}. "
-        f"{result.source.images} source and {result.target.images} target images of {len(run.classes)} classes."
+        f"{result.source.images or 'No'} source and {result.target.images} target images of {len(run.classes)} classes."
     )

@@ -24,7 +24,8 @@ from biwaa.report.advice import (
 from biwaa.report.estimate import READINGS
 from biwaa.result import (
     LAST,
-    SOURCE_ONLY,
+    REFERENCES,
+    TEACHER,
     AnyWarning,
     Collapsed,
     DiscriminatorIdle,
@@ -220,7 +221,7 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
 
 def _adapted(result: Result, recipe: Recipe) -> bool:
     """Whether the selected model was adapted at all."""
-    return adapts(recipe) and result.model.stage != SOURCE_ONLY
+    return adapts(recipe) and result.model.stage not in REFERENCES
 
 
 def stage_name(result: Result, stage: str) -> str:
@@ -232,4 +233,5 @@ def selected_text(result: Result) -> str:
     """Which stage was selected, and how."""
     by = result.model.chosen_by
     how = "because it is the last round" if by == LAST else f"by {by}, without labels"
-    return f"selected: {result.model.stage} (last step), {how}"
+    what = TEACHER if result.model.stage == TEACHER else f"{result.model.stage} (last step)"
+    return f"selected: {what}, {how}"

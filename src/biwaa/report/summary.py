@@ -9,7 +9,7 @@ from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.sentences import in_percent, selected_text, stage_name, warning_texts
-from biwaa.result import SOURCE_ONLY, Accuracy, Result
+from biwaa.result import SOURCE_ONLY, TEACHER, Accuracy, Result
 
 WIDTH = 44  # Letters of a row's name
 
@@ -23,6 +23,9 @@ def summarise(result: Result, recipe: Recipe) -> str:
     share = result.label_free.agreement_with_source_only
     if share is not None and result.model.stage != SOURCE_ONLY:
         chosen.append(f"  it agrees with source-only on {in_percent(share)} of the target images")
+    share = result.label_free.agreement_with_teacher
+    if share is not None and result.model.stage != TEACHER:
+        chosen.append(f"  it agrees with the teacher on {in_percent(share)} of the target images")
     chosen += _shares(result)
     if not result.finished:
         chosen.append(f"the run is not finished, {len(result.rounds)} rounds are: --resume goes on")
@@ -106,6 +109,8 @@ def _estimate(result: Result, recipe: Recipe) -> list[str]:
 def _shares(result: Result) -> list[str]:
     """How the classes' shares differ: as predicted, in the source and, where it is known, in truth."""
     shares, selected = result.label_shares, result.selected
+    if selected.distance_to_source is None:
+        return []
     apart = in_percent(selected.distance_to_source)
     lines = [f"predicted class shares differ from the source's by {apart} (total variation)"]
     if shares.source_to_true is not None and selected.distance_to_true is not None:

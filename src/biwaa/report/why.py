@@ -8,13 +8,16 @@ from biwaa.report.embedding import Place, State
 from biwaa.report.pictures import ACCENT, PALETTE, SOURCE, Picture
 from biwaa.report.read import Reading
 from biwaa.report.section import Group, Section, Swatch
-from biwaa.result import SOURCE_ONLY
+from biwaa.result import REFERENCES, SOURCE_ONLY
 
 
 def why(run: Reading) -> Section:
     """The four panels, and in words how far the domains are mixed."""
     page = Section("why", "Why?")
-    after = run.selected if run.selected != SOURCE_ONLY else run.stages[-1]
+    if not run.result.source.images:
+        page.lead = "There was no source, so there is nothing to see the target come nearer to."
+        return page
+    after = run.selected if run.selected not in REFERENCES else run.stages[-1]
     wanted = dict.fromkeys(stage for stage in (SOURCE_ONLY, after) if stage in run.evidence)
     states = [found for stage in wanted if (found := embedding.state(stage, run.evidence[stage]))]
     if not states:
@@ -37,8 +40,10 @@ def why(run: Reading) -> Section:
         "own middle. Source images (rings) are coloured by their label, target images (dots) by their "
         f"{_whose(run)}. How far apart distant groups lie means little in t-SNE."
     )
-    if run.selected == SOURCE_ONLY and after != SOURCE_ONLY:
-        page.notes.append(f"Source-only was selected; {after} is shown for comparison and was not selected.")
+    if run.selected in REFERENCES and after not in REFERENCES:
+        page.notes.append(
+            f"{run.selected.capitalize()} was selected; {after} is shown for comparison and was not selected."
+        )
     return page
 
 

@@ -6,9 +6,10 @@ from biwaa.report.estimate import READINGS, doubt, estimate_error, interval_text
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section
 from biwaa.report.sentences import in_percent, stage_name, warning_texts
-from biwaa.result import LAST, SOURCE_ONLY, Accuracy
+from biwaa.result import LAST, REFERENCES, SOURCE_ONLY, TEACHER, Accuracy
 
 EVALUATIONS = 3  # Of so many the figures stand on top; the table has all
+BY_TEACHER = "nothing: another model's word"
 BY_NOTHING = "nothing: trained on the source alone"
 
 
@@ -37,8 +38,14 @@ def _accuracy(page: Section, run: Reading) -> str:
     text = f"{round(share * images)} of {images} target images are classified right, {in_percent(share)}."
     page.figures.append(Figure(in_percent(share), "of the target images right", f"by {run.selected}, selected"))
     baseline = run.result.baseline
-    if run.selected == SOURCE_ONLY:
-        return f"{text} Adapting was judged no better than source-only, so the source-only model was selected."
+    if run.selected in REFERENCES:
+        whose = (
+            "source-only, so the source-only model" if run.selected == SOURCE_ONLY else "the teacher, so its student"
+        )
+        return f"{text} Adapting was judged no better than {whose} was selected."
+    taught = run.result.stage(TEACHER)
+    if taught and taught.accuracy:
+        page.figures.append(Figure(in_percent(taught.accuracy.over_images), "by the teacher", _teacher(run)))
     if baseline is None or baseline.accuracy is None:
         return text
     base = baseline.accuracy.over_images
@@ -47,6 +54,10 @@ def _accuracy(page: Section, run: Reading) -> str:
     page.figures.append(Figure(f"{gain:+.1f}", "points by adapting"))
     word = "gained" if gain >= 0 else "lost"
     return f"{text} Trained on the source alone it is {in_percent(base)}: adapting {word} {abs(gain):.1f} points."
+
+
+def _teacher(run: Reading) -> str:
+    return run.result.teacher.where if run.result.teacher else ""
 
 
 def _held_out(page: Section, run: Reading) -> str:
@@ -104,6 +115,9 @@ def _estimate(page: Section, run: Reading) -> list[str]:
         page.figures.append(
             Figure(f"≈ {100 * alone:.0f} %", "source-only, by its neighbours", "estimated too", estimated=True)
         )
+    taught = result.label_free.agreement_with_teacher
+    if taught is not None and not known and run.selected != TEACHER:
+        page.figures.append(Figure(in_percent(taught), "agreement with the teacher", _teacher(run)))
     if agreed is not None and not known:
         text = "adapting changed the rest"
         page.figures.append(Figure(in_percent(agreed), "agreement with source-only", text, estimated=True))
@@ -125,6 +139,9 @@ def _choices(run: Reading) -> PageTable | None:
     baseline = result.baseline
     if baseline and baseline.accuracy and run.selected != SOURCE_ONLY:
         rows.append((SOURCE_ONLY, baseline.accuracy, BY_NOTHING))
+    taught = result.stage(TEACHER)
+    if taught and taught.accuracy and run.selected != TEACHER:
+        rows.append((TEACHER, taught.accuracy, BY_TEACHER))
     rows.append(("average of the rounds", accuracy.average_of_rounds, "nothing: all of them"))
     rows.append((f"oracle: {best.stage}", best, "target labels, which are not available in practice"))
     cells = tuple(

@@ -31,10 +31,11 @@ from biwaa.judging.validators import scores, source_accuracy
 from biwaa.judging.warnings import Signs, far_share, find_warnings
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
+from biwaa.models.zero_shot import ZeroShot
 from biwaa.recipe import Recipe, recipe_digest
 from biwaa.result import (
     FORMAT,
-    SOURCE_ONLY,
+    REFERENCES,
     TARGET_LABELS,
     Accuracy,
     Cost,
@@ -46,12 +47,14 @@ from biwaa.result import (
     Selected,
     Stage,
     TargetAccuracy,
+    TeacherFacts,
 )
 from biwaa.training.cost import images_a_step, stage_images
 from biwaa.training.folder import RunFolder
 from biwaa.training.prepare import Prepared
 from biwaa.training.rounds import average
 from biwaa.training.stage import Trained
+from biwaa.training.teach import Lesson
 from biwaa.version import __version__
 
 
@@ -65,6 +68,7 @@ def describe(
     folder: RunFolder,
     sitting: float,
     device: str,
+    lesson: Lesson | None = None,
 ) -> Result:
     """All that is known of the stages trained so far.
 
@@ -77,21 +81,22 @@ def describe(
         folder: of the run, for its log.
         sitting: seconds of this sitting.
         device: that it was trained on.
+        lesson: where the teacher came from.
     """
     domains, data, network = prepared.domains, recipe.data, recipe.network
-    classes, rounds = domains.source.classes or (), [stage for stage in stages if stage.name != SOURCE_ONLY]
-    baseline = next((stage.evidence for stage in stages if stage.name == SOURCE_ONLY), None)
+    classes, rounds = domains.source.classes or (), [stage for stage in stages if stage.name not in REFERENCES]
+    baseline, teacher = (_named_evidence(stages, name) for name in REFERENCES)
     finished = len(rounds) == recipe.schedule.rounds
     others = [stage.evidence for stage in rounds if stage is not selected]
     plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
-    estimated = estimates(selected.evidence, others, temperature, plain)
+    estimated = estimates(selected.evidence, others, temperature, plain, teacher)
     target, held_out = domains.target, domains.held_out
     solved = METHODS[recipe.method].solved(network.freeze_backbone)
     assert domains.source.labels is not None  # a source has labels
-    shares = label_shares(domains.source.labels, len(classes))
+    shares = label_shares(domains.source.labels, len(classes)) if len(domains.source.labels) else None
     true = None if target.labels is None else label_shares(target.labels, len(classes))
     found = _stages(prepared, stages, finished, shares, true)
-    images = {name: value for name, value in folder.task().items() if name.endswith("_images")}
+    images = {name: value for name, value in folder.task().items() if name.endswith(("_images", "_scores"))}
     return Result(
         format=FORMAT,
         finished=finished,
@@ -110,11 +115,12 @@ def describe(
             batch_norm="frozen" if network.freeze_backbone else network.batch_norm,
         ),
         stages=found,
-        label_free=_label_free(selected, rounds, baseline),
+        label_free=_label_free(selected, rounds, baseline, teacher),
         estimated_accuracy=combined(estimated, len(target.images), solved),
         calibration=calibration(selected.evidence, temperature, target.labels),
         label_shares=_label_shares(classes, shares, true),
         warnings=tuple(find_warnings(_signs(prepared, rounds, baseline, selected, estimated, folder, solved))),
+        teacher=_teacher_facts(prepared, lesson),
         accuracy=None if target.labels is None else _accuracy(found, rounds, selected.name, target.labels, recipe),
         cost=_cost(stages, recipe, sitting),
         fingerprints={"recipe": recipe_digest(recipe), "classes": _digest(list(classes))} | images,
@@ -127,12 +133,29 @@ def _facts(domain: Domain, shift: str = "none") -> DomainFacts:
     return DomainFacts(spec=domain.spec, images=len(domain.images), shift=shift, unlabelled=len(domain.unlabelled()))
 
 
+def _named_evidence(stages: Sequence[Trained], name: str) -> Evidence | None:
+    return next((stage.evidence for stage in stages if stage.name == name), None)
+
+
+def _teacher_facts(prepared: Prepared, lesson: Lesson | None) -> TeacherFacts | None:
+    teacher, classes = prepared.domains.teacher, prepared.domains.source.classes or ()
+    if teacher is None or lesson is None:
+        return None
+    known = teacher.known.tolist()
+    return TeacherFacts(
+        where=teacher.where,
+        covers_source=teacher.source is not None,
+        unknown_classes=tuple(name for name, knows in zip(classes, known, strict=True) if not knows),
+        prompts=lesson.texts(classes) if isinstance(lesson, ZeroShot) else {},
+    )
+
+
 def _named(shares: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
     return {name: round(float(share), 6) for name, share in zip(classes, shares, strict=True)}
 
 
 def _stages(
-    prepared: Prepared, stages: Sequence[Trained], finished: bool, source: Shares, true: Shares | None
+    prepared: Prepared, stages: Sequence[Trained], finished: bool, source: Shares | None, true: Shares | None
 ) -> tuple[Stage, ...]:
     """Every stage's facts; label-free scores compare the whole pool, so they wait for the last stage."""
 
@@ -151,7 +174,7 @@ def _stages(
                 name=stage.name,
                 seconds=stage.seconds,
                 predicted_shares=_named(shares, classes),
-                distance_to_source=total_variation(shares, source),
+                distance_to_source=None if source is None else total_variation(shares, source),
                 distance_to_true=None if true is None else total_variation(shares, true),
                 validators={
                     name: None if (value := of[row]) is None else round(value, 6) for name, of in validators.items()
@@ -163,7 +186,9 @@ def _stages(
     return tuple(found)
 
 
-def _label_free(selected: Trained, rounds: Sequence[Trained], baseline: Evidence | None) -> LabelFree:
+def _label_free(
+    selected: Trained, rounds: Sequence[Trained], baseline: Evidence | None, teacher: Evidence | None
+) -> LabelFree:
     def rounded(value: float) -> float:
         return round(value, 6)
 
@@ -172,13 +197,16 @@ def _label_free(selected: Trained, rounds: Sequence[Trained], baseline: Evidence
         mean_confidence=rounded(mean_confidence(of)),
         mean_entropy=rounded(mean_entropy(of)),
         agreement_with_source_only=rounded(agreement(of, baseline.probabilities)) if baseline else None,
+        agreement_with_teacher=rounded(agreement(of, teacher.probabilities)) if teacher else None,
         agreement_with_round_before=(
             rounded(agreement(rounds[-1].probabilities, rounds[-2].probabilities)) if len(rounds) > 1 else None
         ),
     )
 
 
-def _label_shares(classes: Sequence[str], source: Shares, true: Shares | None) -> LabelShares:
+def _label_shares(classes: Sequence[str], source: Shares | None, true: Shares | None) -> LabelShares:
+    if source is None:
+        return LabelShares(true_target=None if true is None else _named(true, classes))
     if true is None:
         return LabelShares(source=_named(source, classes))
     return LabelShares(
@@ -224,7 +252,7 @@ def _signs(
     classes = prepared.domains.source.classes or ()
     facts: dict[str, Any] = {
         "predicted_shares": predicted_shares(mine.probabilities),
-        "source_shares": label_shares(labels, len(classes)),
+        "source_shares": label_shares(labels, len(classes)) if len(labels) else None,
         "estimates": {name: estimated[name] for name in INDEPENDENT if name in estimated},
     }
     if selected.pseudo_labels is not None:

@@ -237,12 +237,12 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     try:
         then = json.loads((path / "run.json").read_text(encoding="utf-8"))
         different = [key for key in ("classes", "source_images", "target_images") if then[key] != task[key]]
-        different += ["source_labels"] * (then.get("source_labels") != task.get("source_labels"))
-        different += ["held_out_images"] * (then.get("held_out_images") != task.get("held_out_images"))
+        keys = ("source_labels", "held_out_images", "teacher_scores")
+        different += [key for key in keys if then.get(key) != task.get(key)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:
         raise BiwaaError(
-            f"{path} holds a run of other images, labels or classes ({different[0]} differ; were files changed "
-            "since?). Name another folder."
+            f"{path} holds a run of other images, labels, classes or teacher ({different[0]} differ; were files "
+            "changed since?). Name another folder."
         )

@@ -38,7 +38,9 @@ def gather(
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
     mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
     source_rows = sample_rows(len(data.source), SAMPLE if solved else TRAINED).numpy()
-    trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
+    trained: Predicted | None = None
+    if len(source_rows):
+        trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
     held: Predicted | None = None
     if data.source_held_out:
         held = predict(network, data.source_held_out, batch_size, fabric, f"{what} the held-out source")
@@ -49,8 +51,8 @@ def gather(
         source_probabilities=held.probabilities if held else None,
         source_features=held.features if held else None,
         source_labels=None if data.source_held_out_labels is None else torch.from_numpy(data.source_held_out_labels),
-        trained_features=trained.features,
-        trained_labels=torch.from_numpy(data.source_labels[source_rows]),
+        trained_features=trained.features if trained else None,
+        trained_labels=torch.from_numpy(data.source_labels[source_rows]) if trained else None,
         mixed=mixed.probabilities,
         pairs=pairs,
     )

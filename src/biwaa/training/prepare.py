@@ -5,7 +5,7 @@ Every image is decoded before training starts, so an unreadable one can never co
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from biwaa.models.network import Network, Standardise
 from biwaa.models.saved import FEATURES_TRANSFORM
 from biwaa.models.weights import load_weights
 from biwaa.recipe import Recipe
+from biwaa.teachers.voice import Teacher
 from biwaa.training.data import Data
 
 
@@ -38,6 +39,7 @@ class Pair:
     source: Domain
     target: Domain  # Its labels, if any, are for evaluation alone
     held_out: Domain | None = None  # Labelled target images that are not used in training, only scored
+    teacher: Teacher | None = field(default=None, kw_only=True)  # Of all images of source and target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     transform = FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
-        store_features(domain.images, domain.spec, backbone, transform, fabric) if frozen
+        Stored(np.zeros((0, backbone.features), np.float32), {}) if not len(domain.images)  # there is no source
+        else store_features(domain.images, domain.spec, backbone, transform, fabric) if frozen
         else store_pixels(domain.images, domain.spec, transform.resize)
         for domain in opened
     ]  # fmt: skip
@@ -84,8 +87,11 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         _left(domain, found, shift, skip_unreadable) for domain, found, shift in zip(opened, kept, shifts, strict=False)
     ]
     domains = Pair(*(domain for domain, _ in left))
-    check_source(domains.source)  # skipping may have emptied a class
-    check_batch(recipe.data.batch_size, domains.source, domains.target, recipe.data.source_held_out)
+    if pair.teacher:
+        domains = replace(domains, teacher=pair.teacher.select(left[1][1], left[0][1]))
+    if len(pair.source.images):
+        check_source(domains.source)  # skipping may have emptied a class
+        check_batch(recipe.data.batch_size, domains.source, domains.target, recipe.data.source_held_out)
     standardise: nn.Module = nn.Identity()
     of_source: Standardise | None = None
     inputs: list[Inputs]
@@ -103,7 +109,9 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     assert domains.source.labels is not None  # check_source made sure of both
     assert domains.source.classes is not None
     counts = held_out_counts(domains.source, recipe.data.source_held_out)
-    data = _divided(inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe, counts)
+    data = _divided(
+        inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe, counts, domains.teacher
+    )
     width = recipe.network.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:
@@ -159,16 +167,18 @@ def _left(domain: Domain, found: Stored, shift: str, skip_unreadable: bool) -> t
 
 
 def _divided(
-    source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe, counts: list[int]
-) -> Data:
+    source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe, counts: list[int],
+    teacher: Teacher | None,
+) -> Data:  # fmt: skip
     """Keep so many images of each class of the source from training."""
     if not recipe.data.source_held_out:
-        return Data(source, labels, target, classes)
+        return Data(source, labels, target, classes, teacher=teacher)
     rng = np.random.default_rng(recipe.seed)
     members = [rng.permutation(np.flatnonzero(labels == k)) for k in range(classes)]
     kept = np.sort(np.concatenate([rows[:count] for rows, count in zip(members, counts, strict=True)]))
     trained = np.setdiff1d(np.arange(len(labels)), kept)
-    return Data(source.select(trained), labels[trained], target, classes, source.select(kept), labels[kept])
+    taught = teacher.select(np.arange(len(target)), trained) if teacher else None
+    return Data(source.select(trained), labels[trained], target, classes, source.select(kept), labels[kept], taught)
 
 
 def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
@@ -190,10 +200,10 @@ def _standardised(features: list[Tensor], statistics: str) -> tuple[list[Inputs]
         features: (N, F) of the source, the target and, where there are any, held-out images, which are the target's.
         statistics: domain, source or coral.
     """
-    of_source = Standardise.of(features[0])
+    of_source = Standardise.of(features[0] if len(features[0]) else features[1])
     of_target = of_source if statistics == "source" else Standardise.of(features[1])
     found = [of_source(features[0]), *(of_target(part) for part in features[1:])]
-    if statistics == "coral":
+    if statistics == "coral" and len(features[0]):
         found[0] = coral(found[0], found[1])
     own = Standardise(of_source.mean.cpu(), of_source.deviation.cpu()) if statistics == "domain" else None
     return [FeatureInputs(part) for part in found], of_target, own

@@ -1,4 +1,6 @@
-"""The stages of a run: source-only first, then rounds from scratch that learn from what all before them predicted.
+"""The stages of a run: source-only first, the teacher if there is one, then rounds from scratch.
+
+A round learns from what all before it predicted.
 
 Iterative label distribution alignment (WACV 2023, section 3.3) is a property of the rounds, not of a method.
 This file and all below it are given the target's images alone: labels cannot reach training.
@@ -13,23 +15,26 @@ from biwaa.functional import align_distribution, average_rounds, smooth_over_nei
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
 from biwaa.recipe import Recipe
-from biwaa.result import SOURCE_ONLY
+from biwaa.result import SOURCE_ONLY, TEACHER
 from biwaa.training.fit import StagePlan
 from biwaa.training.stage import Trained
 
 
-def train_rounds(recipe: Recipe, train: Callable[[StagePlan], Trained]) -> Iterator[Trained]:
+def train_rounds(recipe: Recipe, train: Callable[[StagePlan], Trained], taught: bool = False) -> Iterator[Trained]:
     """Train stage after stage.
 
     Args:
         recipe: all settings.
         train: trains one stage, or finds it finished.
+        taught: there is a teacher, which is a stage of its own.
 
     Yields:
         Every stage once it is finished and kept.
     """
     if recipe.schedule.baseline and METHODS[recipe.method].sees_target:
         yield train(StagePlan(SOURCE_ONLY, recipe.replace(method=SOURCE_ONLY_METHOD), recipe.seed))
+    if taught:
+        yield train(StagePlan(TEACHER, recipe, recipe.seed))
     schedule = recipe.schedule
     rounds: list[Tensor] = []
     neighbours: list[Tensor] = []
@@ -55,7 +60,7 @@ def train_rounds(recipe: Recipe, train: Callable[[StagePlan], Trained]) -> Itera
 def asks_neighbours(recipe: Recipe, number: int) -> bool:
     """Whether the teacher of a later round averages over the neighbours that this round finds."""
     schedule = recipe.schedule
-    return schedule.teacher and schedule.iterate and max(number + 1, schedule.scouts) < schedule.rounds
+    return schedule.smooth_rounds and schedule.iterate and max(number + 1, schedule.scouts) < schedule.rounds
 
 
 def average(rounds: Sequence[Tensor], recipe: Recipe) -> Tensor:
@@ -66,7 +71,7 @@ def average(rounds: Sequence[Tensor], recipe: Recipe) -> Tensor:
 def _teacher(rounds: list[Tensor], neighbours: list[Tensor], recipe: Recipe) -> Tensor:
     """The average of earlier rounds; a teacher smooths it over neighbours and evens out its label distribution."""
     mean = average(rounds, recipe)
-    if not recipe.schedule.teacher:
+    if not recipe.schedule.smooth_rounds:
         return mean
     smooth = smooth_over_neighbours(mean, torch.cat(neighbours, dim=1))
     return align_distribution(smooth, recipe.schedule.distribution_damping)

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,15 @@ from biwaa.models.saved import SavedModel, save_model
 from biwaa.predictions import Predictions
 from biwaa.progress import duration, say, whole
 from biwaa.ranks import finish, together
-from biwaa.recipe import Recipe, with_method
-from biwaa.result import SOURCE_ONLY, Result, write_result
+from biwaa.recipe import AUTO, Recipe, with_method
+from biwaa.result import REFERENCES, Result, write_result
 from biwaa.training.cost import foretold, planned_images
 from biwaa.training.describe import describe
 from biwaa.training.folder import Listener, RunFolder, check_folder, locked, own_recipe
 from biwaa.training.prepare import Pair, Prepared, prepare
 from biwaa.training.rounds import train_rounds
 from biwaa.training.stage import Trained, load_network_state, train_stage
+from biwaa.training.teach import Lesson, ask, check_taught, sourceless
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Options:
     skip_unreadable: bool = False  # Leave out images that cannot be decoded instead of stopping
     listeners: Sequence[Listener] = ()  # Called with each entry of log.jsonl as it is written.
     data_root: Path | None = None  # Where benchmarks were looked for, to be found there again
+    lesson: Lesson | None = None  # Where the teacher comes from, if there is one
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     Raises:
         BiwaaError: anything the user can fix; see the message.
     """
-    recipe = _implied(recipe, pair)
+    recipe = _implied(recipe, pair, options.lesson)
     check_choice(recipe.schedule.choice)
     own = own_recipe(out) if options.resume else None
     threads = recipe.machine.threads or (own and own.machine.threads) or torch.get_num_threads()
@@ -83,6 +85,8 @@ def _train(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:
     fabric = open_fabric(machine.device, machine.precision, machine.devices, machine.num_nodes)
     tell_passed_over(pair.source, pair.target, pair.held_out)
     with within_memory("before training", "close other programs, lower --image-size or take a smaller --backbone"):
+        if options.lesson:
+            pair = replace(pair, teacher=ask(options.lesson, pair, fabric))
         prepared = prepare(pair, recipe, fabric, options.skip_unreadable)
     folder = RunFolder(out, fabric.is_global_zero, tuple(options.listeners))
     with (
@@ -96,13 +100,14 @@ def _train(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:
         stages: list[Trained] = []
         outputs: tuple[Result | None, Predictions | None] = (None, None)
         train = partial(train_stage, prepared=prepared, fabric=fabric, folder=folder)
-        for stage in train_rounds(recipe, train):
+        for stage in train_rounds(recipe, train, taught=pair.teacher is not None):
             stages.append(stage)
             # A finished round found again must not put its model in the place of a later one's.
             last = stage.name == f"round {recipe.schedule.rounds - 1}"
-            if folder.writes and stage.name != SOURCE_ONLY and (stage.fresh or last):
+            if folder.writes and stage.name not in REFERENCES and (stage.fresh or last):
                 sitting = time.perf_counter() - begin
-                outputs = _write_outputs(folder, prepared, recipe, stages, sitting, fabric.device.type)
+                device = fabric.device.type
+                outputs = _write_outputs(folder, prepared, recipe, stages, sitting, device, options.lesson)
                 folder.forget_replaced()
         if folder.writes:
             _write_labels(folder, prepared.domains.target)
@@ -114,19 +119,29 @@ def _train(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:
     return Finished(folder, *outputs)
 
 
-def _implied(recipe: Recipe, pair: Pair) -> Recipe:
-    """Features need no backbone, and a linear probe is of a frozen one."""
+def _implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
+    """Features need no backbone, a linear probe is of a frozen one, and so is what learns from a teacher."""
     if check_kind(*(domain for domain in (pair.source, pair.target, pair.held_out) if domain)) is not None:
         recipe = recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
+    if lesson and recipe.method == AUTO and not recipe.network.freeze_backbone:
+        say("a teacher is heard on a frozen backbone: as with --freeze-backbone, features are computed once")
+        recipe = recipe.replace(freeze_backbone=True)
     recipe = with_method(recipe)
+    if lesson:
+        check_taught(recipe.method)
+    if not len(pair.source.images):  # nothing to train source-only on, or to hold out
+        recipe = recipe.replace(baseline=False, source_held_out=0.0, source_shift="none")
     return recipe.replace(freeze_backbone=True) if METHODS[recipe.method].frozen else recipe
 
 
 def _checked(pair: Pair, recipe: Recipe) -> Pair:
     """The pair with one order of classes; held-out images labelled, and none of those that are trained on."""
     # A rule that makes the source smaller also changes what is kept from training: `prepare` checks it then.
-    share = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0
-    source, target = check_pair(pair.source, pair.target, recipe.data.batch_size, share)
+    share, size = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0, recipe.data.batch_size
+    source, target = (
+        check_pair(pair.source, pair.target, size, share) if len(pair.source.images)
+        else sourceless(pair.source, pair.target, size)
+    )  # fmt: skip
     held_out = pair.held_out
     for domain in (target, held_out):
         if domain and (missing := len(domain.unlabelled())):
@@ -155,6 +170,8 @@ def _task(pair: Pair, options: Options) -> dict[str, Any]:
     }
     if pair.held_out:
         task |= {"held_out": pair.held_out.spec, "held_out_images": pair.held_out.images.fingerprint()}
+    if options.lesson:
+        task |= {"teacher": options.lesson.where, "teacher_scores": options.lesson.fingerprint()}
     return task
 
 
@@ -176,8 +193,9 @@ def _advising_on_memory(recipe: Recipe, fabric: Fabric) -> AbstractContextManage
 
 
 def _write_outputs(
-    folder: RunFolder, prepared: Prepared, recipe: Recipe, stages: list[Trained], sitting: float, device: str
-) -> tuple[Result, Predictions]:
+    folder: RunFolder, prepared: Prepared, recipe: Recipe, stages: list[Trained], sitting: float, device: str,
+    lesson: Lesson | None,
+) -> tuple[Result, Predictions]:  # fmt: skip
     classes, target = prepared.domains.source.classes or (), prepared.domains.target
     name = choose({stage.name: stage.evidence for stage in stages}, recipe.schedule.choice)
     selected = next(stage for stage in stages if stage.name == name)
@@ -193,8 +211,9 @@ def _write_outputs(
     predictions = Predictions.of(target.images.names, with_temperature(selected.probabilities, temperature))
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
     result = describe(
-        prepared, recipe, stages, selected, temperature=temperature, folder=folder, sitting=sitting, device=device
-    )
+        prepared, recipe, stages, selected, temperature=temperature, folder=folder, sitting=sitting, device=device,
+        lesson=lesson,
+    )  # fmt: skip
     write_result(folder.path, result)
     return result, predictions
 

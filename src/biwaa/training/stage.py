@@ -4,7 +4,7 @@ A finished stage is never trained again.
 """
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from biwaa.methods import METHODS
 from biwaa.methods.method import Method, Task
 from biwaa.models.network import Network
 from biwaa.progress import say, was_done
+from biwaa.recipe import Recipe
+from biwaa.result import TEACHER
+from biwaa.solvers import distilled
 from biwaa.tensors import load_tensors
 from biwaa.training.cost import stage_images
 from biwaa.training.data import Data
@@ -71,20 +74,25 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     before = 0.0
     what, size = f"{plan.name}: predicting", plan.recipe.data.batch_size
     solved = method.solved(plan.recipe.network.freeze_backbone)
-    if solved:
+    own: Tensor | None = None
+    if plan.name == TEACHER:
+        own, size = ask_teacher(network, data, plan.recipe, fabric), ROWS
+    elif solved:
         solve(network, method, data, fabric)
         size = ROWS
     else:
         before = fit(plan, network, method, data, fabric, folder)
         begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
-    evidence = gather(network, data, target, size, fabric, what, solved)
+    evidence = gather(network, data, target, size, fabric, what, solved or own is not None)
+    if own is not None:  # the teacher itself is judged on the target, and its student stands for it elsewhere
+        evidence = replace(evidence, probabilities=own)
     extra: dict[str, Tensor] = {}
     if plan.previous is not None:
         extra["pseudo_labels"] = plan.previous.argmax(dim=1).bincount(minlength=data.classes)
     if plan.find_neighbours:
         extra["neighbours"] = neighbours_of_a_class(target.pooled, plan.recipe.schedule.neighbours, data.classes)
-    if prepared.held_out_inputs:
+    if prepared.held_out_inputs and own is None:
         held_out = predict(network, prepared.held_out_inputs, size, fabric, f"{what} held-out images")
         extra["held_out"] = held_out.probabilities
     seconds = round(before + time.perf_counter() - begin, 2)
@@ -97,15 +105,30 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
 
 def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> None:
     """Give the network the head that the method finds on frozen features."""
-    every = [inputs.batch(np.arange(len(inputs))) for inputs in (data.source, data.target)]
-    labels = torch.from_numpy(data.source_labels).to(fabric.device)
-    network.to(fabric.device).install(method.solve(every[0].float(), labels, every[1].float()))
+    network.to(fabric.device).install(method.solve(*_rows(data, fabric)))
+
+
+def ask_teacher(network: Network, data: Data, recipe: Recipe, fabric: Fabric) -> Tensor:
+    """(N, K) what the teacher says of the target, on the CPU; the network gets a head that says the same."""
+    assert data.teacher is not None  # the stage is planned for a teacher alone
+    teacher = data.teacher.to(fabric.device)
+    found, head = distilled(*_rows(data, fabric), data.classes, teacher, recipe.schedule.neighbours)
+    network.to(fabric.device).install(head)
+    return found.cpu()
+
+
+def _rows(data: Data, fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:
+    """Frozen features of the source, its labels, features of the target."""
+    source, target = (inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target))
+    return source, torch.from_numpy(data.source_labels).to(fabric.device), target
 
 
 def build_method(plan: StagePlan, data: Data) -> Method:
     """The recipe's method with its own groups of settings."""
     recipe, kind = plan.recipe, METHODS[plan.recipe.method]
-    task = Task(recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps, plan.previous)
+    task = Task(
+        recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps, plan.previous, data.teacher
+    )
     return kind(task, *(getattr(recipe, group) for group in kind.groups))
 
 

@@ -1,0 +1,232 @@
+"""Zero-shot models of open_clip (extra [clip]): an image and a text tower whose products are class scores.
+
+OpenAI's, LAION's and SigLIP's models are built and their weights read by the library; nothing is unpickled. Scores are
+kept in the store under all that they are made of.
+"""
+
+import hashlib
+import logging
+import socket
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from biwaa.errors import BiwaaError, listed
+from biwaa.images.images import Images, feature_width
+from biwaa.images.store import DECODING, stored
+from biwaa.models.origins import reach_hub
+from biwaa.progress import say, track
+from biwaa.teachers.prompts import MARK, texts
+
+DEFAULT = "ViT-B-16/openai"
+BATCH = 32
+WAYS_OUT = (
+    "Three ways out: connect to the hub once; --zero-shot MODEL/FILE with the weights' file; or --teacher FILE with "
+    "scores that were computed elsewhere."
+)
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """A zero-shot teacher: a model and what its text tower is given."""
+
+    model: str = DEFAULT
+    """MODEL/TAG of open_clip, MODEL/FILE for weights of one's own, MODEL/none for random ones, or hf-hub:OWNER/NAME."""
+    prompts: tuple[str, ...] = ()
+    """Templates with `{}` for a name; none: open_clip's seven."""
+    names: Mapping[str, Any] = field(default_factory=dict)
+    """Class -> its words, as of `prompts.read_classes`."""
+
+    @property
+    def where(self) -> str:
+        """For messages and for the report."""
+        return f"zero-shot {self.model}"
+
+    def fingerprint(self) -> str:
+        """Of model, templates and names."""
+        return hashlib.sha256(repr((self.model, self.prompts, sorted(self.names.items()))).encode()).hexdigest()
+
+    def texts(self, classes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        """Class -> the texts that images are compared with.
+
+        Raises:
+            BiwaaError: as of `prompts.texts`, or open_clip is missing.
+        """
+        templates = self.prompts or tuple(make(MARK) for make in _library().SIMPLE_IMAGENET_TEMPLATES)
+        return texts(classes, self.names, templates)
+
+    def scores(
+        self, domains: Mapping[str, Images], classes: tuple[str, ...], fabric: Fabric
+    ) -> dict[str, NDArray[np.float32]]:
+        """(N, K) logits of every image of each domain; computed now unless the store has them.
+
+        An unreadable image has a row of zeros: it is reported, or left out, when it is decoded for training.
+
+        Args:
+            domains: images by name, for the progress display.
+            classes: K names.
+            fabric: device and precision.
+
+        Raises:
+            BiwaaError: open_clip or the weights are not to be had, or there are features in the place of images.
+        """
+        if any(feature_width(images) for images in domains.values()):
+            raise BiwaaError(
+                "--zero-shot needs images to look at, and here are features: give its scores as --teacher."
+            )
+        prompts = self.texts(classes)
+        model, transform, tokenizer = build(self.model)
+        model = model.to(fabric.device).eval()
+        digest = _digest(model)
+        with torch.inference_mode():
+            heads = torch.stack([_embedding(model, tokenizer, prompts[name], fabric) for name in classes])
+            scale = model.logit_scale.exp().float()
+
+        def fill_from(images: Images, name: str, rows: NDArray[Any]) -> dict[int, str]:
+            with track(f"{self.where} looks at {name}", len(rows), "images") as advance, torch.inference_mode():
+                for start in range(0, len(rows), BATCH):
+                    numbers = range(start, min(start + BATCH, len(rows)))
+                    views = [_view(images, number, transform) for number in numbers]
+                    seen = [number for number, view in zip(numbers, views, strict=True) if view is not None]
+                    if seen:
+                        pixels = torch.stack([view for view in views if view is not None]).to(fabric.device)
+                        with fabric.autocast():
+                            embedded = model.encode_image(pixels, normalize=True)
+                        rows[seen] = (scale * embedded.float() @ heads.T).cpu().numpy()
+                    advance(numbers[-1] + 1)
+            return {}
+
+        found = {}
+        for name, images in domains.items():
+            facts = (self.model, digest, str(transform), [prompts[one] for one in classes], fabric.device.type)
+            key = f"zero-shot {DECODING} {facts} {fabric._precision.precision} {images.fingerprint()}"
+            shape = (len(images), len(classes))
+            kept = stored(key, shape, "float32", partial(fill_from, images, name))
+            found[name] = np.array(kept.rows)
+        return found
+
+
+def _library() -> Any:
+    try:
+        import open_clip  # takes long to import
+    except ModuleNotFoundError as error:
+        raise BiwaaError(f"--zero-shot needs {error.name}: pip install 'biwaa[clip]'.") from None
+    return open_clip
+
+
+def build(name: str) -> tuple[Any, Any, Any]:
+    """A model with its weights, its transform of pictures, and its tokenizer.
+
+    Args:
+        name: as of `ZeroShot.model`.
+
+    Raises:
+        BiwaaError: no such model, tag or file, or the weights are not to be had.
+    """
+    library = _library()
+    whole = name.startswith(("hf-hub:", "local-dir:"))
+    model, _, tag = (name, "", "") if whole else name.partition("/")
+    options: dict[str, Any] = {}
+    if not whole:
+        if model not in library.list_models():
+            raise BiwaaError(f"open_clip has no model {model!r}: it is MODEL/TAG, such as {DEFAULT}.")
+        options = _weights(library, model, tag, name)
+    try:
+        if name.startswith("hf-hub:"):
+            reach_hub()
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")  # of weights that are random on purpose
+            logging.getLogger().setLevel(logging.ERROR)
+            torch.manual_seed(0)
+            built, _, transform = library.create_model_and_transforms(model, weights_only=True, **options)
+            return built, transform, library.get_tokenizer(model)
+    except (OSError, socket.gaierror) as error:
+        raise BiwaaError(f"no weights of {name} ({_reason(error)}). {WAYS_OUT}") from None
+    except Exception as error:  # of a file of another kind or model
+        raise BiwaaError(f"{name} cannot be built: {_reason(error)}.") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _weights(library: Any, model: str, tag: str, name: str) -> dict[str, Any]:
+    """What open_clip builds the model with: a weights' file, and the transform that goes with it."""
+    tags = library.list_pretrained_tags_by_model(model)
+    if tag == "none":
+        say(f"{name}: the weights are random, so its scores mean nothing")
+        return {"pretrained": None, "pretrained_text": False}
+    if not tag and tags:
+        tag = "openai" if "openai" in tags else tags[0]
+    if tag not in tags:
+        file = Path(tag).expanduser()
+        if tag and file.is_file():
+            return {"pretrained": str(file)}
+        raise BiwaaError(f"{model} has no weights {tag!r}, and there is no such file: it has {listed(tags) or 'none'}.")
+    facts = library.get_pretrained_cfg(model, tag)
+    try:
+        file = _cached(facts) or _fetched(library, facts)
+    except Exception as error:  # the hub's client raises many kinds
+        raise BiwaaError(f"no weights of {model}/{tag} ({_reason(error)}). {WAYS_OUT}") from None
+    return {
+        "pretrained": str(file),
+        "force_quick_gelu": bool(facts.get("quick_gelu")),
+        "image_mean": facts.get("mean"),
+        "image_std": facts.get("std"),
+        "image_interpolation": facts.get("interpolation"),
+        "image_resize_mode": facts.get("resize_mode"),
+    }
+
+
+def _cached(facts: Mapping[str, Any]) -> Path | None:
+    """The weights' file in the hub's local cache. open_clip would ask the hub first, and wait where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+
+    repository, _, file = str(facts.get("hf_hub") or "").rpartition("/")
+    for name in (file,) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
+        with suppress(LocalEntryNotFoundError):
+            if repository:
+                return Path(hf_hub_download(repository, name, local_files_only=True))
+    return None
+
+
+def _fetched(library: Any, facts: Mapping[str, Any]) -> Path:
+    reach_hub()
+    return Path(library.download_pretrained(dict(facts)))
+
+
+def _embedding(model: Any, tokenizer: Any, prompts: tuple[str, ...], fabric: Fabric) -> Tensor:
+    """(D,) the direction of a class: the mean of its texts' embeddings, each of length 1."""
+    with fabric.autocast():
+        embedded = model.encode_text(tokenizer(list(prompts)).to(fabric.device), normalize=True)
+    return F.normalize(embedded.float().mean(dim=0), dim=0)
+
+
+def _view(images: Images, number: int, transform: Any) -> Tensor | None:
+    """An image as the model sees it; None where it cannot be read."""
+    try:
+        return transform(Image.fromarray(images.read(number)))  # type: ignore[no-any-return]
+    except Exception:  # decoders raise any kind; training reports it
+        return None
+
+
+def _digest(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
