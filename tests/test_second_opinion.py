@@ -8,8 +8,8 @@ from test_solvers import shifted
 
 import biwaa
 from biwaa.functional import class_confusion
-from biwaa.judging.estimate import COMBINED, combined, second_opinion
-from biwaa.judging.evidence import Evidence
+from biwaa.judging.estimate import COMBINED, combined
+from biwaa.judging.second_opinion import second_opinion
 from biwaa.solvers import STRENGTH, balanced_weights, fit_confusion, fit_logistic, one_hot
 
 
@@ -50,22 +50,19 @@ def test_without_confusion_it_is_logistic_regression():
     )
 
 
-def evidence(source, labels, target, **more):
-    uniform = torch.full((len(target), 5), 0.2)
-    return Evidence(probabilities=uniform, features=target, trained_features=source, trained_labels=labels, **more)
+def test_a_second_opinion_is_mostly_right_and_expects_what_comes():
+    source, labels, target = (torch.from_numpy(part) for part in shifted(rows=600))
+    source, target = ((part - part.mean(0)) / part.std(0) for part in (source, target))
+    found = second_opinion(source, labels, target, 5)
+    assert float((found.predicted == labels).float().mean()) > 0.9
+    assert 0.5 < found.expected <= 1
 
 
-def test_a_second_opinion_is_mostly_right_and_knows_no_scale():
-    source, target, labels = domains()
-    found = second_opinion(evidence(source, labels, target))
-    assert float((found == labels).float().mean()) > 0.9
-    assert torch.equal(found, second_opinion(evidence(1000 * source, labels, 0.01 * target + 7)))
-
-
-def test_no_second_opinion_without_two_classes():
-    source, target, labels = domains()
-    assert second_opinion(evidence(source, torch.zeros_like(labels), target)) is None
-    assert second_opinion(Evidence(probabilities=torch.ones(4, 5) / 5)) is None
+def test_noise_is_expected_to_be_wrong():
+    """Confidence falls on a target without classes."""
+    source, target, labels = domains(rows=600)
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)) * source.std(0)
+    assert second_opinion(source, labels, noise, 5).expected < second_opinion(source, labels, target, 5).expected - 0.1
 
 
 def test_the_estimate_is_the_mean_and_its_interval_widens_with_doubt():

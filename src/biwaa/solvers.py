@@ -151,8 +151,19 @@ def fit_confusion(
     return theta[:-1].T.contiguous(), theta[-1].contiguous()
 
 
-def cross_validate(features: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
-    """The C of `STRENGTHS` with the best accuracy on left-out rows, and that accuracy, over classes.
+class CrossValidated(NamedTuple):
+    """What left-out rows of the source say."""
+
+    strength: float
+    """The C with the best accuracy."""
+    accuracy: float
+    """Over classes."""
+    left_out: Tensor
+    """(N, K) probabilities of each row by a regression that it had no part in."""
+
+
+def cross_validate(features: Tensor, labels: Tensor, classes: int) -> CrossValidated:
+    """Choose the C of `STRENGTHS` for logistic regression by its accuracy on left-out rows.
 
     Args:
         features: (N, F) rows of mean squared length near 1.
@@ -165,19 +176,20 @@ def cross_validate(features: Tensor, labels: Tensor, classes: int) -> tuple[floa
         rows = shuffled[labels[shuffled] == k]
         fold[rows] = (torch.arange(len(rows), device=rows.device) + k) % FOLDS
     heads: list[tuple[Tensor, Tensor] | None] = [None] * FOLDS
-    best, most = STRENGTHS[0], -1.0
+    best: CrossValidated | None = None
     for strength in STRENGTHS:
-        right = 0.0
+        left_out = torch.zeros(len(labels), classes).to(features)
         for number in range(FOLDS):
             kept, left = fold != number, fold == number
             truth, balance = one_hot(labels[kept], classes), balanced_weights(labels[kept], classes)
             heads[number] = head = fit_logistic(features[kept], truth, balance, strength, heads[number])
-            found = F.linear(features[left], *head).argmax(dim=1)
-            right += float(((found == labels[left]) * weights[left]).sum()) / len(labels)
-        if right <= most:  # a weaker penalty is no better: a still weaker one would take long and be worse
+            left_out[left] = F.linear(features[left], *head)
+        accuracy = float(((left_out.argmax(dim=1) == labels) * weights).mean())
+        if best and accuracy <= best.accuracy:  # a weaker penalty is no better: a still weaker one would take long
             break
-        best, most = strength, right
-    return best, most
+        best = CrossValidated(strength, accuracy, left_out.softmax(dim=1))
+    assert best  # there are strengths
+    return best
 
 
 def source_head(source: Tensor, labels: Tensor, classes: int) -> Head:
@@ -190,7 +202,7 @@ def source_head(source: Tensor, labels: Tensor, classes: int) -> Head:
     """
     projection = principal_axes(source, source) * source.shape[1] ** -0.5
     rows = source @ projection
-    strength, _ = cross_validate(rows, labels, classes)
+    strength = cross_validate(rows, labels, classes).strength
     fitted = fit_logistic(rows, one_hot(labels, classes), balanced_weights(labels, classes), strength)
     return Head(projection.T.contiguous(), *fitted)
 
@@ -362,7 +374,7 @@ def adapt_prototypes(
     within = within_class_covariance(here, labels, torch.ones_like(weights), classes)
     metric = whitening(within, FIRST_RIDGE)
     known, units = F.normalize(here @ metric, dim=1), F.normalize(there @ metric, dim=1)
-    _, accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes)
+    accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes).accuracy
     if neighbour_purity(known, labels, classes) < PURE * accuracy:
         return None
     truth = one_hot(labels, classes)

@@ -2,24 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.metrics import agreement
 from biwaa.result import Estimate
-from biwaa.solvers import balanced_weights, fit_confusion
 
 INDEPENDENT = ("thresholded_confidence", "thresholded_entropy", "agreement_of_neighbours", "agreement_of_rounds")
 """Estimates that rest on different assumptions: where they contradict each other, none is to be trusted."""
-COMBINED = ("difference_of_confidences_of_source_only", "agreement_with_class_confusion", "agreement_of_neighbours")
+COMBINED = ("source_only_by_confidence", "agreement_with_class_confusion", "agreement_of_neighbours")
 """Readings whose mean is the estimate: each is wrong for other reasons."""
 AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of_neighbours")
-WIDTH, DEPTH = 0.4, 0.4
+WIDTH, DEPTH = 0.35, 0.37
 """Half of the 90 % interval, and the lower bound's distance from the value, times `_unsure` (docs/robust.md)."""
-SLACK = 0.02
+SLACK = 0.06
 
 
 def estimates(
@@ -56,45 +52,13 @@ def estimates(
         found["agreement_with_source_only"] = agreement(selected.probabilities, baseline.probabilities)
         if baseline.neighbour_agreement is not None:
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
-    if baseline is not None:
-        if baseline.held_out:
-            found["difference_of_confidences_of_source_only"] = _what_confidence_leaves(baseline)
-        if (other := second_opinion(baseline)) is not None:
-            here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
-            found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == other).double().mean())
+    if baseline is not None and baseline.second_opinion is not None and baseline.expected is not None:
+        found["source_only_by_confidence"] = float(baseline.expected)
+        here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
+        found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == baseline.second_opinion).double().mean())
     if teacher is not None and teacher is not selected:
         found["agreement_with_teacher"] = agreement(selected.probabilities, teacher.probabilities)
     return found
-
-
-def _what_confidence_leaves(evidence: Evidence) -> float:
-    """`calibration.difference_of_confidences` at the temperature of the held-out source."""
-    assert evidence.held_out is not None
-    temperature = calibration.held_out_temperature(evidence)
-    held_out, labels = evidence.held_out
-    of = (with_temperature(part, temperature) for part in (held_out, evidence.probabilities))
-    return calibration.difference_of_confidences(next(of), labels, next(of))
-
-
-def second_opinion(evidence: Evidence) -> Tensor | None:
-    """(M,) classes of the target images `evidence.rows` by a classifier of another kind, minimum class confusion.
-
-    It stands on the features of source-only, which know nothing of the candidate that it is compared with. None where
-    no source images with their labels were kept, or only one class of them.
-    """
-    source, labels, target = evidence.trained_features, evidence.trained_labels, evidence.features
-    if source is None or labels is None or target is None or int(labels.min()) == int(labels.max()) or len(target) < 2:
-        return None
-    classes = evidence.probabilities.shape[1]
-    here, there = (_centred(part) for part in (source, target))
-    head = fit_confusion(here, labels, balanced_weights(labels, classes), there, classes)
-    return F.linear(there, *head).argmax(dim=1)
-
-
-def _centred(features: Tensor) -> Tensor:
-    """(N, D) rows around their mean, of mean squared length 1."""
-    found = features.float() - features.float().mean(dim=0)
-    return found / found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
 
 
 def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
@@ -104,9 +68,9 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     - agreement with class confusion falls where another kind of candidate sees other classes
     - agreement of neighbours falls where predictions are scattered
 
-    A teacher's agreement is one more. Without source-only or a held-out part of the source: the mean of those that are
-    there, without an interval. Where heads are trained by steps, errors of that mean were not measured; there it is the
-    mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours.
+    A teacher's agreement is one more. Without source-only: the mean of those that are there, without an interval. Where
+    heads are trained by steps, errors of that mean were not measured; there it is the mean of the three `AGREEMENTS` of
+    several rounds, or agreement among neighbours.
 
     Args:
         found: readings by name, as of `estimates`.

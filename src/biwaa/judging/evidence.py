@@ -36,6 +36,8 @@ class Evidence:
     """(P, K) predictions of MIX times the first image of each pair, and 1 - MIX times the second."""
     pairs: Tensor | None = None  # (P, 2) target images of the mixed pairs, the dominant one first
     trained_labels: Tensor | None = None  # (T,) classes of the source images that were trained on
+    second_opinion: Tensor | None = None  # (M,) classes of the images `rows` by another kind of classifier
+    expected: Tensor | None = None  # () accuracy of source-only that its loss of confidence leaves
 
     @property
     def predicted(self) -> Tensor:

@@ -13,15 +13,16 @@ from biwaa.images.batches import Inputs
 from biwaa.inference.predict import Predicted, predict
 from biwaa.judging.evidence import SAMPLE, SEED, Evidence, sample_rows
 from biwaa.judging.mixval import MIX, mixing_pairs
+from biwaa.judging.second_opinion import SecondOpinion, second_opinion
 from biwaa.models.network import Network
 from biwaa.training.data import Data
 
-TRAINED = 1000  # Images of the trained source that stand for all of it; where they only cost a product, SAMPLE
+TRAINED = 1000  # Images of the trained source that stand for all of it
 PAIRS = 1000  # Mixed pairs: their accuracy has a standard error of at most 1.6 points.
 
 
 def gather(
-    network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str, solved: bool
+    network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str, plain: bool
 ) -> Evidence:
     """Evidence on a trained network.
 
@@ -32,18 +33,19 @@ def gather(
         batch_size: images at a time.
         fabric: precision.
         what: for the progress display.
-        solved: features were given to the network, not images.
+        plain: it is source-only on frozen features, where a second opinion costs seconds.
     """
     rows = sample_rows(len(data.target), SAMPLE)
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
     mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
-    source_rows = sample_rows(len(data.source), SAMPLE if solved else TRAINED).numpy()
+    source_rows = sample_rows(len(data.source), TRAINED).numpy()
     trained: Predicted | None = None
     if len(source_rows):
         trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
     held: Predicted | None = None
     if data.source_held_out:
         held = predict(network, data.source_held_out, batch_size, fabric, f"{what} the held-out source")
+    other = _second_opinion(data, rows.numpy(), fabric) if plain else None
     return Evidence(
         probabilities=target.probabilities,
         features=target.features[rows],
@@ -55,7 +57,19 @@ def gather(
         trained_labels=torch.from_numpy(data.source_labels[source_rows]) if trained else None,
         mixed=mixed.probabilities,
         pairs=pairs,
+        second_opinion=other.predicted if other else None,
+        expected=torch.tensor(other.expected) if other else None,
     )
+
+
+def _second_opinion(data: Data, rows: NDArray[np.int64], fabric: Fabric) -> SecondOpinion | None:
+    """On a sample of both domains; None where the source's has one class."""
+    of_source = sample_rows(len(data.source), SAMPLE).numpy()
+    labels = torch.from_numpy(data.source_labels[of_source]).to(fabric.device)
+    if len(labels) < 2 or int(labels.min()) == int(labels.max()):
+        return None
+    source, target = data.source.batch(of_source).float(), data.target.batch(rows).float()
+    return second_opinion(source, labels, target, data.classes)
 
 
 class _Mixed:
