@@ -258,7 +258,7 @@ def test_training_with_a_teacher_never_sees_a_target_label(taught, features, tmp
 
 def test_a_run_is_not_resumed_with_another_teacher(taught, features):
     source, labels, target, truth, here, there = features
-    with pytest.raises(BiwaaError, match="classes or teacher"):
+    with pytest.raises(BiwaaError, match="with another teacher .teacher_scores differ"):
         biwaa.adapt(
             (source, labels), (target, truth), out=taught.folder, teacher=-there, teacher_source=here, batch_size=12,
             resume=True, verbose=False,
