@@ -233,7 +233,7 @@ def test_no_source_makes_the_same_run_folder(sourceless, taught, features):
     assert result.source.images == 0
     assert result.selected.accuracy.over_images > result.stage(TEACHER).accuracy.over_images
     assert result.estimated_accuracy.value is not None
-    assert result.estimated_accuracy.low is None  # its error was not measured
+    assert result.estimated_accuracy.low is None  # no interval was measured
     names = {path.name for path in sourceless.folder.iterdir()}
     assert names == {path.name for path in taught.folder.iterdir()}
     page = run_page(sourceless.folder)
