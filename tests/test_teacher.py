@@ -233,7 +233,7 @@ def test_no_source_makes_the_same_run_folder(sourceless, taught, features):
     assert result.source.images == 0
     assert result.selected.accuracy.over_images > result.stage(TEACHER).accuracy.over_images
     assert result.estimated_accuracy.value is not None
-    assert result.estimated_accuracy.low is None  # its error was not measured
+    assert result.estimated_accuracy.low is None  # no interval was measured
     names = {path.name for path in sourceless.folder.iterdir()}
     assert names == {path.name for path in taught.folder.iterdir()}
     page = run_page(sourceless.folder)
@@ -258,7 +258,7 @@ def test_training_with_a_teacher_never_sees_a_target_label(taught, features, tmp
 
 def test_a_run_is_not_resumed_with_another_teacher(taught, features):
     source, labels, target, truth, here, there = features
-    with pytest.raises(BiwaaError, match="classes or teacher"):
+    with pytest.raises(BiwaaError, match="with another teacher .teacher_scores differ"):
         biwaa.adapt(
             (source, labels), (target, truth), out=taught.folder, teacher=-there, teacher_source=here, batch_size=12,
             resume=True, verbose=False,

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
 from biwaa.judging.evidence import Evidence
-from biwaa.judging.metrics import agreement
+from biwaa.judging.metrics import agreement, neighbour_agreement
 from biwaa.result import Estimate
 
 INDEPENDENT = ("thresholded_confidence", "thresholded_entropy", "agreement_of_neighbours", "agreement_of_rounds")
 """Estimates that rest on different assumptions: where they contradict each other, none is to be trusted."""
-COMBINED = ("source_only_by_confidence", "agreement_with_class_confusion", "agreement_of_neighbours")
+COMBINED = ("source_only_by_confidence", "agreement_with_class_confusion", "agreement_of_first_neighbours")
 """Readings whose mean is the estimate: each is wrong for other reasons."""
 AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of_neighbours")
 WIDTH, DEPTH = 0.35, 0.37
@@ -55,6 +55,8 @@ def estimates(
     if baseline is not None and baseline.second_opinion is not None and baseline.expected is not None:
         found["source_only_by_confidence"] = float(baseline.expected)
         here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
+        if baseline.features is not None and len(baseline.features) > 1:
+            found["agreement_of_first_neighbours"] = neighbour_agreement(baseline.features, here.argmax(dim=1))
         found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == baseline.second_opinion).double().mean())
     if teacher is not None and teacher is not selected:
         found["agreement_with_teacher"] = agreement(selected.probabilities, teacher.probabilities)
@@ -68,9 +70,9 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     - agreement with class confusion falls where another kind of candidate sees other classes
     - agreement of neighbours falls where predictions are scattered
 
-    A teacher's agreement is one more. Without source-only: the mean of those that are there, without an interval. Where
-    heads are trained by steps, errors of that mean were not measured; there it is the mean of the three `AGREEMENTS` of
-    several rounds, or agreement among neighbours.
+    Without source-only: the mean of agreement with a teacher, if there is one, and among neighbours, without an
+    interval. Where heads are trained by steps, errors of that mean were not measured; there it is the mean of the three
+    `AGREEMENTS` of several rounds, or agreement among neighbours.
 
     Args:
         found: readings by name, as of `estimates`.
@@ -78,15 +80,14 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
         solved: whether the head was solved for.
     """
     readings = {name: round(value, 6) for name, value in found.items()}
-    names = COMBINED if solved else AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:]
+    names: tuple[str, ...] = COMBINED if solved else AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:]
+    if solved and COMBINED[0] not in found:  # there is no source-only
+        names = ("agreement_with_teacher", "agreement_of_neighbours")
     parts = [found[name] for name in names if name in found]
-    whole = len(parts) == len(COMBINED)
-    if solved and "agreement_with_teacher" in found:
-        parts.append(found["agreement_with_teacher"])
     if not parts:
         return Estimate(readings=readings)
     value = sum(parts) / len(parts)
-    if not (solved and whole):
+    if len(parts) < len(COMBINED) or not solved:
         return Estimate(value=round(value, 6), readings=readings)
     unsure = _unsure(value, max(parts) - min(parts), images)
     low, high, bound = value - WIDTH * unsure, value + WIDTH * unsure, value - DEPTH * unsure
