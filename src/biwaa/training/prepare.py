@@ -65,7 +65,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     Raises:
         BiwaaError: an image cannot be read, or too few stay; the backbone or its weights are not to be had.
     """
-    method, frozen = METHODS[recipe.method], recipe.network.freeze_backbone
+    method, frozen = METHODS[recipe.method], recipe.network.frozen
     _check_frozen(recipe)
     torch.manual_seed(recipe.seed)
     given = feature_width(pair.source.images)
