@@ -62,7 +62,7 @@ class NetworkSettings:
     backbone: str = "resnet50"
     """A timm model, alexnet, lenet, dtn, cnn, or auto."""
     weights: str = "auto"
-    """Backbone's start: auto (the hub, then installed packages), none (random), or a state dict's file."""
+    """Of the backbone: auto, none (random), or a file."""
     freeze_backbone: bool | None = False
     """Train the head alone; unset: where there is no GPU."""
     statistics: Literal["domain", "source", "coral"] = "domain"
@@ -108,7 +108,7 @@ class ScheduleSettings:
     round_update: float = 0.2
     """A round's predictions lose this share of their weight with each later round."""
     choice: str = "last"
-    """How the model is selected: last, or a label-free score by name."""
+    """Of the model: last, or a label-free score by name."""
     baseline: bool = True
     """First train source-only with the same settings, to compare the adapted model with."""
 
