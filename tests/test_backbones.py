@@ -5,21 +5,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
+import torch.nn.functional as F
 import yaml
 from conftest import write_images
+from torch import nn
 
+import biwaa
 from biwaa.bench.panel import panel_recipe
 from biwaa.cli.flags import with_switches
 from biwaa.cli.help import all_options
 from biwaa.cli.training import TrainFlags
 from biwaa.errors import BiwaaError
 from biwaa.models import best, weights
-from biwaa.models.backbone import build_backbone
+from biwaa.models.backbone import BACKBONES, BackboneEntry, build_backbone
 from biwaa.models.best import DINOV2, EFFICIENTNET, FROZEN, TRAINED, best_backbone
+from biwaa.models.saved import load_model
 from biwaa.models.weights import load_weights
 from biwaa.recipe import load_recipe
 from biwaa.training import suited as decided
@@ -161,3 +166,105 @@ def test_flags_of_a_setting_with_three_values():
     assert with_switches(given) == expected
     words = {option.name: option.words for option in all_options(TrainFlags, "robust")}
     assert words["freeze_backbone"] == "--freeze-backbone"
+
+
+def test_several_see_the_same_image_each_in_its_own_way():
+    """lenet sees 28 pixels, cnn 24: its images are resized as torch does it."""
+    both = build_backbone("lenet, cnn")
+    assert (both.name, both.image_size, both.features) == ("lenet@28,cnn@24", 28, 500 + build_backbone("cnn").features)
+    assert build_backbone(both.name, both.image_size).name == both.name  # as a model's file is read
+    assert build_backbone("lenet,cnn@20", 32).name == "lenet@32,cnn@20"
+    images = torch.rand(3, 3, 28, 28)
+    smaller = F.interpolate(images, size=(24, 24), mode="bilinear", antialias=True)
+    lenet, cnn = both.parts
+    with torch.inference_mode():
+        expected = torch.cat([lenet.module(images * 2 - 1), cnn.module(smaller * 2 - 1)], dim=1)
+        torch.testing.assert_close(both.module(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def counting(features):
+    """A factory of a backbone with weights of its own: averages of patches, weighed."""
+
+    def factory(size):
+        with torch.random.fork_rng():
+            torch.manual_seed(features)
+            return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, features))
+
+    return BackboneEntry(factory, 16 + features, (0.1 * features,) * 3, (0.5, 0.5, 0.5))
+
+
+def test_a_model_of_several_predicts_alone(domains, tmp_path, monkeypatch):
+    for name, features in (("five", 5), ("seven", 7)):
+        monkeypatch.setitem(BACKBONES._entries, name, counting(features))
+    settings = {"backbone": "five,seven", "device": "cpu", "batch_size": 4, "verbose": False}
+    run = biwaa.adapt(*domains, out=tmp_path / "run", **settings)
+    assert run.result.model.backbone == "five@21,seven@23"
+    assert run.result.model.frozen  # several are, with or without a GPU
+    assert run.result.model.weights == "as registered; as registered"
+    kept = safetensors.torch.load_file(run.folder / "model.safetensors")
+    assert {name for name in kept if name.startswith("backbone.")} == {
+        f"backbone.parts.{part}.2.{kind}" for part in (0, 1) for kind in ("weight", "bias")
+    }
+    assert len(kept["standardise.mean"]) == 12
+    (tmp_path / "model.safetensors").write_bytes((run.folder / "model.safetensors").read_bytes())
+    alone = biwaa.load(tmp_path / "model.safetensors")
+    np.testing.assert_allclose(alone.predict_proba(domains[1]), run.predict_proba(domains[1]), atol=1e-6)
+    for changed, reason in (
+        ({"freeze_backbone": False}, "only frozen"),
+        ({"weights": "mine.pth"}, "fits one backbone"),
+        ({"backbone": ",".join(["five"] * 5)}, "more than 4"),
+        ({"backbone": "five,fife"}, "no backbone is called 'fife'"),
+    ):
+        with pytest.raises(BiwaaError, match=reason):
+            biwaa.adapt(*domains, **{**settings, **changed})
+
+
+def test_an_image_tower_of_open_clip_is_a_backbone(domains, tmp_path):
+    clip = pytest.importorskip("open_clip")
+    torch.manual_seed(5)
+    whole = clip.create_model("ViT-S-32-alt", pretrained=None)
+    state = {name: value.contiguous() for name, value in whole.state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "clip.safetensors")
+    settings = {"backbone": "clip:ViT-S-32-alt", "weights": str(tmp_path / "clip.safetensors"), "batch_size": 4}
+    run = biwaa.adapt(*domains, out=tmp_path / "run", image_size=64, freeze_backbone=True, verbose=False, **settings)
+    model = load_model(run.folder)
+    assert (model.backbone, model.transform.image_size) == ("clip:ViT-S-32-alt", 64)
+    assert model.transform.mean == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
+    tower = model.network.backbone
+    assert torch.equal(tower.conv1.weight, whole.visual.conv1.weight)
+    assert tower.positional_embedding.shape[0] == 1 + 2 * 2  # fitted to 64 pixels, in patches of 32
+    assert len(run.predict(domains[1])) == 10
+    assert build_backbone("clip:ViT-S-32-alt").image_size == 224
+    assert build_backbone("clip:ViT-B-32").name == "clip:ViT-B-32/openai"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("clip:ViT-B-99/openai", "open_clip has no model 'ViT-B-99'"),
+        ("clip:ViT-B-32/nothing", "has no weights 'nothing': it has openai"),
+        ("clip:ViT-S-32-alt", "no published weights of clip:ViT-S-32-alt: pass --weights FILE"),
+        ("clip:ViT-S-32-alt/none", "has no weights 'none'"),
+    ],
+)
+def test_towers_that_are_not_to_be_had_are_named(name, reason):
+    pytest.importorskip("open_clip")
+    with pytest.raises(BiwaaError, match=reason):
+        load_weights(build_backbone(name), "auto", frozen=True)
+
+
+@pytest.mark.parametrize("name", ["auto", "clip:mine", "one,two", "features", "resnet18"])
+def test_names_that_mean_something_are_taken(name):
+    with pytest.raises(BiwaaError, match=name):
+        biwaa.register_backbone(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [("vit_tiny_patch16_224", "token"), ("deit_tiny_patch16_224", "token"), (DINOV2.name, "token"),
+     ("vit_small_patch16_dinov3.lvd1689m", "avg"), ("vit_base_patch16_siglip_224.webli", "map"),
+     ("beit_base_patch16_224", "avg")],
+)  # fmt: skip
+def test_features_of_transformers_are_pooled_as_the_page_says(name, pooling):
+    with torch.device("meta"):
+        assert timm.create_model(name, num_classes=0).global_pool == pooling

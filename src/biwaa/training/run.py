@@ -90,7 +90,8 @@ def _train(pair: Pair, recipe: Recipe, asked: Recipe, out: Path, options: Option
         if options.lesson:
             pair = replace(pair, teacher=ask(options.lesson, pair, fabric))
         prepared = prepare(pair, recipe, fabric, options.skip_unreadable)
-        if asked.network.freeze_backbone is None and recipe.network.frozen:
+        open_to_training = asked.network.freeze_backbone is None and recipe.network.frozen
+        if open_to_training and not prepared.backbone.parts:
             say(training_instead(asked, recipe, prepared.backbone, fabric.device))
     folder = RunFolder(out, fabric.is_global_zero, tuple(options.listeners))
     with (

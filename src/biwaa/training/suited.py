@@ -14,6 +14,8 @@ from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
 from biwaa.models.backbone import BACKBONES, Backbone
 from biwaa.models.best import AUTO, FROZEN, TRAINED, best_backbone
+from biwaa.models.side_by_side import several
+from biwaa.models.towers import is_tower
 from biwaa.progress import duration, say
 from biwaa.recipe import AUTO as AUTO_METHOD
 from biwaa.recipe import Recipe, with_method
@@ -58,6 +60,8 @@ def freezes(recipe: Recipe) -> bool:
     method = None if recipe.method == AUTO_METHOD else METHODS[recipe.method]
     if method and (method.frozen or method.strong_view):
         return method.frozen
+    if several(network.backbone) or is_tower(network.backbone):
+        return True
     own = network.backbone in BACKBONES and network.backbone != "alexnet"  # it may have random weights
     return not (network.weights == "none" or own or has_gpu(recipe.machine.device))
 
