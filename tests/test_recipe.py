@@ -57,7 +57,13 @@ def values(name):
         return st.sampled_from(get_args(kind))
     if kind is float:
         return st.floats(0.01, 0.9)
-    return {bool: st.booleans(), int: st.integers(1, 1000), str: st.text(max_size=20)}[kind]
+    if kind == bool | None:
+        return st.none() | st.booleans()
+    return {
+        bool: st.booleans(),
+        int: st.integers(1, 1000),
+        str: st.text(max_size=20),
+    }[kind]
 
 
 changes = st.lists(st.sampled_from(sorted(GROUP_OF)), unique=True, max_size=8).flatmap(

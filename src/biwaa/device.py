@@ -94,6 +94,12 @@ def with_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def has_gpu(device: str) -> bool:
+    """Whether `auto`, cpu, cuda or mps means a GPU on this machine."""
+    found = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return device in ("cuda", "mps") or (device == "auto" and found)
+
+
 def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes: int = 1) -> Fabric:
     """Devices in one precision; each of several is a process, started here or by torchrun, SLURM or MPI.
 

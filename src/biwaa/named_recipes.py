@@ -4,6 +4,8 @@ from typing import Any
 
 _ROBUST: dict[str, Any] = {
     "method": "auto",
+    "backbone": "auto",
+    "freeze_backbone": None,
     "learning_rate": 3e-4,
     "batch_size": 72,
     "rounds": 5,
@@ -30,6 +32,7 @@ _DIGITS: dict[str, Any] = (
     | _SMALL
     | {
         "method": "mcc_teacher",
+        "freeze_backbone": False,
         "image_size": 28,
         "resize": 32,
         "augment": "crop",

@@ -60,11 +60,11 @@ class NetworkSettings:
     """What is trained."""
 
     backbone: str = "resnet50"
-    """Any timm model, or alexnet, lenet, dtn, cnn."""
+    """A timm model, alexnet, lenet, dtn, cnn, or auto."""
     weights: str = "auto"
-    """Backbone's start: auto (the hub, then installed packages), none (random), or a state dict's file."""
-    freeze_backbone: bool = False
-    """Compute features once and train only the head on them."""
+    """Of the backbone: auto, none (random), or a file."""
+    freeze_backbone: bool | None = False
+    """Train the head alone; unset: where there is no GPU."""
     statistics: Literal["domain", "source", "coral"] = "domain"
     """Frozen features are standardised by each domain's own mean and deviation (coral: the source's are then given the
     target's covariance), or all by the source's."""
@@ -80,6 +80,11 @@ class NetworkSettings:
         """Refuse values that cannot train."""
         at_least(self, 1, "bottleneck")
         between(self, 0, 0.9, "input_dropout")
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone stays as it is; not where that is still open."""
+        return bool(self.freeze_backbone)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class ScheduleSettings:
     round_update: float = 0.2
     """A round's predictions lose this share of their weight with each later round."""
     choice: str = "last"
-    """How the model is selected: last, or a label-free score by name."""
+    """Of the model: last, or a label-free score by name."""
     baseline: bool = True
     """First train source-only with the same settings, to compare the adapted model with."""
 

@@ -22,6 +22,7 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.weights import load_weights
 from biwaa.progress import say, track
 from biwaa.recipe import Recipe
+from biwaa.training.suited import same_everywhere
 
 LAST_BYTES = 4096  # Of a log: its last line is among them
 
@@ -55,6 +56,7 @@ def plan(
             had, a setting that no recipe has, or no seed.
         MissingDataError: a domain is missing or incomplete.
     """
+    recipe = same_everywhere(recipe)
     name, _, study = suite.partition("/")
     study = study or METHODS_STUDY
     entry = BENCHMARKS[name]

@@ -22,6 +22,7 @@ from biwaa.files import write_text
 from biwaa.progress import say
 from biwaa.recipe import Recipe, load_recipe
 from biwaa.settings import NetworkSettings
+from biwaa.training.suited import same_everywhere
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def panel_recipe(name: str) -> Recipe:
     Raises:
         BiwaaError: as for `load_recipe`.
     """
-    recipe, usual = load_recipe(name), NetworkSettings()
+    recipe, usual = same_everywhere(load_recipe(name)), NetworkSettings()
     if recipe.network.freeze_backbone or recipe.network.backbone != usual.backbone:
         return recipe
     return recipe.replace(PANEL_STUDY, backbone="tf_efficientnet_lite0", freeze_backbone=True)

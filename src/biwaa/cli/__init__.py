@@ -22,7 +22,7 @@ import tyro
 from biwaa.cli.bench import PANEL, BenchFlags, bench
 from biwaa.cli.cache import cache
 from biwaa.cli.evaluation import evaluate, export, predict, push
-from biwaa.cli.flags import common_flags, known_flags_only
+from biwaa.cli.flags import common_flags, known_flags_only, with_switches
 from biwaa.cli.help import Command, all_options, command_help, overview
 from biwaa.cli.report import check, explain, report
 from biwaa.cli.training import ZERO_SHOT, TrainFlags, demo, resumed, train, with_model
@@ -56,6 +56,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
     if {"-h", "--help", "--help-all"} & set(arguments):
         print(command_help(name, command, start, every="--help-all" in arguments))
         return
+    arguments = with_switches(arguments) if start else arguments
     known_flags_only(name, arguments, all_options(command, start))
     if start:
         if name == "train" and ZERO_SHOT in arguments:

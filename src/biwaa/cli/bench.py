@@ -83,7 +83,7 @@ def bench(flags: BenchFlags, settings: "Recipe") -> None:
         if not same:
             raise BiwaaError(f"a bench takes {flag}, not {name}.")
     root = flags.data_root or default_data_root()
-    train = choose_engine(flags.cluster, flags.cluster_options, flags.processes, settings.network.freeze_backbone)
+    train = choose_engine(flags.cluster, flags.cluster_options, flags.processes, settings.network.frozen)
     special = task_settings(flags.recipe)
     if flags.suite == PANEL:
         if special:

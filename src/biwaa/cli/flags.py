@@ -43,6 +43,16 @@ def common_flags(words: Iterable[str]) -> tuple[bool, list[Path], list[str]]:
     return silent, plugins, others
 
 
+FREEZE = "--freeze-backbone"
+SWITCHES = {FREEZE: "True", "--no-freeze-backbone": "False", "--finetune": "False"}
+"""Flags that turn the setting on or off, which may also be left open -> its value, as tyro reads it."""
+
+
+def with_switches(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line, with the value of a setting that has three after its flag."""
+    return [part for word in arguments for part in ((FREEZE, SWITCHES[word]) if word in SWITCHES else (word,))]
+
+
 def known_flags_only(command: str, arguments: Sequence[str], options: Sequence[Option]) -> None:
     """Refuse a flag that the command does not have, and name the one that was meant.
 
@@ -55,7 +65,7 @@ def known_flags_only(command: str, arguments: Sequence[str], options: Sequence[O
             continue
         name = word[2:].partition("=")[0].replace("-", "_")
         plain = name.removeprefix("no_")
-        if name in known or (plain in known and isinstance(known[plain].default, bool)):
+        if name in known or (plain in known and not known[plain].metavar):
             continue
         raise BiwaaError(f"{command} has no flag {word.partition('=')[0]}: {_hint(command, plain, known)}")
 

@@ -1,6 +1,7 @@
 """Backbones by name, with random weights; `weights` fills them.
 
 - any timm model; the usual spellings (ResNet50, VGG16BN, EfficientNet-Lite0) are understood
+- image towers of open_clip (`towers`), and several backbones side by side (`side_by_side`)
 - BACKBONES has the others: LeNet, DTN and a small CNN for digits, torchvision's AlexNet, and registered ones
 """
 
@@ -15,8 +16,11 @@ import torchvision
 from torch import nn
 
 from biwaa.errors import BiwaaError, listed, nearest
+from biwaa.models.best import AUTO
 from biwaa.models.digits import cnn, dtn, lenet
 from biwaa.models.origins import PACKAGED, at_hand
+from biwaa.models.side_by_side import BLACK, MOST_PARTS, WHOLE, SideBySide, parts_of, several
+from biwaa.models.towers import build_tower, is_tower
 from biwaa.registry import Registry, load_plugins, taken
 
 Channels = tuple[float, float, float]  # A value for each of red, green and blue, of pixels in [0, 1]
@@ -36,6 +40,8 @@ class Backbone:
     image_size: int
     mean: Channels
     std: Channels
+    parts: "tuple[Backbone, ...]" = ()
+    """Backbones whose features stand side by side in this one's."""
 
 
 FEATURES = "features"  # The backbone's name in a model of features: it was trained without images
@@ -99,7 +105,8 @@ def register_backbone(
     Raises:
         BiwaaError: the name is taken.
     """
-    if timm.is_model(name) or name == FEATURES or name in BACKBONES.built_in:
+    reserved = name in (FEATURES, AUTO) or several(name) or is_tower(name)
+    if timm.is_model(name) or reserved or name in BACKBONES.built_in:
         raise taken(BACKBONES.kind, name)
 
     def register(factory: Factory) -> Factory:
@@ -170,15 +177,19 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
     """A backbone with random weights; a registered one has those of its factory.
 
     Args:
-        name: of a timm model or an entry of BACKBONES, in any usual spelling.
+        name: of a timm model or an entry of BACKBONES, in any usual spelling; clip:MODEL/TAG; or several, with commas.
         image_size: pixels a side; None for the backbone's own.
 
     Raises:
         BiwaaError: no such backbone, or it cannot take that image size.
     """
-    known = _known(name)
+    if several(name):
+        return _side_by_side(name, image_size)
+    known = name if is_tower(name) else _known(name)
     try:
-        if known in BACKBONES:
+        if is_tower(name):
+            known, module, size, mean, std = build_tower(name, image_size)
+        elif known in BACKBONES:
             entry = BACKBONES[known]
             size, mean, std = image_size or entry.image_size, entry.mean, entry.std
             module = entry.factory(size)
@@ -188,13 +199,25 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
             size, mean, std = image_size or int(config["input_size"][-1]), tuple(config["mean"]), tuple(config["std"])
         with torch.inference_mode():
             features = module.eval()(torch.zeros(1, 3, size, size)).shape
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         pixels = f" for {image_size} x {image_size} pixels" if image_size else ""
         raise BiwaaError(f"{name} cannot be built{pixels}: {reason}.") from None
     if len(features) != 2:
         raise BiwaaError(f"{name} gives features of shape {tuple(features)}, not one vector an image.")
     return Backbone(known, module, features[1], size, mean, std)
+
+
+def _side_by_side(name: str, image_size: int | None) -> Backbone:
+    """Several backbones as one, whose name has the size that each of them sees."""
+    named = parts_of(name)
+    if len(named) > MOST_PARTS:
+        raise BiwaaError(f"{len(named)} backbones side by side are more than {MOST_PARTS}: leave some out.")
+    parts = tuple(build_backbone(part, own or image_size) for part, own in named)
+    module = SideBySide(*zip(*((one.module, one.image_size, one.mean, one.std) for one in parts), strict=True))
+    whole = ",".join(f"{one.name}@{one.image_size}" for one in parts)
+    size = max(one.image_size for one in parts)
+    return Backbone(whole, module.eval(), sum(one.features for one in parts), size, BLACK, WHOLE, parts)
 
 
 def build_timm(name: str, image_size: int | None, **pretrained: Any) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import Tensor
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.backbone import BACKBONES, DIGITS, Backbone, build_timm
 from biwaa.models.origins import OFFLINE, PACKAGED, hub_file, packaged_file
+from biwaa.models.towers import is_tower, load_tower
 from biwaa.progress import say
 
 
@@ -31,6 +32,12 @@ def load_weights(backbone: Backbone, weights: str, frozen: bool = False) -> str:
     """
     if weights == "none":
         return "random"
+    if backbone.parts:
+        if weights != "auto":
+            raise BiwaaError(f"--weights {weights} fits one backbone, not several: take one --backbone.")
+        return "; ".join(load_weights(part, weights, frozen) for part in backbone.parts)
+    if is_tower(backbone.name):
+        return load_tower(backbone.name, backbone.module, backbone.image_size, weights)
     if weights != "auto":
         _from_file(backbone, Path(weights))
         return weights

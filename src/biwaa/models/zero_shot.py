@@ -64,7 +64,7 @@ class ZeroShot:
         Raises:
             BiwaaError: as of `prompts.texts`, or open_clip is missing.
         """
-        templates = self.prompts or tuple(make(MARK) for make in _library().SIMPLE_IMAGENET_TEMPLATES)
+        templates = self.prompts or tuple(make(MARK) for make in library().SIMPLE_IMAGENET_TEMPLATES)
         return texts(classes, self.names, templates)
 
     def scores(
@@ -118,31 +118,38 @@ class ZeroShot:
         return found
 
 
-def _library() -> Any:
+def library(asked: str = "--zero-shot") -> Any:
+    """open_clip, for what was `asked`.
+
+    Raises:
+        BiwaaError: it is not installed.
+    """
     try:
         import open_clip  # takes long to import
     except ModuleNotFoundError as error:
-        raise BiwaaError(f"--zero-shot needs {error.name}: pip install 'biwaa[clip]'.") from None
+        raise BiwaaError(f"{asked} needs {error.name}: pip install 'biwaa[clip]'.") from None
     return open_clip
 
 
-def build(name: str) -> tuple[Any, Any, Any]:
+def build(name: str, image_size: int | None = None, ways_out: str = WAYS_OUT) -> tuple[Any, Any, Any]:
     """A model with its weights, its transform of pictures, and its tokenizer.
 
     Args:
         name: as of `ZeroShot.model`.
+        image_size: pixels a side; None for the model's own.
+        ways_out: what to do where there are no weights.
 
     Raises:
         BiwaaError: no such model, tag or file, or the weights are not to be had.
     """
-    library = _library()
+    clip = library()
     whole = name.startswith(("hf-hub:", "local-dir:"))
     model, _, tag = (name, "", "") if whole else name.partition("/")
     options: dict[str, Any] = {}
     if not whole:
-        if model not in library.list_models():
+        if model not in clip.list_models():
             raise BiwaaError(f"open_clip has no model {model!r}: it is MODEL/TAG, such as {DEFAULT}.")
-        options = _weights(library, model, tag, name)
+        options = _weights(clip, model, tag, name, ways_out)
     try:
         if name.startswith("hf-hub:"):
             reach_hub()
@@ -150,10 +157,12 @@ def build(name: str) -> tuple[Any, Any, Any]:
             warnings.simplefilter("ignore")  # of weights that are random on purpose
             logging.getLogger().setLevel(logging.ERROR)
             torch.manual_seed(0)
-            built, _, transform = library.create_model_and_transforms(model, weights_only=True, **options)
-            return built, transform, library.get_tokenizer(model)
+            built, _, transform = clip.create_model_and_transforms(
+                model, weights_only=True, force_image_size=image_size, **options
+            )
+            return built, transform, clip.get_tokenizer(model)
     except (OSError, socket.gaierror) as error:
-        raise BiwaaError(f"no weights of {name} ({_reason(error)}). {WAYS_OUT}") from None
+        raise BiwaaError(f"no weights of {name} ({_reason(error)}). {ways_out}") from None
     except Exception as error:  # of a file of another kind or model
         raise BiwaaError(f"{name} cannot be built: {_reason(error)}.") from None
 
@@ -162,9 +171,9 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _weights(library: Any, model: str, tag: str, name: str) -> dict[str, Any]:
+def _weights(clip: Any, model: str, tag: str, name: str, ways_out: str) -> dict[str, Any]:
     """What open_clip builds the model with: a weights' file, and the transform that goes with it."""
-    tags = library.list_pretrained_tags_by_model(model)
+    tags = clip.list_pretrained_tags_by_model(model)
     if tag == "none":
         say(f"{name}: the weights are random, so its scores mean nothing")
         return {"pretrained": None, "pretrained_text": False}
@@ -175,11 +184,11 @@ def _weights(library: Any, model: str, tag: str, name: str) -> dict[str, Any]:
         if tag and file.is_file():
             return {"pretrained": str(file)}
         raise BiwaaError(f"{model} has no weights {tag!r}, and there is no such file: it has {listed(tags) or 'none'}.")
-    facts = library.get_pretrained_cfg(model, tag)
+    facts = clip.get_pretrained_cfg(model, tag)
     try:
-        file = _cached(facts) or _fetched(library, facts)
+        file = _cached(facts) or _fetched(clip, facts)
     except Exception as error:  # the hub's client raises many kinds
-        raise BiwaaError(f"no weights of {model}/{tag} ({_reason(error)}). {WAYS_OUT}") from None
+        raise BiwaaError(f"no weights of {model}/{tag} ({_reason(error)}). {ways_out}") from None
     return {
         "pretrained": str(file),
         "force_quick_gelu": bool(facts.get("quick_gelu")),
@@ -204,9 +213,9 @@ def _cached(facts: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def _fetched(library: Any, facts: Mapping[str, Any]) -> Path:
+def _fetched(clip: Any, facts: Mapping[str, Any]) -> Path:
     reach_hub()
-    return Path(library.download_pretrained(dict(facts)))
+    return Path(clip.download_pretrained(dict(facts)))
 
 
 def _embedding(model: Any, tokenizer: Any, prompts: tuple[str, ...], fabric: Fabric) -> Tensor:

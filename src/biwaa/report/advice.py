@@ -97,7 +97,7 @@ def no_semantic_losses(recipe: Recipe) -> Advice | None:
 def solved(recipe: Recipe) -> bool:
     """Whether the head is solved for: then no setting of the steps matters."""
     method = METHODS.find(recipe.method)
-    return method is not None and method.solved(recipe.network.freeze_backbone)
+    return method is not None and method.solved(recipe.network.frozen)
 
 
 def lower_learning_rate(recipe: Recipe) -> Advice | None:
@@ -117,7 +117,7 @@ def more_steps(recipe: Recipe) -> Advice | None:
 
 def better_method(recipe: Recipe) -> Advice | None:
     """The method that was measured best, where that is better than the recipe's own."""
-    found = better(recipe.method, recipe.network.freeze_backbone)
+    found = better(recipe.method, recipe.network.frozen)
     if found is None:
         return None
     return Advice(f"--method {found}", {"method": found.partition(" ")[0]})

@@ -20,7 +20,7 @@ def images_a_step(method: str, recipe: Recipe) -> int:
 def stage_images(stage: str, recipe: Recipe) -> int:
     """Images that pass through the network in a stage's steps; none where its head is solved for."""
     method = SOURCE_ONLY_METHOD if stage == SOURCE_ONLY else recipe.method
-    solved = METHODS[method].solved(recipe.network.freeze_backbone)
+    solved = METHODS[method].solved(recipe.network.frozen)
     return 0 if solved else recipe.schedule.steps * images_a_step(method, recipe)
 
 

@@ -91,7 +91,7 @@ def describe(
     plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
     estimated = estimates(selected.evidence, others, temperature, plain, teacher)
     target, held_out = domains.target, domains.held_out
-    solved = METHODS[recipe.method].solved(network.freeze_backbone)
+    solved = METHODS[recipe.method].solved(network.frozen)
     assert domains.source.labels is not None  # a source has labels
     shares = label_shares(domains.source.labels, len(classes)) if len(domains.source.labels) else None
     true = None if target.labels is None else label_shares(target.labels, len(classes))
@@ -111,7 +111,7 @@ def describe(
             chosen_by=recipe.schedule.choice,
             backbone=prepared.backbone.name,
             weights=prepared.weights,
-            frozen=network.freeze_backbone,
+            frozen=network.frozen,
             batch_norm="frozen" if network.freeze_backbone else network.batch_norm,
         ),
         stages=found,

@@ -26,6 +26,7 @@ from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_b
 from biwaa.models.features import store_features
 from biwaa.models.network import Network, Standardise
 from biwaa.models.saved import FEATURES_TRANSFORM
+from biwaa.models.side_by_side import several
 from biwaa.models.weights import load_weights
 from biwaa.recipe import Recipe
 from biwaa.teachers.voice import Teacher
@@ -65,7 +66,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     Raises:
         BiwaaError: an image cannot be read, or too few stay; the backbone or its weights are not to be had.
     """
-    method, frozen = METHODS[recipe.method], recipe.network.freeze_backbone
+    method, frozen = METHODS[recipe.method], recipe.network.frozen
     _check_frozen(recipe)
     torch.manual_seed(recipe.seed)
     given = feature_width(pair.source.images)
@@ -151,6 +152,8 @@ def _check_frozen(recipe: Recipe) -> None:
     method, network = METHODS[recipe.method], recipe.network
     if method.strong_view and network.freeze_backbone:
         raise BiwaaError(f"{recipe.method} needs images to augment: it does not go with --freeze-backbone.")
+    if several(network.backbone) and not network.freeze_backbone:
+        raise BiwaaError("several backbones stand side by side only frozen: add --freeze-backbone, or name one.")
     if network.freeze_backbone and network.weights == "none":
         raise BiwaaError(
             f"{'a linear probe' if method.frozen else '--freeze-backbone'} with --weights none would freeze random "

@@ -39,6 +39,7 @@ from biwaa.training.folder import Listener, RunFolder, check_folder, locked, own
 from biwaa.training.prepare import Pair, Prepared, prepare
 from biwaa.training.rounds import train_rounds
 from biwaa.training.stage import Trained, load_network_state, train_stage
+from biwaa.training.suited import suited, training_instead
 from biwaa.training.teach import Lesson, ask, check_taught, sourceless
 
 
@@ -69,16 +70,17 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     Raises:
         BiwaaError: anything the user can fix; see the message.
     """
-    recipe = _implied(recipe, pair, options.lesson)
+    asked = _implied(recipe, pair, options.lesson)
+    recipe = with_method(suited(asked))
     check_choice(recipe.schedule.choice)
     own = own_recipe(out) if options.resume else None
     threads = recipe.machine.threads or (own and own.machine.threads) or torch.get_num_threads()
     recipe = recipe.replace(threads=threads)
     with with_threads(threads):
-        return _train(_checked(pair, recipe), recipe, out, options)
+        return _train(_checked(pair, recipe), recipe, asked, out, options)
 
 
-def _train(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:
+def _train(pair: Pair, recipe: Recipe, asked: Recipe, out: Path, options: Options) -> Finished:
     task = _task(pair, options)
     check_folder(out, recipe, task, options.resume, options.overwrite)
     machine = recipe.machine
@@ -88,6 +90,9 @@ def _train(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:
         if options.lesson:
             pair = replace(pair, teacher=ask(options.lesson, pair, fabric))
         prepared = prepare(pair, recipe, fabric, options.skip_unreadable)
+        open_to_training = asked.network.freeze_backbone is None and recipe.network.frozen
+        if open_to_training and not prepared.backbone.parts:
+            say(training_instead(asked, recipe, prepared.backbone, fabric.device))
     folder = RunFolder(out, fabric.is_global_zero, tuple(options.listeners))
     with (
         locked(folder, recipe, task, options.resume, options.overwrite),
@@ -120,18 +125,21 @@ def _train(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finished:
 
 
 def _implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
-    """Features need no backbone, a linear probe is of a frozen one, and so is what learns from a teacher."""
+    """Features need no backbone, a linear probe is of a frozen one, and so is what learns from a teacher.
+
+    What the method does not decide stays open.
+    """
     if check_kind(*(domain for domain in (pair.source, pair.target, pair.held_out) if domain)) is not None:
         recipe = recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
     if lesson and recipe.method == AUTO and not recipe.network.freeze_backbone:
         say("a teacher is heard on a frozen backbone: as with --freeze-backbone, features are computed once")
         recipe = recipe.replace(freeze_backbone=True)
-    recipe = with_method(recipe)
     if lesson:
-        check_taught(recipe.method)
+        check_taught(with_method(recipe).method)
     if not len(pair.source.images):  # nothing to train source-only on, or to hold out
         recipe = recipe.replace(baseline=False, source_held_out=0.0, source_shift="none")
-    return recipe.replace(freeze_backbone=True) if METHODS[recipe.method].frozen else recipe
+    frozen = recipe.method != AUTO and METHODS[recipe.method].frozen
+    return recipe.replace(freeze_backbone=True) if frozen else recipe
 
 
 def _checked(pair: Pair, recipe: Recipe) -> Pair:

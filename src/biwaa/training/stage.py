@@ -73,7 +73,7 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     begin = time.perf_counter()
     before = 0.0
     what, size = f"{plan.name}: predicting", plan.recipe.data.batch_size
-    solved = method.solved(plan.recipe.network.freeze_backbone)
+    solved = method.solved(plan.recipe.network.frozen)
     own: Tensor | None = None
     if plan.name == TEACHER:
         own, size = ask_teacher(network, data, plan.recipe, fabric), ROWS
