@@ -185,9 +185,8 @@ def cross_validate(features: Tensor, labels: Tensor, classes: int) -> CrossValid
             heads[number] = head = fit_logistic(features[kept], truth, balance, strength, heads[number])
             left_out[left] = F.linear(features[left], *head)
         accuracy = float(((left_out.argmax(dim=1) == labels) * weights).mean())
-        if best and accuracy <= best.accuracy:  # a weaker penalty is no better: a still weaker one would take long
-            break
-        best = CrossValidated(strength, accuracy, left_out.softmax(dim=1))
+        if best is None or accuracy > best.accuracy:
+            best = CrossValidated(strength, accuracy, left_out.softmax(dim=1))
     assert best  # there are strengths
     return best
 
