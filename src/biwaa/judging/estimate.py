@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def estimates(
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
     if baseline is not None:
         if baseline.held_out:
-            found["difference_of_confidences_of_source_only"] = _what_confidence_leaves(baseline)
+            found["difference_of_confidences_of_source_only"] = what_confidence_leaves(baseline)
         if (other := second_opinion(baseline)) is not None:
             here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
             found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == other).double().mean())
@@ -67,7 +68,7 @@ def estimates(
     return found
 
 
-def _what_confidence_leaves(evidence: Evidence) -> float:
+def what_confidence_leaves(evidence: Evidence) -> float:
     """`calibration.difference_of_confidences` at the temperature of the held-out source."""
     assert evidence.held_out is not None
     temperature = calibration.held_out_temperature(evidence)
@@ -76,24 +77,31 @@ def _what_confidence_leaves(evidence: Evidence) -> float:
     return calibration.difference_of_confidences(next(of), labels, next(of))
 
 
-def second_opinion(evidence: Evidence) -> Tensor | None:
+def second_opinion(evidence: Evidence, new: Tensor | None = None) -> Tensor | None:
     """(M,) classes of the target images `evidence.rows` by a classifier of another kind, minimum class confusion.
 
     It stands on the features of source-only, which know nothing of the candidate that it is compared with. None where
     no source images with their labels were kept, or only one class of them.
+
+    Args:
+        evidence: of source-only.
+        new: (L, D) its features of other images: they join the target's, and the classes are theirs.
     """
     source, labels, target = evidence.trained_features, evidence.trained_labels, evidence.features
     if source is None or labels is None or target is None or int(labels.min()) == int(labels.max()) or len(target) < 2:
         return None
     classes = evidence.probabilities.shape[1]
-    here, there = (_centred(part) for part in (source, target))
+    count = len(target if new is None else new)
+    every = target if new is None else torch.cat([target.float(), new.float()])
+    # New images may be few, or of few classes: the target's are their middle.
+    here, there = _centred(source, len(source)), _centred(every, len(target))
     head = fit_confusion(here, labels, balanced_weights(labels, classes), there, classes)
-    return F.linear(there, *head).argmax(dim=1)
+    return F.linear(there[-count:], *head).argmax(dim=1)
 
 
-def _centred(features: Tensor) -> Tensor:
-    """(N, D) rows around their mean, of mean squared length 1."""
-    found = features.float() - features.float().mean(dim=0)
+def _centred(features: Tensor, of: int) -> Tensor:
+    """(N, D) rows around the mean of the first `of`, of mean squared length 1."""
+    found = features.float() - features[:of].float().mean(dim=0)
     return found / found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
 
 

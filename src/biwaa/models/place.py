@@ -106,12 +106,20 @@ class Look:
         self.seen = counted + (0 if self.seen is None else self.seen)
 
     @property
-    def unlike(self) -> bool | None:
-        """Whether the images look like another place's; None where there is nothing to compare."""
+    def shift(self) -> tuple[float, float] | None:
+        """How far the images' mean around the classes lies from the target's, and what is let pass.
+
+        In shares of the spread; None where there is nothing to compare.
+        """
         if self.place is None or self.total is None or self.seen is None or not self.seen.sum():
             return None
         count = self.seen.sum()
         shift = (self.total / count).square().sum() / self.place.spread
         # By chance: of these images' mean, and of the class means that they are compared with.
         chance = 1 / count + ((self.seen / count).square() / self.place.counts.clamp(min=1)).sum()
-        return bool(shift > FLOOR + self.place.limit * chance)
+        return float(shift), float(FLOOR + self.place.limit * chance)
+
+    @property
+    def unlike(self) -> bool | None:
+        """Whether the images look like another place's; None where there is nothing to compare."""
+        return None if self.shift is None else self.shift[0] > self.shift[1]
