@@ -61,12 +61,9 @@ class Classifier:
         Raises:
             BiwaaError: not images, or one of them cannot be read.
         """
-        if isinstance(images, (str, PathLike)) and Path(images).suffix.lower() in SUFFIXES:
-            images = [images]
-        if isinstance(images, (str, PathLike)):
-            images = as_domain(images, "images")
-            tell_passed_over(images)
-        found = images.images if isinstance(images, Domain) else as_images(images, "images")
+        domain = as_new(images)
+        tell_passed_over(domain)
+        found = domain.images
         parts: list[Tensor] = []
         look = Look(self.model.place)
         for probabilities, bad in stream_predictions(self.model, found, self.device, self.batch_size, look):
@@ -81,6 +78,22 @@ class Classifier:
         """(N,) the likeliest classes, as the source's labels were; arguments and errors as of `predict_proba`."""
         likeliest = self.predict_proba(images).argmax(axis=1)
         return np.asarray(self.classes[likeliest])
+
+
+def as_new(images: Any) -> Domain:
+    """New images as a domain without labels.
+
+    Args:
+        images: as of `Classifier.predict_proba`.
+
+    Raises:
+        BiwaaError: not images.
+    """
+    if isinstance(images, (str, PathLike)) and Path(images).suffix.lower() in SUFFIXES:
+        images = [images]
+    if isinstance(images, (str, PathLike)):
+        images = as_domain(images, "images")
+    return images if isinstance(images, Domain) else Domain("images", as_images(images, "images"))
 
 
 def load(

@@ -18,6 +18,8 @@ FLOOR = 0.1
 (docs/predict.md): other places move more where the accuracy suffers, new images of the same place 0.06 at most."""
 QUANTILE = 0.99
 """Of single images' distances, which bounds what chance does to a mean."""
+FARTHEST = 0.5
+"""Shift in shares of the limit, above which nothing was measured: real places moved by 0.47 of it at most."""
 FEWEST = 50
 """Target images below which nothing is judged."""
 
@@ -123,3 +125,8 @@ class Look:
     def unlike(self) -> bool | None:
         """Whether the images look like another place's; None where there is nothing to compare."""
         return None if self.shift is None else self.shift[0] > self.shift[1]
+
+    @property
+    def far(self) -> bool:
+        """Whether the images moved farther than any place on which estimates of the accuracy were measured."""
+        return self.place is not None and self.shift is not None and self.shift[0] > FARTHEST * float(self.place.limit)

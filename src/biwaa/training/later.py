@@ -12,12 +12,14 @@ from typing import Literal
 import numpy as np
 import torch
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from biwaa.checks import not_below
 from biwaa.domains.domain import Domain, drop_unreadable, tell_passed_over
 from biwaa.errors import BiwaaError
+from biwaa.files import local
 from biwaa.inference.classifier import stream_outputs
 from biwaa.inference.predict import Predicted
 from biwaa.judging.estimate import combined
@@ -33,7 +35,9 @@ from biwaa.result import SOURCE_ONLY, Estimate, Result, read_result
 from biwaa.training.folder import RunFolder
 from biwaa.training.stage import load_network_state, load_stage
 
-Withheld = Literal["moved", "run_in_doubt"]
+FEWEST = 50
+"""Images below which no interval is given: errors were not measured."""
+Withheld = Literal["moved", "moved_far", "run_in_doubt"]
 
 
 class ClassShare(Struct, frozen=True, kw_only=True):
@@ -55,9 +59,10 @@ class Later(Struct, frozen=True, kw_only=True):
     left_out: int
     """Unreadable images, which are not among `images`."""
     estimated_accuracy: Estimate
-    """Its value is null where `withheld` says why, its interval where the method's errors were not measured."""
+    """Its value is null where `withheld` says why, its interval where errors were not measured."""
     withheld: Withheld | None
-    """moved: without an interval nothing is said of another place; run_in_doubt: the run's own warnings contradict."""
+    """moved: without an interval nothing is said of another place; moved_far: farther than errors were measured;
+    run_in_doubt: the run's own warnings contradict."""
     estimate_of_the_run: float | None
     """Of its own target; None of a model file alone."""
     moved: bool | None
@@ -111,7 +116,8 @@ def estimate_later(
     """
     not_below(1, batch_size=batch_size)
     model = load_model(run)
-    known = _known(run, model) if (run / "result.json").is_file() else None
+    result = run_result(run)
+    known = _known(run, model, result) if result else None
     tell_passed_over(domain)
     look, seen = Look(model.place), _Seen(np.zeros(len(model.classes), dtype=np.int64))
     head = known.head if known else None
@@ -137,7 +143,7 @@ def estimate_later(
         of_baseline = Outputs(output.logits.softmax(dim=1), output.features)
     parts = (known.selected, known.baseline) if known else (None, None)
     readings = later_estimates(new, model.temperature, *parts, of_baseline)
-    estimate, withheld = _estimate(readings, len(new.probabilities), known, look.unlike)
+    estimate, withheld = _estimate(readings, len(new.probabilities), known, look)
     before = _before(model, known)
     shift = look.shift
     return Later(
@@ -168,9 +174,19 @@ def _take(seen: _Seen, look: Look, predicted: Predicted, good: NDArray[np.bool_]
     seen.pooled.append(predicted.pooled[kept])
 
 
-def _known(run: Path, model: SavedModel) -> _Known:
+def run_result(run: Path) -> Result | None:
+    """What result.json says; None of a model file alone.
+
+    Raises:
+        BiwaaError: it is damaged, or of another version.
+    """
+    run = local(run)
+    return read_result(run) if (run / "result.json").is_file() else None
+
+
+def _known(run: Path, model: SavedModel, result: Result) -> _Known:
     """What the run folder kept, as far as its stages are still there."""
-    result, folder = read_result(run), RunFolder(run)
+    folder = RunFolder(local(run))
     if result.classes != model.classes:
         raise BiwaaError(f"{run} has a model and a result.json of different classes: it is not one run.")
     solved = METHODS[result.method].solved(result.model.frozen)
@@ -191,7 +207,7 @@ def _known(run: Path, model: SavedModel) -> _Known:
 
 
 def _estimate(
-    readings: dict[str, float], images: int, known: _Known | None, moved: bool | None
+    readings: dict[str, float], images: int, known: _Known | None, look: Look
 ) -> tuple[Estimate, Withheld | None]:
     """The estimate, without its value where that is not to be trusted, and why."""
     if known is None:
@@ -199,10 +215,14 @@ def _estimate(
         found = Estimate(value=rounded["confidence"], readings=rounded)
     else:
         found = combined(readings, images, known.solved)
+        if images < FEWEST:
+            found = replace(found, low=None, high=None, lower_bound=None)
     why: Withheld | None = None
     if known and known.result.contradiction:
         why = "run_in_doubt"
-    elif moved and found.lower_bound is None:
+    elif look.far:
+        why = "moved_far"
+    elif look.unlike and found.lower_bound is None:
         why = "moved"
     return (Estimate(readings=found.readings), why) if why else (found, None)
 
