@@ -11,6 +11,10 @@ from biwaa.report.sentences import in_percent
 from biwaa.result import Result
 from biwaa.training.later import FEWEST, Later
 
+MEASURED = (
+    "Over 177 folders of 32 benchmark pairs (default recipe, frozen backbone) such estimates were off by 5 points on "
+    "average and by 31 at worst, and the interval held the accuracy in 164"
+)  # docs/estimate.md
 SHOWN = 10
 """Classes whose shares moved that are listed in words."""
 
@@ -20,7 +24,7 @@ class Thresholds:
     """What a pipeline asks for; None for nothing."""
 
     least_accuracy: float | None = None  # Of the estimate itself
-    least_bound: float | None = None  # Of its lower bound, which the accuracy exceeds in 95 of 100 cases
+    least_bound: float | None = None  # Of its lower bound
     not_moved: bool = False
 
     def __post_init__(self) -> None:
@@ -50,6 +54,8 @@ def later_words(found: Later, result: Result | None, thresholds: Thresholds) -> 
         "Estimated without labels",
         f"  accuracy on {found.images} images of {found.spec}: {_accuracy(found, result)}",
     ]
+    if found.estimated_accuracy.lower_bound is not None:
+        lines.append(f"  {MEASURED}.")
     if found.left_out:
         lines.append(f"  {found.left_out} images could not be read and are left out")
     if found.estimate_of_the_run is not None and result is not None and not doubt(result):
@@ -162,7 +168,7 @@ def _gauges(found: Later, thresholds: Thresholds) -> Iterator[tuple[str, str, fl
     yield "estimated_accuracy", "Accuracy estimated without labels, a share.", given.value
     yield "estimated_accuracy_low", "Lower end of its 90 % interval.", given.low
     yield "estimated_accuracy_high", "Upper end of its 90 % interval.", given.high
-    yield "estimated_accuracy_lower_bound", "What the accuracy exceeds in 95 of 100 cases.", given.lower_bound
+    yield "estimated_accuracy_lower_bound", "Lower bound of the accuracy.", given.lower_bound
     yield "moved", "1 where the images do not look like the target that the model was adapted to.", found.moved
     yield "shift", "Distance of the images' mean from the target's, in shares of the spread.", found.shift
     yield "shift_limit", "What is let pass of the shift.", found.shift_limit
