@@ -13,9 +13,10 @@ from test_place import rows
 
 import biwaa
 from biwaa.judging.estimate import COMBINED
-from biwaa.judging.later import moved_classes
+from biwaa.judging.later import later_estimates, moved_classes
 from biwaa.judging.metrics import agreement_with_neighbours
 from biwaa.report.later import Thresholds, later_prometheus
+from biwaa.tensors import load_tensors, save_tensors
 from biwaa.training.later import estimate_later
 
 CLASSES = 3
@@ -195,6 +196,39 @@ def test_a_run_without_its_stages_still_has_something_to_say(run, tmp_path):
     assert found["estimated_accuracy"]["value"] is None
     assert found["moved"] is False
     assert "kept nothing to estimate from" in command("estimate", tmp_path / "run", new(run, "target")).stdout
+
+
+def test_a_sample_is_read_and_every_image_counted(run, monkeypatch):
+    read = []
+
+    def spied(new, *others):
+        read.append(len(new.probabilities))
+        return later_estimates(new, *others)
+
+    monkeypatch.setattr("biwaa.training.later.SAMPLE", 60)
+    monkeypatch.setattr("biwaa.training.later.later_estimates", spied)
+    found, (every, _) = biwaa.Run(run).estimate(rows(150, "target", 2)[0]), told(run, "target")
+    assert (found.images, read) == (150, [60, 60])
+    assert {name: one.now for name, one in found.classes.items()} == {
+        name: one["now"] for name, one in every["classes"].items()
+    }
+    assert found.shift == pytest.approx(every["shift"])
+
+
+def test_a_source_only_run_is_its_own_reference(tmp_path):
+    (source, labels), (target, _) = rows(240, "target", 0), rows(240, "target", 1)
+    run = biwaa.adapt((source, labels), target, out=tmp_path / "run", method="source_only", verbose=False)
+    found = run.estimate(rows(150, "target", 2)[0]).estimated_accuracy
+    assert set(COMBINED) <= set(found.readings)
+    assert found.low is not None
+
+
+def test_stages_of_another_run_are_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "source-only.safetensors"
+    state, facts = load_tensors(path)
+    save_tensors(path, {name: part for name, part in state.items() if name != "classifier.weight"}, **facts)
+    refused(command("estimate", tmp_path / "run", new(run, "target")), "no finished stage of this run")
 
 
 def test_images_and_a_network_trained_whole(tmp_path):

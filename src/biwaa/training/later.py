@@ -27,6 +27,7 @@ from biwaa.judging.evidence import SAMPLE, Evidence, sample_rows
 from biwaa.judging.label_shift import total_variation
 from biwaa.judging.later import Outputs, later_estimates, moved_classes
 from biwaa.methods import METHODS
+from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
 from biwaa.models.network import Network
 from biwaa.models.place import Look
 from biwaa.models.saved import SavedModel, load_model
@@ -195,15 +196,29 @@ def _known(run: Path, model: SavedModel, result: Result) -> _Known:
         return load_stage(folder, name).evidence if folder.stage(name).is_file() else None
 
     selected = evidence(result.model.stage)
-    baseline = evidence(SOURCE_ONLY) if solved else None
+    plain = result.model.stage if result.method == SOURCE_ONLY_METHOD else SOURCE_ONLY
+    baseline = evidence(plain) if solved else None
+    width = model.network.classifier.in_features
+    if selected is not None and selected.features is not None and selected.features.shape[1] != width:
+        raise BiwaaError(
+            f"{folder.stage(result.model.stage)} is not of this run's model: its features are of other width."
+        )
     if baseline is None:
         return _Known(result, solved, selected)
-    state = load_network_state(folder, SOURCE_ONLY)
-    width = len(state["bottleneck.bias"]) if "bottleneck.bias" in state else None
-    weight = state["bottleneck.weight"] if width else state["classifier.weight"]
-    head = Network(nn.Identity(), weight.shape[1], width, len(model.classes))
-    head.load_state_dict(state)
-    return _Known(result, solved, selected, baseline, head.eval())
+    return _Known(result, solved, selected, baseline, _head(folder, plain, len(model.classes)))
+
+
+def _head(folder: RunFolder, stage: str, classes: int) -> Network:
+    """A stage's bottleneck and classifier, which take features of the frozen backbone."""
+    state = load_network_state(folder, stage)
+    try:
+        bottleneck = len(state["bottleneck.bias"]) if "bottleneck.bias" in state else None
+        inputs = state["bottleneck.weight" if bottleneck else "classifier.weight"].shape[1]
+        head = Network(nn.Identity(), inputs, bottleneck, classes)
+        head.load_state_dict(state)
+    except (KeyError, IndexError, RuntimeError):
+        raise BiwaaError(f"{folder.stage(stage)} is no finished stage of this run: remove it and resume.") from None
+    return head.eval()
 
 
 def _estimate(
