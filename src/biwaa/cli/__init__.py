@@ -1,7 +1,8 @@
 """The command line: a command is a function, its signature the flags.
 
 - settings of training are the fields of `Recipe`'s groups; flags win over the recipe that --recipe names
-- what the user can fix ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143
+- what the user can fix ends in one sentence and exit code 2; an interrupt in 130, SIGTERM in 143; a threshold that is
+  not met in 1
 - torch is imported only once there is work for it
 """
 
@@ -21,7 +22,7 @@ import tyro
 
 from biwaa.cli.bench import PANEL, BenchFlags, bench
 from biwaa.cli.cache import cache
-from biwaa.cli.evaluation import evaluate, export, predict, push
+from biwaa.cli.evaluation import estimate, evaluate, export, predict, push
 from biwaa.cli.flags import common_flags, known_flags_only, with_switches
 from biwaa.cli.help import Command, all_options, command_help, overview
 from biwaa.cli.report import check, explain, report
@@ -33,8 +34,9 @@ from biwaa.registry import load_plugin_file
 from biwaa.version import __version__
 
 COMMANDS: dict[str, Command] = {
-    "demo": demo, "train": TrainFlags, "check": check, "evaluate": evaluate, "predict": predict, "bench": BenchFlags,
-    "report": report, "explain": explain, "export": export, "push": push, "cache": cache,
+    "demo": demo, "train": TrainFlags, "check": check, "evaluate": evaluate, "estimate": estimate,
+    "predict": predict, "bench": BenchFlags, "report": report, "explain": explain, "export": export, "push": push,
+    "cache": cache,
 }  # fmt: skip
 """What declares the flags: a function that takes them, or a class of flags that settings of a recipe join."""
 WITH_RECIPE: dict[str, Callable[..., None]] = {"train": train, "bench": bench}

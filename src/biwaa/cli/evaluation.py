@@ -1,4 +1,4 @@
-"""Commands that use a trained model: evaluate, predict, export, push."""
+"""Commands that use a trained model: evaluate, estimate, predict, export, push."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,6 +50,65 @@ def evaluate(
     print(figures_json(found, result).rstrip() if json else evaluated(found, result))
     if result:
         report_on(run, data_root)
+
+
+def estimate(
+    run: Positional[RunFolder],
+    spec: Positional[Spec],
+    least_accuracy: float | None = None,
+    least_bound: float | None = None,
+    not_moved: bool = False,
+    json: bool = False,
+    prometheus: bool = False,
+    out: Path | None = None,
+    device: Device = "auto",
+    batch_size: int = 32,
+    skip_unreadable: bool = False,
+    data_root: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Estimate a model's accuracy on new images without labels.
+
+    And say whether they have moved away from the run's target. The exit code is 1 where a threshold is not met.
+
+    Example: biwaa estimate run new_images --least-bound 0.7
+
+    Args:
+        run: a run folder; of a model.safetensors alone less can be said.
+        spec: new images, as for biwaa train; labels are not looked at.
+        least_accuracy: threshold of the estimate, a share.
+        least_bound: threshold of its lower bound, a share.
+        not_moved: threshold: the images look like the run's target.
+        json: print one line of JSON.
+        prometheus: print Prometheus' text format.
+        out: also write what is printed here.
+        device: where to compute.
+        batch_size: images at a time.
+        skip_unreadable: leave out images that cannot be decoded.
+        data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
+        overwrite: replace the file that --out names.
+    """
+    from biwaa.domains.spec import open_domain
+    from biwaa.errors import BiwaaError
+    from biwaa.files import check_new, write_text
+    from biwaa.report.later import Thresholds, later_json, later_prometheus, later_words
+    from biwaa.training.later import estimate_later, run_result
+
+    if json and prometheus:
+        raise BiwaaError("--json and --prometheus are two formats: give one.")
+    thresholds = Thresholds(least_accuracy, least_bound, not_moved)
+    check_new(out, overwrite)
+    found = estimate_later(run, open_domain(spec, data_root), device, batch_size, skip_unreadable)
+    text = (
+        later_json(found, thresholds) if json
+        else later_prometheus(found, thresholds) if prometheus
+        else later_words(found, run_result(run), thresholds)
+    )  # fmt: skip
+    if out:
+        write_text(out, text + "\n")
+    print(text)
+    if thresholds.unmet(found):
+        raise SystemExit(1)
 
 
 def predict(

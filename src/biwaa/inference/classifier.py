@@ -23,7 +23,7 @@ from biwaa.images.augment import as_tensor
 from biwaa.images.decoding import SUFFIXES
 from biwaa.images.images import FeatureRows, Images, feature_width
 from biwaa.images.store import decode_batches
-from biwaa.inference.predict import average_views
+from biwaa.inference.predict import Predicted, average_views
 from biwaa.models.backbone import FEATURES
 from biwaa.models.place import Look
 from biwaa.models.saved import DomainName, SavedModel, load_model
@@ -61,12 +61,9 @@ class Classifier:
         Raises:
             BiwaaError: not images, or one of them cannot be read.
         """
-        if isinstance(images, (str, PathLike)) and Path(images).suffix.lower() in SUFFIXES:
-            images = [images]
-        if isinstance(images, (str, PathLike)):
-            images = as_domain(images, "images")
-            tell_passed_over(images)
-        found = images.images if isinstance(images, Domain) else as_images(images, "images")
+        domain = as_new(images)
+        tell_passed_over(domain)
+        found = domain.images
         parts: list[Tensor] = []
         look = Look(self.model.place)
         for probabilities, bad in stream_predictions(self.model, found, self.device, self.batch_size, look):
@@ -81,6 +78,22 @@ class Classifier:
         """(N,) the likeliest classes, as the source's labels were; arguments and errors as of `predict_proba`."""
         likeliest = self.predict_proba(images).argmax(axis=1)
         return np.asarray(self.classes[likeliest])
+
+
+def as_new(images: Any) -> Domain:
+    """New images as a domain without labels.
+
+    Args:
+        images: as of `Classifier.predict_proba`.
+
+    Raises:
+        BiwaaError: not images.
+    """
+    if isinstance(images, (str, PathLike)) and Path(images).suffix.lower() in SUFFIXES:
+        images = [images]
+    if isinstance(images, (str, PathLike)):
+        images = as_domain(images, "images")
+    return images if isinstance(images, Domain) else Domain("images", as_images(images, "images"))
 
 
 def load(
@@ -103,7 +116,7 @@ def load(
 def stream_predictions(
     model: SavedModel, images: Images, device: str, batch_size: int, look: Look
 ) -> Iterator[tuple[Tensor, dict[int, str]]]:
-    """(B, K) probabilities of batch after batch, each with its unreadable rows, numbered over all images.
+    """(B, K) calibrated probabilities of batch after batch, each with its unreadable rows, numbered over all images.
 
     Args:
         model: to predict with.
@@ -111,6 +124,29 @@ def stream_predictions(
         device: auto, cpu, cuda or mps.
         batch_size: images at a time.
         look: takes the features of the images that can be read.
+
+    Raises:
+        BiwaaError: as of `stream_outputs`.
+    """
+    first = 0
+    for predicted, bad in stream_outputs(model, images, device, batch_size):
+        good = [row for row in range(len(predicted.probabilities)) if first + row not in bad]
+        look.add(predicted.features[good], predicted.probabilities[good].argmax(dim=1))
+        first += len(predicted.probabilities)
+        yield with_temperature(predicted.probabilities, model.temperature), bad
+
+
+def stream_outputs(
+    model: SavedModel, images: Images, device: str, batch_size: int, pooled: bool = False
+) -> Iterator[tuple[Predicted, dict[int, str]]]:
+    """What the network says of batch after batch, each with its unreadable rows, numbered over all images.
+
+    Args:
+        model: to predict with; its temperature is not used.
+        images: to predict.
+        device: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+        pooled: give the features before the bottleneck too.
 
     Raises:
         BiwaaError: images for a model of features, features for a model of images, or features of another width.
@@ -123,21 +159,14 @@ def stream_predictions(
         with torch.inference_mode():
             for start in range(0, len(images), 4096):
                 rows = torch.from_numpy(images.array[start : start + 4096]).to(fabric.device).double()
-                predicted = average_views(network, rows[None])
-                look.add(predicted.features, predicted.probabilities.argmax(dim=1))
-                yield with_temperature(predicted.probabilities, model.temperature), {}
+                yield average_views(network, rows[None], pooled), {}
         return
     network = model.network.to(fabric.device).to(memory_format=torch.channels_last)
     smaller = f"set --batch-size to {batch_size // 2} or lower" if batch_size > 1 else "close other programs"
     with torch.inference_mode(), within_memory(f"with batches of {batch_size} images", smaller):
-        first = 0
         for pixels, bad in decode_batches(images, model.transform.resize, batch_size):
             views = model.transform.views(as_tensor(pixels, fabric.device))
-            predicted = average_views(network, model.transform.normalise(views))
-            good = [row for row in range(len(pixels)) if first + row not in bad]
-            look.add(predicted.features[good], predicted.probabilities[good].argmax(dim=1))
-            first += len(pixels)
-            yield with_temperature(predicted.probabilities, model.temperature), bad
+            yield average_views(network, model.transform.normalise(views), pooled), bad
 
 
 def tell_unlike(model: SavedModel, look: Look) -> None:

@@ -86,11 +86,27 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     parts = [found[name] for name in names if name in found]
     if not parts:
         return Estimate(readings=readings)
-    value = sum(parts) / len(parts)
     if len(parts) < len(COMBINED) or not solved:
-        return Estimate(value=round(value, 6), readings=readings)
-    unsure = _unsure(value, max(parts) - min(parts), images)
-    low, high, bound = value - WIDTH * unsure, value + WIDTH * unsure, value - DEPTH * unsure
+        return Estimate(value=round(sum(parts) / len(parts), 6), readings=readings)
+    return with_interval(parts, images, readings, WIDTH, DEPTH, SLACK)
+
+
+def with_interval(
+    parts: Sequence[float], images: int, readings: dict[str, float], width: float, depth: float, slack: float
+) -> Estimate:
+    """The mean of `parts`, with an interval around it.
+
+    Args:
+        parts: estimates of the accuracy, in [0, 1].
+        images: that they are of.
+        readings: to keep beside it.
+        width: half of the 90 % interval, times `_unsure`.
+        depth: the lower bound's distance from the mean, times `_unsure`.
+        slack: least share that may be wrong.
+    """
+    value = sum(parts) / len(parts)
+    unsure = _unsure(value, max(parts) - min(parts), images, slack)
+    low, high, bound = value - width * unsure, value + width * unsure, value - depth * unsure
     return Estimate(
         value=round(value, 6),
         low=round(max(low, 0.0), 6),
@@ -100,7 +116,7 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     )
 
 
-def _unsure(value: float, spread: float, images: int) -> float:
+def _unsure(value: float, spread: float, images: int, slack: float) -> float:
     """Grows with the share that is estimated to be wrong, with the readings' distance, and on few images."""
     sampling = max(value * (1 - value), 0.01) / images
-    return float(((1 - value + SLACK) ** 2 + spread**2 + sampling) ** 0.5)
+    return float(((1 - value + slack) ** 2 + spread**2 + sampling) ** 0.5)

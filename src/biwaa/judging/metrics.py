@@ -6,6 +6,7 @@ Labels below 0 are missing; images without a label are passed over.
 import math
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -82,3 +83,20 @@ def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = 5) -> fl
         raise ValueError("neighbours take at least two images")
     same: Tensor = predictions[nearest_neighbours(features, k)] == predictions[:, None]
     return float(same.double().mean())
+
+
+def agreement_with_neighbours(
+    features: Tensor, predictions: Tensor, others: Tensor, their_predictions: Tensor, k: int = 5
+) -> float:
+    """The same with neighbours among other images: share of the k nearest of (O, D) `others` with the image's class.
+
+    Args:
+        features: (M, D), at least one.
+        predictions: (M,) predicted classes.
+        others: (O, D), at least one.
+        their_predictions: (O,) predicted classes.
+        k: neighbours; all where there are fewer.
+    """
+    mine, theirs = (F.normalize(part.detach().float(), dim=1) for part in (features, others))
+    nearest = (mine @ theirs.T).topk(min(k, len(theirs)), dim=1).indices
+    return float((their_predictions[nearest] == predictions[:, None]).double().mean())

@@ -18,6 +18,8 @@ FLOOR = 0.1
 (docs/predict.md): other places move more where the accuracy suffers, new images of the same place 0.06 at most."""
 QUANTILE = 0.99
 """Of single images' distances, which bounds what chance does to a mean."""
+FARTHEST = 0.5
+"""Shift in shares of the limit, above which nothing was measured: real places moved by 0.47 of it at most."""
 FEWEST = 50
 """Target images below which nothing is judged."""
 
@@ -106,12 +108,25 @@ class Look:
         self.seen = counted + (0 if self.seen is None else self.seen)
 
     @property
-    def unlike(self) -> bool | None:
-        """Whether the images look like another place's; None where there is nothing to compare."""
+    def shift(self) -> tuple[float, float] | None:
+        """How far the images' mean around the classes lies from the target's, and what is let pass.
+
+        In shares of the spread; None where there is nothing to compare.
+        """
         if self.place is None or self.total is None or self.seen is None or not self.seen.sum():
             return None
         count = self.seen.sum()
         shift = (self.total / count).square().sum() / self.place.spread
         # By chance: of these images' mean, and of the class means that they are compared with.
         chance = 1 / count + ((self.seen / count).square() / self.place.counts.clamp(min=1)).sum()
-        return bool(shift > FLOOR + self.place.limit * chance)
+        return float(shift), float(FLOOR + self.place.limit * chance)
+
+    @property
+    def unlike(self) -> bool | None:
+        """Whether the images look like another place's; None where there is nothing to compare."""
+        return None if self.shift is None else self.shift[0] > self.shift[1]
+
+    @property
+    def far(self) -> bool:
+        """Whether the images moved farther than any place on which estimates of the accuracy were measured."""
+        return self.place is not None and self.shift is not None and self.shift[0] > FARTHEST * float(self.place.limit)

@@ -17,12 +17,19 @@ from biwaa.judging.second_opinion import SecondOpinion, second_opinion
 from biwaa.models.network import Network
 from biwaa.training.data import Data
 
-TRAINED = 1000  # Images of the trained source that stand for all of it
+TRAINED = 1000  # Images of the trained source that stand for all of it; of features SAMPLE
 PAIRS = 1000  # Mixed pairs: their accuracy has a standard error of at most 1.6 points.
 
 
 def gather(
-    network: Network, data: Data, target: Predicted, batch_size: int, fabric: Fabric, what: str, plain: bool
+    network: Network,
+    data: Data,
+    target: Predicted,
+    batch_size: int,
+    fabric: Fabric,
+    what: str,
+    solved: bool,
+    plain: bool,
 ) -> Evidence:
     """Evidence on a trained network.
 
@@ -33,12 +40,13 @@ def gather(
         batch_size: images at a time.
         fabric: precision.
         what: for the progress display.
+        solved: the network gets features, not images.
         plain: it is source-only on frozen features, where a second opinion costs seconds.
     """
     rows = sample_rows(len(data.target), SAMPLE)
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
     mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
-    source_rows = sample_rows(len(data.source), TRAINED).numpy()
+    source_rows = sample_rows(len(data.source), SAMPLE if solved else TRAINED).numpy()
     trained: Predicted | None = None
     if len(source_rows):
         trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)

@@ -84,7 +84,9 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
         before = fit(plan, network, method, data, fabric, folder)
         begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
-    evidence = gather(network, data, target, size, fabric, what, solved and not method.sees_target)
+    evidence = gather(
+        network, data, target, size, fabric, what, solved or own is not None, solved and not method.sees_target
+    )
     if own is not None:  # the teacher itself is judged on the target, and its student stands for it elsewhere
         evidence = replace(evidence, probabilities=own)
     extra: dict[str, Tensor] = {}

@@ -1,0 +1,131 @@
+"""A finished model on images that came after the run: the run's readings again, and which classes' shares moved.
+
+N target images of the run, n new ones, D features, K classes.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biwaa.functional import with_temperature
+from biwaa.judging import calibration
+from biwaa.judging.estimate import with_interval
+from biwaa.judging.evidence import Evidence
+from biwaa.judging.metrics import agreement_with_neighbours
+from biwaa.result import Estimate
+from biwaa.solvers import balanced_weights, fit_confusion
+
+COMBINED = ("difference_of_confidences_of_source_only", "agreement_with_class_confusion", "agreement_of_neighbours")
+"""Readings whose mean is the estimate."""
+WIDTH, DEPTH, SLACK = 0.4, 0.4, 0.02
+"""Of the interval (`estimate.with_interval`): as on the panel for the run's own estimate with these readings."""
+ALPHA = 0.05
+"""Chance that any class of an unchanged place is said to have moved."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What one model says of the new images, or of a sample of them; on the CPU."""
+
+    probabilities: Tensor  # (n, K), before the temperature
+    features: Tensor  # (n, D) behind the bottleneck
+
+
+def later_estimates(
+    new: Outputs,
+    temperature: float,
+    selected: Evidence | None = None,
+    baseline: Evidence | None = None,
+    of_baseline: Outputs | None = None,
+) -> dict[str, float]:
+    """Estimates of the accuracy on new images by name, as `estimate.estimates` has them of the target.
+
+    The target's images stand beside the new ones, which may be few or of few classes: neighbours are looked for among
+    them, and class confusion is made small over both.
+
+    Args:
+        new: the model's outputs.
+        temperature: of the model.
+        selected: the model's evidence of the run.
+        baseline: source-only's evidence of the run.
+        of_baseline: source-only's outputs of the same new images.
+    """
+    predicted = new.probabilities.argmax(dim=1)
+    found = {"confidence": calibration.average_confidence(with_temperature(new.probabilities, temperature))}
+    if selected is not None and selected.features is not None:
+        found["agreement_of_neighbours"] = agreement_with_neighbours(
+            new.features, predicted, selected.features, selected.predicted
+        )
+    if baseline is None or of_baseline is None:
+        return found
+    found["agreement_with_source_only"] = float((predicted == of_baseline.probabilities.argmax(dim=1)).double().mean())
+    if baseline.held_out:
+        here = replace(baseline, probabilities=of_baseline.probabilities)
+        found["difference_of_confidences_of_source_only"] = _what_confidence_leaves(here)
+    if (other := _class_confusion(baseline, of_baseline.features)) is not None:
+        found["agreement_with_class_confusion"] = float((other == predicted).double().mean())
+    return found
+
+
+def combine(found: dict[str, float], images: int, solved: bool) -> Estimate:
+    """The mean of `COMBINED` with its interval; where one is missing, or the network was trained whole: no interval."""
+    readings = {name: round(value, 6) for name, value in found.items()}
+    parts = [found[name] for name in (COMBINED if solved else COMBINED[-1:]) if name in found]
+    if solved and len(parts) == len(COMBINED):
+        return with_interval(parts, images, readings, WIDTH, DEPTH, SLACK)
+    return Estimate(value=round(sum(parts) / len(parts), 6) if parts else None, readings=readings)
+
+
+def _what_confidence_leaves(evidence: Evidence) -> float:
+    """`calibration.difference_of_confidences` at the temperature of the held-out source."""
+    assert evidence.held_out is not None
+    temperature = calibration.held_out_temperature(evidence)
+    held_out, labels = evidence.held_out
+    of_source, of_target = (with_temperature(part, temperature) for part in (held_out, evidence.probabilities))
+    return calibration.difference_of_confidences(of_source, labels, of_target)
+
+
+def _class_confusion(evidence: Evidence, new: Tensor) -> Tensor | None:
+    """(n,) classes of new images by minimum class confusion on source-only's features of them and of the target.
+
+    New images may be few, or of few classes: the target's are their middle. None where no source images with their
+    labels were kept, or only one class of them.
+
+    Args:
+        evidence: of source-only.
+        new: (n, D) its features of the new images.
+    """
+    source, labels, target = evidence.trained_features, evidence.trained_labels, evidence.features
+    if source is None or labels is None or target is None or int(labels.min()) == int(labels.max()) or len(target) < 2:
+        return None
+    classes = evidence.probabilities.shape[1]
+    here, there = _centred(source, len(source)), _centred(torch.cat([target.float(), new.float()]), len(target))
+    head = fit_confusion(here, labels, balanced_weights(labels, classes), there, classes)
+    return F.linear(there[-len(new) :], *head).argmax(dim=1)
+
+
+def _centred(features: Tensor, of: int) -> Tensor:
+    """(N, D) rows around the mean of the first `of`, of mean squared length 1."""
+    found = features.float() - features[:of].float().mean(dim=0)
+    return found / found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+
+
+def moved_classes(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(K,) classes whose share of the predictions is another than that of the run, beyond what chance does.
+
+    Fisher's exact test of each class, at `ALPHA` over all of them (Bonferroni).
+
+    Args:
+        before: (K,) target images by predicted class.
+        now: (K,) new images by predicted class.
+    """
+    from scipy.stats import fisher_exact  # takes long to import
+
+    every, new = int(before.sum()), int(now.sum())
+    tables = ([[a, every - a], [b, new - b]] for a, b in zip(before.tolist(), now.tolist(), strict=True))
+    level = ALPHA / len(before)
+    return np.array([fisher_exact(table).pvalue < level for table in tables], dtype=np.bool_)

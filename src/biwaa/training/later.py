@@ -1,0 +1,267 @@
+"""Life after the run: a finished model on a new folder without labels.
+
+- the run's own readings on the new images, with its target beside them; a model file alone has confidence only
+- whether the images moved away from the target, and which classes' shares did
+- memory: the names, and outputs of a sample of `SAMPLE` images; the others are counted and passed through
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from msgspec import Struct
+from msgspec.structs import replace
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from biwaa.checks import not_below
+from biwaa.domains.domain import Domain, drop_unreadable, tell_passed_over
+from biwaa.errors import BiwaaError
+from biwaa.files import local
+from biwaa.inference.classifier import stream_outputs
+from biwaa.inference.predict import Predicted
+from biwaa.judging.evidence import SAMPLE, Evidence, sample_rows
+from biwaa.judging.label_shift import total_variation
+from biwaa.judging.later import Outputs, combine, later_estimates, moved_classes
+from biwaa.methods import METHODS
+from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
+from biwaa.models.network import Network
+from biwaa.models.place import Look
+from biwaa.models.saved import SavedModel, load_model
+from biwaa.progress import track
+from biwaa.result import SOURCE_ONLY, Estimate, Result, read_result
+from biwaa.training.folder import RunFolder
+from biwaa.training.stage import load_network_state, load_stage
+
+FEWEST = 50
+"""Images below which no interval is given: errors were not measured."""
+Withheld = Literal["moved", "moved_far", "run_in_doubt"]
+
+
+class ClassShare(Struct, frozen=True, kw_only=True):
+    """A class's share of the predictions, in [0, 1]."""
+
+    before: float | None
+    """In the run's target; None where it is not known."""
+    now: float
+    moved: bool | None
+    """Whether they differ by more than chance; None where `before` is not known."""
+
+
+class Later(Struct, frozen=True, kw_only=True):
+    """What can be said of a model on new images without labels."""
+
+    run: str
+    spec: str
+    images: int
+    left_out: int
+    """Unreadable images, which are not among `images`."""
+    estimated_accuracy: Estimate
+    """Its value is null where `withheld` says why, its interval where errors were not measured."""
+    withheld: Withheld | None
+    """moved: without an interval nothing is said of another place; moved_far: farther than errors were measured;
+    run_in_doubt: the run's own warnings contradict."""
+    estimate_of_the_run: float | None
+    """Of its own target; None of a model file alone."""
+    moved: bool | None
+    """Whether the images look like another place's; None where that is not known."""
+    shift: float | None
+    """How far their mean lies from the target's around the classes, in shares of the spread within classes."""
+    shift_limit: float | None
+    """What is let pass of it, for as many images."""
+    shares_moved_by: float | None
+    """Total variation between the predicted shares now and in the run."""
+    classes: dict[str, ClassShare]
+    adapt_again: bool | None
+    """Whether adapting to these images promises more accuracy: they moved. None where that is not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What a run folder adds to its model."""
+
+    result: Result
+    solved: bool
+    selected: Evidence | None
+    baseline: Evidence | None = None
+    head: Network | None = None  # Source-only's, on the backbone's standardised features
+
+
+@dataclass(eq=False)
+class _Seen:
+    """Outputs on a sample of the images, and counts of all."""
+
+    counts: NDArray[np.int64]
+    features: list[Tensor] = field(default_factory=list)
+    probabilities: list[Tensor] = field(default_factory=list)
+    pooled: list[Tensor] = field(default_factory=list)
+
+
+def estimate_later(
+    run: Path, domain: Domain, device: str = "auto", batch_size: int = 32, skip_unreadable: bool = False
+) -> Later:
+    """What can be said of a run's model on new images; their labels, if there are any, are not looked at.
+
+    Args:
+        run: a run folder, or a model.safetensors alone.
+        domain: the new images.
+        device: auto, cpu, cuda or mps.
+        batch_size: images at a time.
+        skip_unreadable: leave out images that cannot be decoded.
+
+    Raises:
+        BiwaaError: no model, images of another kind than the model's, or unreadable images without `skip_unreadable`.
+    """
+    not_below(1, batch_size=batch_size)
+    model = load_model(run)
+    result = run_result(run)
+    known = _known(run, model, result) if result else None
+    tell_passed_over(domain)
+    look, seen = Look(model.place), _Seen(np.zeros(len(model.classes), dtype=np.int64))
+    head = known.head if known else None
+    sampled = np.zeros(len(domain.images), dtype=np.bool_)
+    sampled[sample_rows(len(domain.images), SAMPLE).numpy()] = True
+    unreadable: dict[int, str] = {}
+    first = 0
+    with track(f"estimating {domain.spec}", len(domain.images), "images") as advance:
+        for predicted, bad in stream_outputs(model, domain.images, device, batch_size, pooled=head is not None):
+            good = np.array([first + row not in bad for row in range(len(predicted.probabilities))])
+            _take(seen, look, predicted, good, sampled[first : first + len(good)])
+            unreadable |= bad
+            first += len(good)
+            advance(first)
+    if len(unreadable) == len(domain.images):
+        raise BiwaaError(f"no image of {domain.spec} can be read: check its files.")
+    drop_unreadable(domain, unreadable, skip_unreadable)
+    new = Outputs(torch.cat(seen.probabilities), torch.cat(seen.features))
+    of_baseline = None
+    if head is not None:
+        with torch.no_grad():
+            output = head.head(torch.cat(seen.pooled))
+        of_baseline = Outputs(output.logits.softmax(dim=1), output.features)
+    parts = (known.selected, known.baseline) if known else (None, None)
+    readings = later_estimates(new, model.temperature, *parts, of_baseline)
+    estimate, withheld = _estimate(readings, len(new.probabilities), known, look)
+    before = _before(model, known)
+    shift = look.shift
+    return Later(
+        run=str(run),
+        spec=domain.spec,
+        images=first - len(unreadable),
+        left_out=len(unreadable),
+        estimated_accuracy=estimate,
+        withheld=withheld,
+        estimate_of_the_run=known.result.estimated_accuracy.value if known else None,
+        moved=look.unlike,
+        shift=None if shift is None else round(shift[0], 6),
+        shift_limit=None if shift is None else round(shift[1], 6),
+        shares_moved_by=None if before is None else total_variation(before / before.sum(), _shares(seen.counts)),
+        classes=_classes(model.classes, before, seen.counts),
+        adapt_again=look.unlike,
+    )
+
+
+def _take(seen: _Seen, look: Look, predicted: Predicted, good: NDArray[np.bool_], sampled: NDArray[np.bool_]) -> None:
+    """Count a batch's readable images and keep those that are in the sample."""
+    readable, kept = torch.from_numpy(good), torch.from_numpy(good & sampled)
+    classes = predicted.probabilities[readable].argmax(dim=1)
+    look.add(predicted.features[readable], classes)
+    seen.counts += classes.bincount(minlength=len(seen.counts)).numpy()
+    seen.probabilities.append(predicted.probabilities[kept])
+    seen.features.append(predicted.features[kept])
+    seen.pooled.append(predicted.pooled[kept])
+
+
+def run_result(run: Path) -> Result | None:
+    """What result.json says; None of a model file alone.
+
+    Raises:
+        BiwaaError: it is damaged, or of another version.
+    """
+    run = local(run)
+    return read_result(run) if (run / "result.json").is_file() else None
+
+
+def _known(run: Path, model: SavedModel, result: Result) -> _Known:
+    """What the run folder kept, as far as its stages are still there."""
+    folder = RunFolder(local(run))
+    if result.classes != model.classes:
+        raise BiwaaError(f"{run} has a model and a result.json of different classes: it is not one run.")
+    solved = METHODS[result.method].solved(result.model.frozen)
+
+    def evidence(name: str) -> Evidence | None:
+        return load_stage(folder, name).evidence if folder.stage(name).is_file() else None
+
+    selected = evidence(result.model.stage)
+    plain = result.model.stage if result.method == SOURCE_ONLY_METHOD else SOURCE_ONLY
+    baseline = evidence(plain) if solved else None
+    width = model.network.classifier.in_features
+    if selected is not None and selected.features is not None and selected.features.shape[1] != width:
+        raise BiwaaError(
+            f"{folder.stage(result.model.stage)} is not of this run's model: its features are of other width."
+        )
+    if baseline is None:
+        return _Known(result, solved, selected)
+    return _Known(result, solved, selected, baseline, _head(folder, plain, len(model.classes)))
+
+
+def _head(folder: RunFolder, stage: str, classes: int) -> Network:
+    """A stage's bottleneck and classifier, which take features of the frozen backbone."""
+    state = load_network_state(folder, stage)
+    try:
+        bottleneck = len(state["bottleneck.bias"]) if "bottleneck.bias" in state else None
+        inputs = state["bottleneck.weight" if bottleneck else "classifier.weight"].shape[1]
+        head = Network(nn.Identity(), inputs, bottleneck, classes)
+        head.load_state_dict(state)
+    except (KeyError, IndexError, RuntimeError):
+        raise BiwaaError(f"{folder.stage(stage)} is no finished stage of this run: remove it and resume.") from None
+    return head.eval()
+
+
+def _estimate(
+    readings: dict[str, float], images: int, known: _Known | None, look: Look
+) -> tuple[Estimate, Withheld | None]:
+    """The estimate, without its value where that is not to be trusted, and why."""
+    if known is None:
+        rounded = {name: round(value, 6) for name, value in readings.items()}
+        found = Estimate(value=rounded["confidence"], readings=rounded)
+    else:
+        found = combine(readings, images, known.solved)
+        if images < FEWEST:
+            found = replace(found, low=None, high=None, lower_bound=None)
+    why: Withheld | None = None
+    if known and known.result.contradiction:
+        why = "run_in_doubt"
+    elif look.far:
+        why = "moved_far"
+    elif look.unlike and found.lower_bound is None:
+        why = "moved"
+    return (Estimate(readings=found.readings), why) if why else (found, None)
+
+
+def _before(model: SavedModel, known: _Known | None) -> NDArray[np.int64] | None:
+    """(K,) target images by predicted class, as the run or the model file has them."""
+    if known:
+        of = known.result.selected.predicted_shares
+        return np.array([round(of[name] * known.result.target.images) for name in model.classes], dtype=np.int64)
+    return None if model.place is None else model.place.counts.round().to(torch.int64).numpy()
+
+
+def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.asarray(counts / counts.sum(), dtype=np.float64)
+
+
+def _classes(names: tuple[str, ...], before: NDArray[np.int64] | None, now: NDArray[np.int64]) -> dict[str, ClassShare]:
+    here = _shares(now)
+    if before is None:
+        return {
+            name: ClassShare(before=None, now=round(float(share), 6), moved=None)
+            for name, share in zip(names, here, strict=True)
+        }
+    rows = zip(names, _shares(before), here, moved_classes(before, now), strict=True)
+    return {
+        name: ClassShare(before=round(float(then), 6), now=round(float(share), 6), moved=bool(moved))
+        for name, then, share, moved in rows
+    }
