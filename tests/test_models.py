@@ -162,7 +162,7 @@ def test_no_weights_to_be_had_names_the_ways_out_within_seconds(monkeypatch, tmp
         load_weights(backbone, "auto")
     assert time.perf_counter() - begin < 10
     assert vars(hub) == settings
-    for way in ("connect to the hub", "--weights FILE", "biwaa[offline]", "--weights none"):
+    for way in ("connect to the hub", "--weights FILE", "efficientnet-lite0", "--weights none"):
         assert way in str(caught.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.module.state_dict().items())
     with pytest.raises(BiwaaError, match="--weights none"):

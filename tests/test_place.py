@@ -70,7 +70,7 @@ def test_images_of_the_source_are_told_apart_and_served(run, tmp_path, capsys):
     assert json.loads(done.stdout)["accuracy"]["over_images"] > 0.95
     assert json.loads(done.stdout)["looks_like_the_target"] is None
     for words, warned in (((), True), (("--domain", "source"), False)):
-        done = command("predict", run, new(run, "source"), "--out", tmp_path / "p.csv", *words)
+        done = command("predict", run, new(run, "source"), "--out", tmp_path / "p.csv", "--overwrite", *words)
         assert done.returncode == 0
         assert (WARNING in done.stderr) == warned
     features, labels = rows(90, "source", 2)
