@@ -25,17 +25,9 @@ from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.functional import nearest_neighbours, reliability
 from biwaa.recipe import recipe_from
-from biwaa.solvers import (
-    Head,
-    adapt_prototypes,
-    balanced_weights,
-    fit_confusion,
-    fit_logistic,
-    mean_over_neighbours,
-    one_hot,
-    principal_axes,
-    source_head,
-)
+from biwaa.solvers.logistic import Head, fit_confusion, fit_logistic, source_head
+from biwaa.solvers.metric import balanced_weights, mean_over_neighbours, one_hot, principal_axes
+from biwaa.solvers.prototypes import adapt_prototypes
 from biwaa.training.describe import versions
 from biwaa.training.prepare import Pair, prepare
 

@@ -159,7 +159,10 @@ def test_other_settings_are_refused(finished):
         (["digits", "--out", "x", "--tasks", "A2B"], "no task 'A2B' in digits: there are mnist2usps"),
         (["digits", "--out", "x", "--tasks", "plain>mars"], "no task 'plain>mars' in digits"),
         (["digits", "--out", "x", "--methods", "magic"], "no method is called 'magic': there are biwaa"),
-        (["digits/parts", "--out", "x", "--methods", "magic"], "no variant 'magic' in parts: did you mean 'semantic'? There are source_only"),
+        (
+            ["digits/parts", "--out", "x", "--methods", "magic"],
+            "no variant 'magic' in parts: did you mean 'semantic'?",
+        ),
         (["digits", "--out", "x", "--methods", "cdna"], "did you mean 'cdan'"),
         (["digits", "--out", "x", "--methods", "fixmatch", "--freeze-backbone"], "fixmatch needs images"),
         (["digits", "--out", "x"], "mnist is missing; usps is missing"),

@@ -10,7 +10,8 @@ import biwaa
 from biwaa.functional import class_confusion
 from biwaa.judging.estimate import COMBINED, combined
 from biwaa.judging.second_opinion import second_opinion
-from biwaa.solvers import STRENGTH, balanced_weights, fit_confusion, fit_logistic, one_hot
+from biwaa.solvers.logistic import STRENGTH, fit_confusion, fit_logistic
+from biwaa.solvers.metric import balanced_weights, one_hot
 
 
 def domains(**kind):

@@ -11,19 +11,17 @@ from sklearn.linear_model import LogisticRegression
 import biwaa
 from biwaa import functional
 from biwaa.functional import nearest_neighbours
-from biwaa.solvers import (
-    adapt_prototypes,
+from biwaa.solvers.logistic import fit_logistic, source_head
+from biwaa.solvers.metric import (
     balanced_weights,
-    fit_logistic,
     mean_over_neighbours,
     neighbour_purity,
     one_hot,
     principal_axes,
-    refine_prototypes,
-    source_head,
     whitening,
     within_class_covariance,
 )
+from biwaa.solvers.prototypes import adapt_prototypes, refine_prototypes
 
 
 def shifted(seed=0, rows=400, classes=5, width=20, noise=1.0):

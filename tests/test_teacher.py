@@ -13,7 +13,7 @@ from biwaa.recipe import recipe_from
 from biwaa.report.run_page import run_page
 from biwaa.result import SOURCE_ONLY, TEACHER
 from biwaa.share import model_card
-from biwaa.solvers import adapt_prototypes, teach_prototypes
+from biwaa.solvers.prototypes import adapt_prototypes, teach_prototypes
 from biwaa.teachers.scores import Scores, as_scores, matched, read_scores
 from biwaa.teachers.voice import Teacher, fit_temperature, fused, mastered, own_probabilities
 

@@ -17,7 +17,8 @@ from biwaa.judging.estimate import with_interval
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.metrics import agreement_with_neighbours
 from biwaa.result import Estimate
-from biwaa.solvers import balanced_weights, fit_confusion
+from biwaa.solvers.logistic import fit_confusion
+from biwaa.solvers.metric import balanced_weights
 
 COMBINED = ("difference_of_confidences_of_source_only", "agreement_with_class_confusion", "agreement_of_neighbours")
 """Readings whose mean is the estimate."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
-from biwaa.solvers import balanced_weights, cross_validate, fit_confusion, fit_logistic, one_hot, principal_axes
+from biwaa.solvers.logistic import cross_validate, fit_confusion, fit_logistic
+from biwaa.solvers.metric import balanced_weights, one_hot, principal_axes
 
 
 class SecondOpinion(NamedTuple):

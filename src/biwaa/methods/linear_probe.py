@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from biwaa.methods.source_only import SourceOnly
-from biwaa.solvers import Head
+from biwaa.solvers.logistic import Head
 
 
 class LinearProbe(SourceOnly):

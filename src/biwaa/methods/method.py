@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biwaa.models.network import Output
-from biwaa.solvers import Head
+from biwaa.solvers.logistic import Head
 from biwaa.teachers.voice import Teacher
 
 

@@ -1,7 +1,7 @@
 """Class prototypes of the target, for frozen features: what the recipe `robust` does with a frozen backbone.
 
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
-source's classifier as prior and each image's neighbours as company (`solvers.adapt_prototypes`; ours, docs/robust.md).
+source's classifier as prior and each image's neighbours as company (`solvers.prototypes`; ours, docs/robust.md).
 A teacher's voice joins the prior; without a source it is the prior (docs/zero_shot.md). Nothing is drawn at random and
 nothing is trained by steps.
 """
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers import Head, adapt_prototypes, source_head, teach_head, teach_prototypes
+from biwaa.solvers.logistic import Head, source_head
+from biwaa.solvers.prototypes import adapt_prototypes, teach_head, teach_prototypes
 
 
 class Prototypes(Method):

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from biwaa.methods.method import Batch, Loss, Method, classification
-from biwaa.solvers import Head, source_head
+from biwaa.solvers.logistic import Head, source_head
 
 
 class SourceOnly(Method):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from biwaa.solvers import Head
+from biwaa.solvers.logistic import Head
 
 
 class Output(NamedTuple):

@@ -21,7 +21,7 @@ from biwaa.models.network import Network
 from biwaa.progress import say, was_done
 from biwaa.recipe import Recipe
 from biwaa.result import TEACHER
-from biwaa.solvers import distilled
+from biwaa.solvers.prototypes import distilled
 from biwaa.tensors import load_tensors
 from biwaa.training.cost import stage_images
 from biwaa.training.data import Data

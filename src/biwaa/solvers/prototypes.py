@@ -1,0 +1,233 @@
+"""Class prototypes of the target, refined with its neighbours and the prediction of the source, a teacher, or both.
+
+Ns source rows, Nt target rows, F features, K classes, M neighbours; features are standardised, a domain at a time.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from biwaa.functional import nearest_neighbours, reliability
+from biwaa.solvers.logistic import Head, cross_validate, fit_logistic, source_head
+from biwaa.solvers.metric import (
+    NEIGHBOURS,
+    balanced_weights,
+    fit_scale,
+    mean_over_neighbours,
+    neighbour_purity,
+    one_hot,
+    principal_axes,
+    whitening,
+    within_class_covariance,
+)
+from biwaa.teachers.voice import Teacher, fused, own_probabilities
+
+PULL = 5.0
+"""Logits that neighbours of one class add."""
+FIRST_RIDGE, LATER_RIDGE = 0.5, 0.1
+"""Share of the mean eigenvalue in a within-class covariance: of the source alone, and of both domains."""
+METRICS, STEPS = 6, 2
+"""Metrics that are fitted, one after the other, and updates of the labels in each."""
+PURE = 0.8
+"""Least purity of the source's own neighbours, in shares of its cross-validated accuracy. Where neighbours are of other
+classes, as among packages that differ in their print alone, following them does harm."""
+
+
+def refine_prototypes(
+    units: Tensor, start: Tensor, prior: Tensor, neighbours: Tensor, scale: float, steps: int = STEPS
+) -> Tensor:
+    """Class prototypes of the target and its rows' classes, in turn.
+
+    c_k = unit(sum_i z_ik u_i); z_i = softmax(scale u_i . c + log prior_i + PULL mean of z over i's neighbours): EM of a
+    mixture of von Mises-Fisher distributions (Banerjee et al., JMLR 2005) with a prior for each row and a term for its
+    neighbours.
+
+    Args:
+        units: (Nt, D) rows of length 1.
+        start: (Nt, K) probabilities to start from.
+        prior: (Nt, K) what the source predicts.
+        neighbours: (Nt, M).
+        scale: of the cosines.
+        steps: of the two.
+
+    Returns:
+        (Nt, K) probabilities.
+    """
+    logs, found = prior.clamp(min=1e-6).log(), start
+    for _ in range(steps):
+        prototypes = F.normalize(found.T @ units, dim=1)
+        logits = scale * (units @ prototypes.T) + logs + PULL * mean_over_neighbours(found, neighbours)
+        found = logits.softmax(dim=1)
+    return found
+
+
+class Start(NamedTuple):
+    """Where the refinement of prototypes begins."""
+
+    axes: Tensor
+    """(F, D)."""
+    target: Tensor
+    """(Nt, D) features on the axes."""
+    within: Tensor | None
+    """(D, D) within-class covariance of the source; None without a source."""
+    units: Tensor
+    """(Nt, D) in the first metric, at length 1."""
+    prior: Tensor
+    """(Nt, K) probabilities."""
+    scale: float
+    """Of the cosines."""
+
+
+def adapt_prototypes(
+    source: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    classes: int,
+    count: int = NEIGHBOURS,
+    teacher: Teacher | None = None,
+) -> tuple[Tensor, Head] | None:
+    """Adapt from labelled source features to unlabelled target features.
+
+    1. within-class whitening by the source's labels, on at most `WIDEST` principal axes
+    2. the source's prediction: nearest class mean in that metric; times the teacher's voice, where there is a teacher
+    3. prototypes refined on the target; the metric is fitted again to both domains' classes, and they are refined again
+    4. a student: logistic regression on the source's labels and the target's probabilities, which serves both places
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        classes: K.
+        count: neighbours of a row.
+        teacher: of these rows.
+
+    Returns:
+        (Nt, K) probabilities, and the student, for new rows; None where the source's own neighbours are of other
+        classes, so that neighbours are no guide.
+    """
+    weights = balanced_weights(labels, classes)
+    axes = principal_axes(source, target)
+    here, there = source @ axes, target @ axes
+    within = within_class_covariance(here, labels, torch.ones_like(weights), classes)
+    metric = whitening(within, FIRST_RIDGE)
+    known, units = F.normalize(here @ metric, dim=1), F.normalize(there @ metric, dim=1)
+    accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes).accuracy
+    if neighbour_purity(known, labels, classes) < PURE * accuracy:
+        return None
+    truth = one_hot(labels, classes)
+    means = F.normalize(truth.T @ known, dim=1)
+    scale = fit_scale(known @ means.T, labels, weights)
+    start = Start(axes, there, within, units, (scale * units @ means.T).softmax(dim=1), scale)
+    found, metric = refined(start, classes, count)
+    if teacher:
+        near = nearest_neighbours(start.units, count)
+        start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, near))
+        found, metric = refined(start, classes, count)
+    return found, _student(axes @ metric, source, truth, weights, target, found)
+
+
+def teach_prototypes(target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS) -> tuple[Tensor, Head]:
+    """Adapt to unlabelled target features with a teacher's word alone: there is no source.
+
+    As `adapt_prototypes`; the first metric is of the classes that the teacher names, as far as it is sure of them.
+
+    Args:
+        target: (Nt, F) standardised.
+        classes: K.
+        teacher: of these rows.
+        count: neighbours of a row.
+
+    Returns:
+        (Nt, K) probabilities, and the student.
+    """
+    axes = principal_axes(target, target)
+    there = target @ axes
+    prior = own_probabilities(teacher, None, None, nearest_neighbours(there, count))
+    said, weights = prior.argmax(dim=1), reliability(prior) ** 2
+    metric = whitening(within_class_covariance(there, said, weights, classes), FIRST_RIDGE)
+    units = F.normalize(there @ metric, dim=1)
+    means = F.normalize((prior * weights[:, None]).T @ units, dim=1)
+    start = Start(axes, there, None, units, prior, fit_scale(units @ means.T, said, weights))
+    found, metric = refined(start, classes, count)
+    nothing = target[:0]
+    return found, _student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
+
+
+def teach_head(source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher) -> tuple[Tensor, Head]:
+    """Source-only's head, taught: where neighbours are no guide, the teacher still is one.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        classes: K.
+        teacher: of these rows.
+
+    Returns:
+        (Nt, K) probabilities, and the student.
+    """
+    head = source_head(source, labels, classes)
+    assert head.projection is not None  # of `source_head`
+    prior = F.linear(F.linear(target, head.projection), head.weight, head.bias).softmax(dim=1)
+    truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
+    axes = principal_axes(source, target)
+    found = fused(prior, teacher, truth, weights, prior, nearest_neighbours(target @ axes, NEIGHBOURS))
+    return found, _student(axes * source.shape[1] ** -0.5 * len(axes.T) ** 0.5, source, truth, weights, target, found)
+
+
+def distilled(
+    source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS
+) -> tuple[Tensor, Head]:
+    """What the teacher says by itself, and a head that says the same of new rows.
+
+    Args:
+        source: (Ns, F) standardised; no rows where there is no source.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        classes: K.
+        teacher: of these rows.
+        count: neighbours of a row.
+
+    Returns:
+        (Nt, K) the teacher's own probabilities, and the head.
+    """
+    axes = principal_axes(target, target)
+    near = nearest_neighbours(target @ axes, count)
+    found = own_probabilities(teacher, one_hot(labels, classes), balanced_weights(labels, classes), near)
+    nothing = target[:0]
+    return found, _student(axes, nothing, found[:0], nothing[:, 0], target, found)
+
+
+def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:
+    """Refine prototypes and metric in turn.
+
+    Args:
+        start: see `Start`.
+        classes: K.
+        count: neighbours of a row.
+
+    Returns:
+        (Nt, K) probabilities and the last (D, D) metric.
+    """
+    there, prior, units = start.target, start.prior, start.units
+    neighbours = nearest_neighbours(units, count)
+    found = refine_prototypes(units, prior, prior, neighbours, start.scale)
+    for number in range(1, METRICS):
+        of_target = within_class_covariance(there, found.argmax(dim=1), reliability(found) ** 2, classes)
+        within = of_target if start.within is None else (start.within + of_target) / 2
+        metric = whitening(within, LATER_RIDGE)
+        units = F.normalize(there @ metric, dim=1)
+        if number in (1, METRICS - 1):  # between these they change little
+            neighbours = nearest_neighbours(units, count)
+        found = refine_prototypes(units, found, prior, neighbours, start.scale)
+    return found, metric
+
+
+def _student(metric: Tensor, source: Tensor, truth: Tensor, weights: Tensor, target: Tensor, found: Tensor) -> Head:
+    """Logistic regression in an (F, D) metric on both domains' rows, with labels (Ns, K) and (Nt, K)."""
+    projection = (metric * metric.shape[1] ** -0.5).T.contiguous()
+    rows = torch.cat([F.linear(part, projection) for part in (source, target)])
+    every = torch.cat([weights, torch.ones(len(target)).to(weights)])
+    return Head(projection, *fit_logistic(rows, torch.cat([truth, found]), every))
