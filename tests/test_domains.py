@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F2
 
 from biwaa.cli import main
 from biwaa.domains.domain import match_classes
+from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.images.augment import Transform, one_by_one, random_boxes, resample
@@ -332,20 +333,19 @@ def test_names_of_classes_in_an_archive(tmp_path):
             open_domain(f"{tmp_path}/a.npz:a")
 
 
-def test_a_table_of_paths_and_labels(tmp_path, capsys):
-    """Rows without a label are left out where others have one; what is wrong is named with its row."""
+def test_a_table_of_paths_and_labels(tmp_path):
+    """An empty label is a missing one; what is wrong is named with its line."""
     write_images(tmp_path / "images", {"cat": 2, "Dog": 1})
     table = tmp_path / "table.csv"
     rows = ["images/cat/0.png,cat", "images/Dog/0.png,Dog", "images/cat/1.png,"]
     table.write_text("\n".join(["path,label", *rows]))
     domain = open_domain(str(table))
     assert domain.classes == ("cat", "Dog")
-    assert domain.labels.tolist() == [0, 1]
-    assert len(domain.images) == 2
-    assert "1 rows without a label" in capsys.readouterr().err
+    assert domain.labels.tolist() == [0, 1, MISSING]
+    assert domain.unlabelled().tolist() == [2]
     table.write_text("path,label\nimages/cat/0.png,\n")
     assert open_domain(str(table)).labels is None
-    for text, said in (("a,b\n1,2\n", "columns path and label"), ("path,label\nno.png,cat\n", "row 2: no such image")):
+    for text, said in (("a,b\n1,2\n", "must be called path"), ("path,label\nno.png,cat\n", "line 2: no such image")):
         table.write_text(text)
         with pytest.raises(BiwaaError, match=said):
             open_domain(str(table))

@@ -145,9 +145,10 @@ def adapt(
     resolved = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace("adapt", **settings)
     root = Path(data_root) if data_root is not None else None
     lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, classes)
+    here = None if source is None else as_domain(source, "source", root)
     there = as_domain(target, "target", root)
     pair = Pair(
-        _no_source(lesson, words, there) if source is None else as_domain(source, "source", root),
+        here or _no_source(lesson, words, there),
         there,
         None if held_out is None else as_domain(held_out, "held_out", root),
     )

@@ -151,9 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = next((word for word in words if word in COMMANDS), "")
-    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))  # its list of fonts, too, stays in our cache
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # such an image is reported as unreadable
     try:
+        # Its list of fonts, too, stays in our cache.
+        os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
         with _ending_cleanly():
             _obey(words)
             sys.stdout.flush()  # a reader that has gone is noticed here

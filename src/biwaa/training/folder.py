@@ -243,6 +243,6 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None
     if different:
         raise BiwaaError(
-            f"{path} holds a run of other images or classes, or with another teacher ({different[0]} differ; were "
-            "files changed since?). Name another folder."
+            f"{path} holds a run of other images, labels or classes, or with another teacher ({different[0]} differ; "
+            "were files changed since?). Name another folder."
         )
