@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,18 @@ def with_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+FEW = 50_000
+"""Rows of features below which a solver's products are small."""
+
+
+def few_threads(rows: int) -> AbstractContextManager[None]:
+    """One thread for the small products of few rows: beside other work, threads wait for each other far longer.
+
+    On two cores that other work kept busy, the default took 20 seconds so, and 90 with two threads (docs/speed.md).
+    """
+    return with_threads(1 if rows < FEW else torch.get_num_threads())
 
 
 def has_gpu(device: str) -> bool:

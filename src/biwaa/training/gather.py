@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biwaa.device import few_threads
 from biwaa.images.batches import Inputs
 from biwaa.inference.predict import Predicted, predict
 from biwaa.judging.evidence import SAMPLE, SEED, Evidence, sample_rows
@@ -77,7 +78,8 @@ def _second_opinion(data: Data, rows: NDArray[np.int64], fabric: Fabric) -> Seco
     if len(labels) < 2 or int(labels.min()) == int(labels.max()):
         return None
     source, target = data.source.batch(of_source).float(), data.target.batch(rows).float()
-    return second_opinion(source, labels, target, data.classes)
+    with few_threads(len(source) + len(target)):
+        return second_opinion(source, labels, target, data.classes)
 
 
 class _Mixed:

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from biwaa.device import few_threads
 from biwaa.errors import BiwaaError
 from biwaa.functional import neighbours_of_a_class
 from biwaa.inference.predict import predict
@@ -107,14 +108,16 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
 
 def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> None:
     """Give the network the head that the method finds on frozen features."""
-    network.to(fabric.device).install(method.solve(*_rows(data, fabric)))
+    with few_threads(len(data.source) + len(data.target)):
+        network.to(fabric.device).install(method.solve(*_rows(data, fabric)))
 
 
 def ask_teacher(network: Network, data: Data, recipe: Recipe, fabric: Fabric) -> Tensor:
     """(N, K) what the teacher says of the target, on the CPU; the network gets a head that says the same."""
     assert data.teacher is not None  # the stage is planned for a teacher alone
     teacher = data.teacher.to(fabric.device)
-    found, head = distilled(*_rows(data, fabric), data.classes, teacher, recipe.schedule.neighbours)
+    with few_threads(len(data.source) + len(data.target)):
+        found, head = distilled(*_rows(data, fabric), data.classes, teacher, recipe.schedule.neighbours)
     network.to(fabric.device).install(head)
     return found.cpu()
 
