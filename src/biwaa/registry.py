@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from biwaa.errors import BiwaaError, choices
+from biwaa.files import expanded
 
 GROUP = "biwaa.plugins"
 T = TypeVar("T")
@@ -124,7 +125,7 @@ def load_plugin_file(path: Path) -> None:
     Raises:
         BiwaaError: there is no such file, it raises an error (the message has its line), or it registers nothing.
     """
-    file = path.expanduser().resolve()
+    file = expanded(path).resolve()
     if file in _FILES:
         return
     name = f"biwaa_plugin_{len(_FILES)}_{file.stem}"

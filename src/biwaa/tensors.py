@@ -1,5 +1,6 @@
-"""Tensors and facts about them in one safetensors file, for models and checkpoints. Nothing is ever unpickled."""
+"""Tensors and facts about them in a safetensors file, for models and checkpoints; a hash of weights. No unpickling."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from biwaa.errors import BiwaaError
 from biwaa.files import replacing
@@ -51,3 +53,12 @@ def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[
     except Exception as error:  # on a file of another kind the readers may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BiwaaError(f"{path} is not a file that biwaa wrote ({reason}).") from None
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Hash of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

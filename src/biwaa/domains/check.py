@@ -43,7 +43,7 @@ def check_domains(
     """
     not_below(2, batch_size=batch_size)
     load_plugins()
-    if batch_size < 2 or not 0 <= source_held_out <= 0.9:
+    if not 0 <= source_held_out <= 0.9:
         raise BiwaaError(
             "--batch-size must be at least 2, and --source-held-out lie between 0 and 0.9, as in training."
         )

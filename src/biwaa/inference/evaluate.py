@@ -11,6 +11,7 @@ from biwaa.domains.domain import Domain, drop_unreadable, match_classes, tell_pa
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluations import Evaluation, keep_evaluation, model_digest
+from biwaa.files import expanded
 from biwaa.images.images import FileImages
 from biwaa.inference.classifier import stream_predictions, tell_unlike
 from biwaa.judging.metrics import accuracies, accuracy_by_class
@@ -106,7 +107,7 @@ def of_source(domain: Domain, result: Result) -> bool:
     """Whether these are the images that the run was trained on, or some of their folder."""
     if domain.images.fingerprint() == result.fingerprints.get("source_images"):
         return True
-    source = Path(result.source.spec).expanduser()
+    source = expanded(result.source.spec)
     if not source.is_dir() or not isinstance(domain.images, FileImages):
         return False
     return all(path.is_relative_to(source) for path in domain.images.paths)

@@ -1,6 +1,7 @@
 """Estimates of the accuracy on the target, without target labels."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
@@ -13,9 +14,21 @@ INDEPENDENT = ("thresholded_confidence", "thresholded_entropy", "agreement_of_ne
 COMBINED = ("source_only_by_confidence", "agreement_with_class_confusion", "agreement_of_first_neighbours")
 """Readings whose mean is the estimate: each is wrong for other reasons."""
 AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of_neighbours")
-WIDTH, DEPTH = 0.35, 0.37
-"""Half of the 90 % interval, and the lower bound's distance from the value, times `_unsure` (docs/robust.md)."""
-SLACK = 0.06
+
+
+class Interval(NamedTuple):
+    """How wide an interval is, in units of `_unsure`."""
+
+    width: float
+    """Half of the 90 % interval."""
+    depth: float
+    """The lower bound's distance from the mean."""
+    slack: float
+    """Least share that may be wrong."""
+
+
+INTERVAL = Interval(0.35, 0.37, 0.06)
+"""Of `COMBINED`; fitted on the panel (docs/robust.md)."""
 
 
 def estimates(
@@ -79,39 +92,38 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
         images: of the target.
         solved: whether the head was solved for.
     """
+    if solved and COMBINED[0] in found:
+        return mean_of(found, COMBINED, images, INTERVAL)
+    if solved:  # there is no source-only
+        return mean_of(found, ("agreement_with_teacher", "agreement_of_neighbours"), images)
+    return mean_of(found, AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:], images)
+
+
+def mean_of(
+    found: Mapping[str, float], names: Sequence[str], images: int, interval: Interval | None = None
+) -> Estimate:
+    """The mean of the readings called `names`, as far as they are there; null where none is.
+
+    Args:
+        found: readings by name, all of which stay beside the mean.
+        names: of those that count.
+        images: that they are of.
+        interval: its widths; None, or a reading that is missing: no interval.
+    """
     readings = {name: round(value, 6) for name, value in found.items()}
-    names: tuple[str, ...] = COMBINED if solved else AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:]
-    if solved and COMBINED[0] not in found:  # there is no source-only
-        names = ("agreement_with_teacher", "agreement_of_neighbours")
     parts = [found[name] for name in names if name in found]
     if not parts:
         return Estimate(readings=readings)
-    if len(parts) < len(COMBINED) or not solved:
-        return Estimate(value=round(sum(parts) / len(parts), 6), readings=readings)
-    return with_interval(parts, images, readings, WIDTH, DEPTH, SLACK)
-
-
-def with_interval(
-    parts: Sequence[float], images: int, readings: dict[str, float], width: float, depth: float, slack: float
-) -> Estimate:
-    """The mean of `parts`, with an interval around it.
-
-    Args:
-        parts: estimates of the accuracy, in [0, 1].
-        images: that they are of.
-        readings: to keep beside it.
-        width: half of the 90 % interval, times `_unsure`.
-        depth: the lower bound's distance from the mean, times `_unsure`.
-        slack: least share that may be wrong.
-    """
     value = sum(parts) / len(parts)
-    unsure = _unsure(value, max(parts) - min(parts), images, slack)
-    low, high, bound = value - width * unsure, value + width * unsure, value - depth * unsure
+    if interval is None or len(parts) < len(names):
+        return Estimate(value=round(value, 6), readings=readings)
+    unsure = _unsure(value, max(parts) - min(parts), images, interval.slack)
+    low, high = value - interval.width * unsure, value + interval.width * unsure
     return Estimate(
         value=round(value, 6),
         low=round(max(low, 0.0), 6),
         high=round(min(high, 1.0), 6),
-        lower_bound=round(max(bound, 0.0), 6),
+        lower_bound=round(max(value - interval.depth * unsure, 0.0), 6),
         readings=readings,
     )
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
-from biwaa.judging.estimate import with_interval
+from biwaa.judging.estimate import Interval, mean_of
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.metrics import agreement_with_neighbours
 from biwaa.result import Estimate
@@ -22,8 +22,8 @@ from biwaa.solvers.metric import balanced_weights
 
 COMBINED = ("difference_of_confidences_of_source_only", "agreement_with_class_confusion", "agreement_of_neighbours")
 """Readings whose mean is the estimate."""
-WIDTH, DEPTH, SLACK = 0.4, 0.4, 0.02
-"""Of the interval (`estimate.with_interval`): as on the panel for the run's own estimate with these readings."""
+INTERVAL = Interval(0.4, 0.4, 0.02)
+"""As on the panel for the run's own estimate with these readings."""
 ALPHA = 0.05
 """Chance that any class of an unchanged place is said to have moved."""
 
@@ -74,11 +74,7 @@ def later_estimates(
 
 def combine(found: dict[str, float], images: int, solved: bool) -> Estimate:
     """The mean of `COMBINED` with its interval; where one is missing, or the network was trained whole: no interval."""
-    readings = {name: round(value, 6) for name, value in found.items()}
-    parts = [found[name] for name in (COMBINED if solved else COMBINED[-1:]) if name in found]
-    if solved and len(parts) == len(COMBINED):
-        return with_interval(parts, images, readings, WIDTH, DEPTH, SLACK)
-    return Estimate(value=round(sum(parts) / len(parts), 6) if parts else None, readings=readings)
+    return mean_of(found, COMBINED, images, INTERVAL) if solved else mean_of(found, COMBINED[-1:], images)
 
 
 def _what_confidence_leaves(evidence: Evidence) -> float:

@@ -3,7 +3,6 @@
 The key is made of the images, the transform, every weight of the backbone, and the processor's threads.
 """
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,7 @@ from biwaa.images.images import FeatureRows, Images
 from biwaa.images.store import DECODING, Stored, pixel_batches, stored
 from biwaa.models.backbone import Backbone
 from biwaa.progress import track
-
-
-def weights_digest(backbone: Backbone) -> str:
-    """Hash of every parameter and buffer."""
-    digest = hashlib.sha256()
-    for name, tensor in backbone.module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+from biwaa.tensors import weights_digest
 
 
 def store_features(
@@ -60,6 +51,6 @@ def store_features(
 
     # Another number of threads rounds otherwise.
     where = (fabric.device.type, torch.get_num_threads() if fabric.device.type == "cpu" else None)
-    facts = (backbone.name, weights_digest(backbone), transform, *where, str(fabric._precision.precision))
+    facts = (backbone.name, weights_digest(backbone.module), transform, *where, str(fabric._precision.precision))
     key = f"features {DECODING} {facts} {images.fingerprint()}"
     return stored(key, (len(images), backbone.features), np.dtype(np.float32).name, fill)

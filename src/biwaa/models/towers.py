@@ -50,7 +50,7 @@ def build_tower(name: str, image_size: int | None) -> Tower:
     tags = library.list_pretrained_tags_by_model(model)
     if tag and tag not in tags:
         raise BiwaaError(f"{PREFIX}{model} has no weights {tag!r}: it has {listed(tags) or 'none'}.")
-    tag = tag or ("openai" if "openai" in tags else next(iter(tags), ""))
+    tag = tag or zero_shot.usual_tag(tags)
     facts = library.get_pretrained_cfg(model, tag) if tag else {}
     channels = {key: facts[key] for key in ("mean", "std") if facts.get(key)}
     with warnings.catch_warnings():

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import socket
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,11 +24,13 @@ from PIL import Image
 from torch import Tensor
 
 from biwaa.errors import BiwaaError, listed
+from biwaa.files import expanded
 from biwaa.images.images import Images, feature_width
 from biwaa.images.store import DECODING, stored
 from biwaa.models.origins import reach_hub
 from biwaa.progress import say, track
 from biwaa.teachers.prompts import MARK, texts
+from biwaa.tensors import weights_digest
 
 DEFAULT = "ViT-B-16/openai"
 BATCH = 32
@@ -89,7 +91,7 @@ class ZeroShot:
         prompts = self.texts(classes)
         model, transform, tokenizer = build(self.model)
         model = model.to(fabric.device).eval()
-        digest = _digest(model)
+        digest = weights_digest(model)
         with torch.inference_mode():
             heads = torch.stack([_embedding(model, tokenizer, prompts[name], fabric) for name in classes])
             scale = model.logit_scale.exp().float()
@@ -167,6 +169,11 @@ def build(name: str, image_size: int | None = None, ways_out: str = WAYS_OUT) ->
         raise BiwaaError(f"{name} cannot be built: {_reason(error)}.") from None
 
 
+def usual_tag(tags: Sequence[str]) -> str:
+    """The weights that are meant where none are named: OpenAI's, else the first of the list; empty where it is."""
+    return "openai" if "openai" in tags else next(iter(tags), "")
+
+
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
@@ -177,10 +184,9 @@ def _weights(clip: Any, model: str, tag: str, name: str, ways_out: str) -> dict[
     if tag == "none":
         say(f"{name}: the weights are random, so its scores mean nothing")
         return {"pretrained": None, "pretrained_text": False}
-    if not tag and tags:
-        tag = "openai" if "openai" in tags else tags[0]
+    tag = tag or usual_tag(tags)
     if tag not in tags:
-        file = Path(tag).expanduser()
+        file = expanded(tag)
         if tag and file.is_file():
             return {"pretrained": str(file)}
         raise BiwaaError(f"{model} has no weights {tag!r}, and there is no such file: it has {listed(tags) or 'none'}.")
@@ -231,11 +237,3 @@ def _view(images: Images, number: int, transform: Any) -> Tensor | None:
         return transform(Image.fromarray(images.read(number)))  # type: ignore[no-any-return]
     except Exception:  # decoders raise any kind; training reports it
         return None
-
-
-def _digest(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

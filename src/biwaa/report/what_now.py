@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from biwaa.errors import listed
+from biwaa.files import expanded
 from biwaa.judging.metrics import share_interval
 from biwaa.recipe import load_recipe
 from biwaa.report.advice import OF_THE_USER, Advice, as_words
@@ -123,4 +124,4 @@ def _train(run: Reading, words: list[str], out: Path) -> str:
 
 def _is_spec(spec: str) -> bool:
     """Whether a command can name it: a domain that was handed over in Python has no SPEC."""
-    return ":" in spec or Path(spec.partition("@")[0]).expanduser().exists()
+    return ":" in spec or expanded(spec.partition("@")[0]).exists()

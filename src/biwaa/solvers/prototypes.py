@@ -78,6 +78,8 @@ class Start(NamedTuple):
     """(Nt, K) probabilities."""
     scale: float
     """Of the cosines."""
+    neighbours: Tensor
+    """(Nt, M) in the first metric."""
 
 
 def adapt_prototypes(
@@ -119,10 +121,10 @@ def adapt_prototypes(
     truth = one_hot(labels, classes)
     means = F.normalize(truth.T @ known, dim=1)
     scale = fit_scale(known @ means.T, labels, weights)
-    start = Start(axes, there, within, units, (scale * units @ means.T).softmax(dim=1), scale)
+    near = nearest_neighbours(units, count)
+    start = Start(axes, there, within, units, (scale * units @ means.T).softmax(dim=1), scale, near)
     found, metric = refined(start, classes, count)
     if teacher:
-        near = nearest_neighbours(start.units, count)
         start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, near))
         found, metric = refined(start, classes, count)
     return found, _student(axes @ metric, source, truth, weights, target, found)
@@ -149,7 +151,8 @@ def teach_prototypes(target: Tensor, classes: int, teacher: Teacher, count: int 
     metric = whitening(within_class_covariance(there, said, weights, classes), FIRST_RIDGE)
     units = F.normalize(there @ metric, dim=1)
     means = F.normalize((prior * weights[:, None]).T @ units, dim=1)
-    start = Start(axes, there, None, units, prior, fit_scale(units @ means.T, said, weights))
+    scale = fit_scale(units @ means.T, said, weights)
+    start = Start(axes, there, None, units, prior, scale, nearest_neighbours(units, count))
     found, metric = refined(start, classes, count)
     nothing = target[:0]
     return found, _student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
@@ -211,8 +214,7 @@ def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:
     Returns:
         (Nt, K) probabilities and the last (D, D) metric.
     """
-    there, prior, units = start.target, start.prior, start.units
-    neighbours = nearest_neighbours(units, count)
+    there, prior, units, neighbours = start.target, start.prior, start.units, start.neighbours
     found = refine_prototypes(units, prior, prior, neighbours, start.scale)
     for number in range(1, METRICS):
         of_target = within_class_covariance(there, found.argmax(dim=1), reliability(found) ** 2, classes)

@@ -6,12 +6,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from biwaa.errors import BiwaaError, listed
+from biwaa.files import expanded
 from biwaa.progress import say
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -44,7 +44,7 @@ def read_classes(given: str) -> dict[str, Any]:
     Raises:
         BiwaaError: no such file, or it holds something else.
     """
-    path = Path(given).expanduser()
+    path = expanded(given)
     if path.suffix.lower() not in (".yaml", ".yml"):
         names = [name.strip() for name in given.split(",")]
         if not all(names):

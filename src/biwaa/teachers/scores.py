@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.errors import BiwaaError, listed
+from biwaa.files import expanded
 from biwaa.progress import say
 
 LEAST = 1e-6
@@ -111,7 +112,7 @@ def read_scores(spec: str) -> Scores:
         BiwaaError: no such file, or it holds no scores; the message names file, line and value.
     """
     named = re.fullmatch(r"(.+\.npz):([^:/\\]+)", spec)
-    path = Path(named[1] if named else spec).expanduser()
+    path = expanded(named[1] if named else spec)
     if path.suffix.lower() not in (".csv", ".npz"):
         raise BiwaaError(f"{spec} is no teacher: it is a .csv or .npz file of class scores.")
     if not path.is_file():
