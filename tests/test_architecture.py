@@ -16,7 +16,7 @@ import biwaa
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "biwaa"
 ROOMS = (
-    "version", "errors", "files", "tensors", "progress", "checks", "registry", "ranks", "device",
+    "version", "errors", "files", "tensors", "progress", "checks", "registry", "paths", "ranks", "device",
     "result", "predictions", "evaluations", "functional", "teachers", "solvers", "images", "domains", "models",
     "settings", "methods", "named_recipes", "recipe", "judging", "inference", "training", "api", "estimator",
     "bench", "report", "share", "demo", "cli", "__main__", "__init__",

@@ -28,7 +28,7 @@ from biwaa.recipe import Recipe, load_recipe
 from biwaa.result import Result, read_result
 from biwaa.teachers.prompts import read_classes
 from biwaa.teachers.scores import as_scores
-from biwaa.training.folder import own_recipe
+from biwaa.training.folder import TARGET_LABELS, own_recipe
 from biwaa.training.later import Later, estimate_later
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
@@ -108,6 +108,7 @@ def adapt(
     zero_shot: str | bool = False,
     prompt: Sequence[str] = (),
     classes: str | Sequence[str] | Mapping[str, Any] | None = None,
+    target_labels: Any = None,
     on_log: Callable[[dict[str, Any]], None] | Sequence[Callable[[dict[str, Any]], None]] = (),
     track: Sequence[str] = (),
     verbose: bool = True,
@@ -132,6 +133,9 @@ def adapt(
         zero_shot: have a zero-shot model of open_clip be the teacher; True for its default.
         prompt: templates with `{}` for a class's name; open_clip's seven unless given.
         classes: names with commas between them, a list of them, a YAML file, or a mapping from classes to their words.
+        target_labels: of some target images, to be trained on and left out of every accuracy: a CSV file with columns
+            path and label; a mapping from paths to labels, or a table of both; or one label a target image, None or -1
+            where there is none.
         on_log: called with each entry of log.jsonl as it is written.
         track: any of tensorboard, wandb and mlflow.
         verbose: show progress on standard error.
@@ -158,9 +162,13 @@ def adapt(
         raise BiwaaError("several processes need one run folder: name it with out=.")
     folder = Path(tempfile.mkdtemp(prefix="biwaa-")) / "run" if out is None else local(out)
     listeners = (on_log,) if callable(on_log) else tuple(on_log)
+    if resume and target_labels is None and (folder / TARGET_LABELS).is_file():
+        target_labels = folder / TARGET_LABELS  # its own
     try:
         with quiet(not verbose), track_run(track, folder, resolved) as tracker:
-            options = Options(resume, overwrite, skip_unreadable, (*listeners, *tracker.listeners), root, lesson)
+            options = Options(
+                resume, overwrite, skip_unreadable, (*listeners, *tracker.listeners), root, lesson, target_labels
+            )
             finished = train_run(pair, resolved, folder, options)
             if finished.result:
                 tracker.finish(finished.result)

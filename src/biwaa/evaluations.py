@@ -24,6 +24,8 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     """Unreadable images, which are not among `images`."""
     unlabelled: int = 0
     """Images without a label, which are not among `images` either."""
+    trained_on: int = 0
+    """Images whose labels the run was trained on; likewise."""
     looks_like_the_target: bool | None = None
     """Whether the images look like those that the model was adapted to; None where that is not known."""
     accuracy: Accuracy

@@ -20,18 +20,22 @@ class Predictions:
     names: Sequence[str]
     labels: NDArray[np.int64]  # (N,) predicted classes
     confidence: NDArray[np.float64]  # (N,) probability of the predicted class
+    given: NDArray[np.int64] | None = None  # (N,) classes that were handed over to be trained on; below 0: none was
 
     @classmethod
-    def of(cls, names: Sequence[str], probabilities: Tensor) -> Self:
+    def of(cls, names: Sequence[str], probabilities: Tensor, given: NDArray[np.int64] | None = None) -> Self:
         """The likeliest class of each row of (N, K) probabilities."""
         confidence, labels = probabilities.max(dim=1)
-        return cls(list(names), labels.numpy(), confidence.double().numpy())
+        return cls(list(names), labels.numpy(), confidence.double().numpy(), given)
 
     def csv(self, classes: Sequence[str]) -> str:
         """The file's text; confidences have four digits."""
-        rows = zip(self.names, self.labels.tolist(), self.confidence.tolist(), strict=True)
-        lines = [csv_line(name, classes[label], f"{confidence:.4f}") for name, label, confidence in rows]
-        return csv_line("path", "label", "confidence") + "".join(lines)
+        columns = [self.names, [classes[k] for k in self.labels], [f"{share:.4f}" for share in self.confidence]]
+        header = ["path", "label", "confidence"]
+        if self.given is not None:
+            header.append("given")
+            columns.append(["" if k < 0 else classes[k] for k in self.given])
+        return csv_line(*header) + "".join(csv_line(*row) for row in zip(*columns, strict=True))
 
     @classmethod
     def read(cls, path: Path, classes: Sequence[str]) -> Self:
@@ -42,7 +46,11 @@ class Predictions:
         """
         rows = read_rows(path)
         labels = label_numbers(rows, classes)
-        return cls([row["path"] for row in rows], labels, np.array([float(row["confidence"]) for row in rows]))
+        confidence = np.array([float(row["confidence"]) for row in rows])
+        given = [row.get("given") for row in rows]
+        number = {"": -1} | {name: k for k, name in enumerate(classes)}
+        known = np.array([number[name or ""] for name in given]) if rows and given[0] is not None else None
+        return cls([row["path"] for row in rows], labels, confidence, known)
 
 
 def label_numbers(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> NDArray[np.int64]:

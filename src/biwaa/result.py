@@ -61,6 +61,8 @@ class DomainFacts(Struct, frozen=True, kw_only=True):
     """The label shift made on purpose."""
     unlabelled: int = 0
     """Images without a label where others have one; figures of accuracy pass them over."""
+    labels_given: int = 0
+    """Images whose labels were handed over to be trained on; figures of accuracy pass them over too."""
 
 
 class Model(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from biwaa.evaluations import Evaluation, read_evaluations
 from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
-from biwaa.report.sentences import selected_text, warning_texts
+from biwaa.report.sentences import selected_text, unseen_images, warning_texts
 from biwaa.result import Accuracy, DomainFacts, Result, TeacherFacts, read_result, write_result
 from biwaa.version import __version__
 
@@ -198,7 +198,7 @@ def _figures(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation]) 
     """What was measured, then the estimate without labels, then the warnings."""
     lines = []
     if result.accuracy:
-        where = f"all {result.target.images} target images, whose labels were not used in training"
+        where = f"{unseen_images(result)} target images, whose labels were not used in training"
         lines += _accuracies(f"Accuracy in percent on {where}; one seed, {result.seed}; no average over seeds:",
                              [(stage.name, stage.accuracy) for stage in result.stages])  # fmt: skip
     if result.held_out:

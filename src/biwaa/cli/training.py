@@ -23,7 +23,7 @@ class TrainFlags:
     """
 
     EVERYDAY: ClassVar[tuple[str, ...]] = (
-        "method", "backbone", "weights", "freeze_backbone", "batch_size", "rounds", "steps", "choice", "seed", "device",
+        "method", "backbone", "weights", "freeze_backbone", "batch_size", "rounds", "steps", "seed", "device",
     )  # fmt: skip
     """Settings that the short help shows."""
 
@@ -57,6 +57,8 @@ class TrainFlags:
     """What it reads, with {} for a class's name."""
     classes: Annotated[str | None, arg(metavar="WORDS")] = None
     """Names with commas, or a .yaml file of their words."""
+    target_labels: Scores | None = None
+    """CSV of path,label: some target images to train on."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Also log to these."""
 
@@ -114,6 +116,7 @@ def train(flags: TrainFlags, settings: "Recipe") -> None:
             resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
             data_root=flags.data_root, teacher=flags.teacher, teacher_source=flags.teacher_source,
             zero_shot=flags.zero_shot or False, prompt=flags.prompt, classes=flags.classes,
+            target_labels=flags.target_labels,
         )  # fmt: skip
     except (KeyboardInterrupt, OSError) as ended:
         ended.add_note(where_it_goes_on(flags.out))

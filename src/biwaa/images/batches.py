@@ -168,3 +168,45 @@ class FeatureInputs:
 
     def expect(self, rows: NDArray[np.int64]) -> None:
         """Features are in memory already."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """One domain's images, and after them some of another's, to train on."""
+
+    first: Inputs
+    second: Inputs
+    rows: NDArray[np.int64]  # (M,) of the second; repeats are allowed
+
+    def __len__(self) -> int:
+        """Of both parts."""
+        return len(self.first) + len(self.rows)
+
+    def _divided(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows of the first, and rows of the second."""
+        late = rows >= len(self.first)
+        return rows[~late], self.rows[rows[late] - len(self.first)]
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        """One training input of each, in the order of `rows`."""
+        first, second = self._divided(rows)
+        parts = [of.batch(some) for of, some in ((self.first, first), (self.second, second)) if len(some)]
+        order = np.argsort(np.argsort(rows >= len(self.first), kind="stable"))
+        both = torch.cat(parts)
+        return both[torch.from_numpy(order).to(both.device)]
+
+    def expect(self, rows: NDArray[np.int64]) -> None:
+        """Start to read, where that pays."""
+        first, second = self._divided(rows)
+        self.first.expect(first)
+        self.second.expect(second)
+
+    def select(self, rows: NDArray[np.int64]) -> "Joined":
+        """They are joined for training alone."""
+        raise NotImplementedError
+
+    def views(self, rows: NDArray[np.int64]) -> Tensor:
+        """They are joined for training alone."""
+        raise NotImplementedError
+
+    strong = view = views

@@ -1,5 +1,6 @@
 """`biwaa evaluate`: accuracy of a run's model on labelled images."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from biwaa.inference.classifier import stream_predictions, tell_unlike
 from biwaa.judging.metrics import accuracies, accuracy_by_class
 from biwaa.models.place import Look
 from biwaa.models.saved import DomainName, load_model
+from biwaa.predictions import read_rows
 from biwaa.progress import say, track
 from biwaa.result import Result, read_result
 
@@ -51,9 +53,11 @@ def evaluate_run(
     not_below(1, batch_size=batch_size)
     model = load_model(run).for_domain(place)
     look = Look(model.place)
+    result = _result(run)
     domain = match_classes(open_domain(spec, data_root), model.classes, other=f"the model of {run}", subset=True)
     if domain.labels is None:
         raise BiwaaError(f"{spec} has no labels to score against: use `biwaa predict`.")
+    domain, trained_on = _without_trained_on(domain, run, result)
     tell_passed_over(domain)
     parts: list[Tensor] = []
     unreadable: dict[int, str] = {}
@@ -73,12 +77,12 @@ def evaluate_run(
     tell_unlike(model, look)
     every = torch.cat(parts)[torch.from_numpy(rows)]
     shares = accuracy_by_class(every.argmax(dim=1).numpy(), readable.labels, len(model.classes))
-    result = _result(run)
     found = Evaluation(
         spec=spec,
         images=len(rows) - len(unlabelled),
         left_out=len(unreadable),
         unlabelled=len(unlabelled),
+        trained_on=trained_on,
         looks_like_the_target=None if look.unlike is None else not look.unlike,
         accuracy=accuracies(every, readable.labels),
         by_class={
@@ -94,6 +98,27 @@ def evaluate_run(
         except OSError as error:  # somebody else's run: its figure is worth having all the same
             say(f"warning: {run} cannot keep this figure ({error.strerror or error}), so its report will not have it")
     return found, result
+
+
+def _without_trained_on(domain: Domain, run: Path, result: Result | None) -> tuple[Domain, int]:
+    """The images whose labels the model was not trained on, and how many others there are.
+
+    Raises:
+        BiwaaError: it was trained on all of them.
+    """
+    if result is None or not result.target.labels_given:
+        return domain, 0
+    names = [row["path"] for row in read_rows(run / "target_labels.csv")]
+    if isinstance(domain.images, FileImages):
+        known = {os.path.realpath(name) for name in names}
+        seen = np.array([os.path.realpath(path) in known for path in domain.images.paths])
+    elif domain.images.fingerprint() == result.fingerprints.get("target_images"):
+        seen = np.isin(np.array(domain.images.names), names)
+    else:
+        return domain, 0
+    if seen.all():
+        raise BiwaaError(f"the model was trained on all labels of {domain.spec}: they say nothing of its accuracy.")
+    return domain.select(np.flatnonzero(~seen)), int(seen.sum())
 
 
 def _result(run: Path) -> Result | None:

@@ -50,6 +50,8 @@ class Task(NamedTuple):
     """(N, K) averaged predictions of earlier rounds; None in the first."""
     teacher: Teacher | None = None
     """What another model says of the images, where one was given and the method is `taught`."""
+    given: Tensor | None = None
+    """(N,) classes of target images whose labels were handed over, MISSING for all others; None: no labels were."""
 
 
 class Method(nn.Module):
@@ -67,6 +69,8 @@ class Method(nn.Module):
     """True: on a frozen backbone the head is solved for (`solve`), without steps."""
     taught: ClassVar[bool] = False
     """True: it learns from a teacher, and from a teacher alone where there is no source."""
+    labelled: ClassVar[bool] = False
+    """True: it reads `Task.given` itself. For other methods that see the target, those images join the source's."""
     bottleneck: ClassVar[bool] = True
     """False: the classifier stands on the backbone's features themselves."""
     statistics: ClassVar[str | None] = None

@@ -2,16 +2,18 @@
 
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
 source's classifier as prior and each image's neighbours as company (`solvers.prototypes`; ours, docs/robust.md).
-A teacher's voice joins the prior; without a source it is the prior (docs/zero_shot.md). Nothing is drawn at random and
-nothing is trained by steps.
+A teacher's voice joins the prior; without a source it is the prior (docs/zero_shot.md). Target images whose labels were
+handed over stay at them (docs/labels.md). Nothing is drawn at random and nothing is trained by steps.
 """
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
+from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, source_head
 from biwaa.solvers.prototypes import adapt_prototypes, teach_head, teach_prototypes
 
@@ -23,6 +25,7 @@ class Prototypes(Method):
     frozen: ClassVar[bool] = True
     solves: ClassVar[bool] = True
     taught: ClassVar[bool] = True
+    labelled: ClassVar[bool] = True
 
     def __init__(self, task: Task, settings: ScheduleSettings) -> None:
         """Keep the number of neighbours; see `Method`."""
@@ -32,12 +35,15 @@ class Prototypes(Method):
     def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
         """Adapt; where neighbours are no guide, take source-only's head, taught where there is a teacher."""
         classes = self.task.classes
+        anchors = Anchors.of(self.task.given, classes, target.device)
         teacher = self.task.teacher.to(target.device) if self.task.teacher else None
         if not len(source):
             assert teacher is not None  # without either there is nothing to learn from
-            return teach_prototypes(target, classes, teacher, self.neighbours)[1]
-        if found := adapt_prototypes(source, labels, target, classes, self.neighbours, teacher):
+            return teach_prototypes(target, classes, teacher, self.neighbours, anchors)[1]
+        if found := adapt_prototypes(source, labels, target, classes, self.neighbours, teacher, anchors):
             return found[1]
-        return (
-            teach_head(source, labels, target, classes, teacher)[1] if teacher else source_head(source, labels, classes)
-        )
+        if teacher:
+            return teach_head(source, labels, target, classes, teacher, anchors)[1]
+        if anchors:  # they are rows like the source's
+            source, labels = torch.cat([source, target[anchors.rows]]), torch.cat([labels, anchors.labels])
+        return source_head(source, labels, classes)

@@ -49,6 +49,12 @@ def in_percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def unseen_images(result: Result) -> str:
+    """How many target images figures are measured on: those whose labels were not handed over to be trained on."""
+    images, given = result.target.images, result.target.labels_given
+    return f"{images - given} of {images}" if given else f"all {images}"
+
+
 def either(advice: list[Advice]) -> str:
     """`A, B or C`."""
     texts = [one.text for one in advice]

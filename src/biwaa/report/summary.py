@@ -8,7 +8,7 @@ from biwaa.evaluations import Evaluation
 from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
-from biwaa.report.sentences import in_percent, selected_text, stage_name, warning_texts
+from biwaa.report.sentences import in_percent, selected_text, stage_name, unseen_images, warning_texts
 from biwaa.result import SOURCE_ONLY, TEACHER, Accuracy, Result
 
 WIDTH = 44  # Letters of a row's name
@@ -18,7 +18,9 @@ def summarise(result: Result, recipe: Recipe) -> str:
     """What was measured where there are labels, then the estimate, the selected model and the warnings."""
     measured = [*_measured(result), *_held_out(result)]
     if result.accuracy is None:
-        measured.append(f"the {result.target.images} target images have no labels: accuracy on them was not measured")
+        given = result.target.labels_given
+        which = f"the {result.target.images - given} {'other ' if given else ''}target images"
+        measured.append(f"{which} have no labels: accuracy on them was not measured")
     chosen = [selected_text(result)]
     share = result.label_free.agreement_with_source_only
     if share is not None and result.model.stage != SOURCE_ONLY:
@@ -49,6 +51,8 @@ def evaluated(found: Evaluation, result: Result | None) -> str:
     )
     if found.left_out:
         measured.append(f"  {found.left_out} images could not be read and are left out")
+    if found.trained_on:
+        measured.append(f"  {found.trained_on} images are left out whose labels the run was trained on")
     parts = {"Measured": measured}
     if found.of_source:
         measured.append("  these are images of the run's source: this says nothing about the target")
@@ -75,7 +79,7 @@ def _under_headings(parts: dict[str, list[str]]) -> str:
 
 
 def _measured(result: Result) -> list[str]:
-    images, accuracy = result.target.images, result.accuracy
+    images, accuracy = unseen_images(result), result.accuracy
     if accuracy is None:
         return []
     rows = [(stage_name(result, stage.name), stage.accuracy) for stage in result.stages]

@@ -5,7 +5,7 @@ from biwaa.report.cells import Cell, PageTable, count, percent
 from biwaa.report.estimate import READINGS, doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section
-from biwaa.report.sentences import in_percent, stage_name, warning_texts
+from biwaa.report.sentences import in_percent, stage_name, unseen_images, warning_texts
 from biwaa.result import LAST, REFERENCES, SOURCE_ONLY, TEACHER, Accuracy
 
 EVALUATIONS = 3  # Of so many the figures stand on top; the table has all
@@ -97,7 +97,9 @@ def _estimate(page: Section, run: Reading) -> list[str]:
     """The label-free estimate with its error, or why there is none; sentences for the lead if nothing was measured."""
     result, found = run.result, run.result.estimated_accuracy.readings
     share, why, known = shown_estimate(result), doubt(result), run.measured
-    unmeasured = f"The {result.target.images} target images have no labels, so accuracy was not measured."
+    given, images = result.target.labels_given, result.target.images
+    which = f"The other {images - given}" if given else f"The {images}"
+    unmeasured = f"{which} target images have no labels, so accuracy was not measured."
     if share is None:
         page.figures.append(Figure("unknown", "accuracy, estimated without labels", f"since {why}", estimated=True))
         page.notes.append(f"No estimate of the accuracy is shown, since {why}.")
@@ -148,7 +150,7 @@ def _choices(run: Reading) -> PageTable | None:
         (Cell(name), percent(found.over_images), percent(found.over_classes), Cell(how)) for name, found, how in rows
     )
     caption = (
-        f"Target accuracy in percent: all {result.target.images} images, whose labels were not used in training; seed "
+        f"Target accuracy in percent: {unseen_images(result)} images, whose labels were not used in training; seed "
         f"{result.seed}"
     )
     return PageTable(caption, ("model", "over images", "over classes", "selected by"), cells, sortable=False)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biwaa.functional import nearest_neighbours, reliability
+from biwaa.solvers.anchors import Anchors, anchored_prior
 from biwaa.solvers.logistic import Head, cross_validate, fit_logistic, source_head
 from biwaa.solvers.metric import (
     NEIGHBOURS,
@@ -36,7 +37,13 @@ classes, as among packages that differ in their print alone, following them does
 
 
 def refine_prototypes(
-    units: Tensor, start: Tensor, prior: Tensor, neighbours: Tensor, scale: float, steps: int = STEPS
+    units: Tensor,
+    start: Tensor,
+    prior: Tensor,
+    neighbours: Tensor,
+    scale: float,
+    steps: int = STEPS,
+    anchors: Anchors | None = None,
 ) -> Tensor:
     """Class prototypes of the target and its rows' classes, in turn.
 
@@ -51,6 +58,7 @@ def refine_prototypes(
         neighbours: (Nt, M).
         scale: of the cosines.
         steps: of the two.
+        anchors: rows that stay at their labels.
 
     Returns:
         (Nt, K) probabilities.
@@ -59,7 +67,7 @@ def refine_prototypes(
     for _ in range(steps):
         prototypes = F.normalize(found.T @ units, dim=1)
         logits = scale * (units @ prototypes.T) + logs + PULL * mean_over_neighbours(found, neighbours)
-        found = logits.softmax(dim=1)
+        found = anchors.fixed(logits.softmax(dim=1)) if anchors else logits.softmax(dim=1)
     return found
 
 
@@ -80,6 +88,7 @@ class Start(NamedTuple):
     """Of the cosines."""
     neighbours: Tensor
     """(Nt, M) in the first metric."""
+    anchors: Anchors | None = None
 
 
 def adapt_prototypes(
@@ -89,11 +98,13 @@ def adapt_prototypes(
     classes: int,
     count: int = NEIGHBOURS,
     teacher: Teacher | None = None,
+    anchors: Anchors | None = None,
 ) -> tuple[Tensor, Head] | None:
     """Adapt from labelled source features to unlabelled target features.
 
     1. within-class whitening by the source's labels, on at most `WIDEST` principal axes
-    2. the source's prediction: nearest class mean in that metric; times the teacher's voice, where there is a teacher
+    2. the source's prediction: nearest class mean in that metric; times the teacher's voice, where there is a teacher.
+       Where the target has a few labels, logistic regression of the source and of them
     3. prototypes refined on the target; the metric is fitted again to both domains' classes, and they are refined again
     4. a student: logistic regression on the source's labels and the target's probabilities, which serves both places
 
@@ -104,6 +115,7 @@ def adapt_prototypes(
         classes: K.
         count: neighbours of a row.
         teacher: of these rows.
+        anchors: the target's rows with a label.
 
     Returns:
         (Nt, K) probabilities, and the student, for new rows; None where the source's own neighbours are of other
@@ -122,7 +134,11 @@ def adapt_prototypes(
     means = F.normalize(truth.T @ known, dim=1)
     scale = fit_scale(known @ means.T, labels, weights)
     near = nearest_neighbours(units, count)
-    start = Start(axes, there, within, units, (scale * units @ means.T).softmax(dim=1), scale, near)
+    prior = (scale * units @ means.T).softmax(dim=1)
+    if anchors:
+        scaled = metric * metric.shape[1] ** -0.5
+        prior = anchored_prior(here @ scaled, truth, weights, there @ scaled, anchors)
+    start = Start(axes, there, within, units, prior, scale, near, anchors)
     found, metric = refined(start, classes, count)
     if teacher:
         start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, near))
@@ -130,7 +146,9 @@ def adapt_prototypes(
     return found, _student(axes @ metric, source, truth, weights, target, found)
 
 
-def teach_prototypes(target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS) -> tuple[Tensor, Head]:
+def teach_prototypes(
+    target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS, anchors: Anchors | None = None
+) -> tuple[Tensor, Head]:
     """Adapt to unlabelled target features with a teacher's word alone: there is no source.
 
     As `adapt_prototypes`; the first metric is of the classes that the teacher names, as far as it is sure of them.
@@ -140,6 +158,7 @@ def teach_prototypes(target: Tensor, classes: int, teacher: Teacher, count: int 
         classes: K.
         teacher: of these rows.
         count: neighbours of a row.
+        anchors: the target's rows with a label.
 
     Returns:
         (Nt, K) probabilities, and the student.
@@ -147,18 +166,21 @@ def teach_prototypes(target: Tensor, classes: int, teacher: Teacher, count: int 
     axes = principal_axes(target, target)
     there = target @ axes
     prior = own_probabilities(teacher, None, None, nearest_neighbours(there, count))
+    prior = anchors.fixed(prior) if anchors else prior
     said, weights = prior.argmax(dim=1), reliability(prior) ** 2
     metric = whitening(within_class_covariance(there, said, weights, classes), FIRST_RIDGE)
     units = F.normalize(there @ metric, dim=1)
     means = F.normalize((prior * weights[:, None]).T @ units, dim=1)
     scale = fit_scale(units @ means.T, said, weights)
-    start = Start(axes, there, None, units, prior, scale, nearest_neighbours(units, count))
+    start = Start(axes, there, None, units, prior, scale, nearest_neighbours(units, count), anchors)
     found, metric = refined(start, classes, count)
     nothing = target[:0]
     return found, _student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
 
 
-def teach_head(source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher) -> tuple[Tensor, Head]:
+def teach_head(
+    source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher, anchors: Anchors | None = None
+) -> tuple[Tensor, Head]:
     """Source-only's head, taught: where neighbours are no guide, the teacher still is one.
 
     Args:
@@ -167,6 +189,7 @@ def teach_head(source: Tensor, labels: Tensor, target: Tensor, classes: int, tea
         target: (Nt, F) standardised.
         classes: K.
         teacher: of these rows.
+        anchors: the target's rows with a label.
 
     Returns:
         (Nt, K) probabilities, and the student.
@@ -177,7 +200,8 @@ def teach_head(source: Tensor, labels: Tensor, target: Tensor, classes: int, tea
     truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
     axes = principal_axes(source, target)
     found = fused(prior, teacher, truth, weights, prior, nearest_neighbours(target @ axes, NEIGHBOURS))
-    return found, _student(axes * source.shape[1] ** -0.5 * len(axes.T) ** 0.5, source, truth, weights, target, found)
+    found, metric = anchors.fixed(found) if anchors else found, axes * source.shape[1] ** -0.5 * len(axes.T) ** 0.5
+    return found, _student(metric, source, truth, weights, target, found)
 
 
 def distilled(
@@ -214,8 +238,9 @@ def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:
     Returns:
         (Nt, K) probabilities and the last (D, D) metric.
     """
-    there, prior, units, neighbours = start.target, start.prior, start.units, start.neighbours
-    found = refine_prototypes(units, prior, prior, neighbours, start.scale)
+    there, units, neighbours, anchors = start.target, start.units, start.neighbours, start.anchors
+    prior = anchors.fixed(start.prior) if anchors else start.prior
+    found = refine_prototypes(units, prior, prior, neighbours, start.scale, anchors=anchors)
     for number in range(1, METRICS):
         of_target = within_class_covariance(there, found.argmax(dim=1), reliability(found) ** 2, classes)
         within = of_target if start.within is None else (start.within + of_target) / 2
@@ -223,7 +248,7 @@ def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:
         units = F.normalize(there @ metric, dim=1)
         if number in (1, METRICS - 1):  # between these they change little
             neighbours = nearest_neighbours(units, count)
-        found = refine_prototypes(units, found, prior, neighbours, start.scale)
+        found = refine_prototypes(units, found, prior, neighbours, start.scale, anchors=anchors)
     return found, metric
 
 

@@ -9,10 +9,10 @@ import csv
 import difflib
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from biwaa.errors import BiwaaError, listed
 from biwaa.files import expanded
+from biwaa.paths import places
 from biwaa.progress import say
 
 LEAST = 1e-6
@@ -233,11 +234,7 @@ def _rows(scores: Scores, names: Sequence[str], spec: str) -> list[int]:
                 "give a row for each, in the order of predictions.csv, or name the rows."
             )
         return list(range(len(names)))
-    exact = {name: row for row, name in enumerate(scores.rows)}
-    tails = defaultdict(list)
-    for row, name in enumerate(scores.rows):
-        tails[PurePath(name).name].append(row)
-    found = [exact[name] if name in exact else _by_tail(name, scores.rows, tails) for name in names]
+    found = places(names, scores.rows)
     if missing := [name for name, row in zip(names, found, strict=True) if row is None]:
         raise BiwaaError(
             f"{scores.where} has no row for {len(missing)} of the {len(names)} images of {spec}: {listed(missing, 3)}. "
@@ -251,15 +248,3 @@ def _rows(scores: Scores, names: Sequence[str], spec: str) -> list[int]:
             f"{scores.where}: rows of no image of {spec} are left out: {listed([scores.rows[row] for row in extra], 3)}"
         )
     return used
-
-
-def _by_tail(name: str, rows: Sequence[str], tails: Mapping[str, list[int]]) -> int | None:
-    """The only row whose path ends like the image's, or the other way round."""
-    parts = PurePath(name).parts
-    fitting = []
-    for row in tails.get(parts[-1], ()):
-        others = PurePath(rows[row]).parts
-        length = min(len(parts), len(others))
-        if parts[-length:] == others[-length:]:
-            fitting.append(row)
-    return fitting[0] if len(fitting) == 1 else None

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from biwaa.device import hardware
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING
 from biwaa.judging import label_shift
 from biwaa.judging.calibration import calibration
 from biwaa.judging.estimate import INDEPENDENT, combined, estimates
@@ -50,8 +51,9 @@ from biwaa.result import (
     TeacherFacts,
 )
 from biwaa.training.cost import images_a_step, stage_images
+from biwaa.training.data import Given
 from biwaa.training.folder import RunFolder
-from biwaa.training.prepare import Prepared
+from biwaa.training.prepare import Prepared, unseen
 from biwaa.training.rounds import average
 from biwaa.training.stage import Trained
 from biwaa.training.teach import Lesson
@@ -90,7 +92,7 @@ def describe(
     others = [stage.evidence for stage in rounds if stage is not selected]
     plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
     estimated = estimates(selected.evidence, others, temperature, plain, teacher)
-    target, held_out = domains.target, domains.held_out
+    target, held_out, scored = domains.target, domains.held_out, unseen(domains)
     solved = METHODS[recipe.method].solved(network.frozen)
     assert domains.source.labels is not None  # a source has labels
     shares = label_shares(domains.source.labels, len(classes)) if len(domains.source.labels) else None
@@ -104,7 +106,7 @@ def describe(
         seed=recipe.seed,
         classes=classes,
         source=_facts(domains.source, data.source_shift),
-        target=_facts(target, data.target_shift),
+        target=_facts(target, data.target_shift, domains.given),
         held_out=_facts(held_out) if held_out else None,
         model=Model(
             stage=selected.name,
@@ -117,11 +119,11 @@ def describe(
         stages=found,
         label_free=_label_free(selected, rounds, baseline, teacher),
         estimated_accuracy=combined(estimated, len(target.images), solved),
-        calibration=calibration(selected.evidence, temperature, target.labels),
+        calibration=calibration(selected.evidence, temperature, scored.labels),
         label_shares=_label_shares(classes, shares, true),
         warnings=tuple(find_warnings(_signs(prepared, rounds, baseline, selected, estimated, folder, solved))),
         teacher=_teacher_facts(prepared, lesson),
-        accuracy=None if target.labels is None else _accuracy(found, rounds, selected.name, target.labels, recipe),
+        accuracy=None if scored.labels is None else _accuracy(found, rounds, selected.name, scored.labels, recipe),
         cost=_cost(stages, recipe, sitting),
         fingerprints={"recipe": recipe_digest(recipe), "classes": _digest(list(classes))} | images,
         versions=versions(),
@@ -129,8 +131,14 @@ def describe(
     )
 
 
-def _facts(domain: Domain, shift: str = "none") -> DomainFacts:
-    return DomainFacts(spec=domain.spec, images=len(domain.images), shift=shift, unlabelled=len(domain.unlabelled()))
+def _facts(domain: Domain, shift: str = "none", given: Given | None = None) -> DomainFacts:
+    return DomainFacts(
+        spec=domain.spec,
+        images=len(domain.images),
+        shift=shift,
+        unlabelled=len(domain.unlabelled()),
+        labels_given=0 if given is None else int((given != MISSING).sum()),
+    )
 
 
 def _named_evidence(stages: Sequence[Trained], name: str) -> Evidence | None:
@@ -163,7 +171,7 @@ def _stages(
         return None if predicted is None or truth is None else accuracies(predicted, truth)
 
     domains = prepared.domains
-    classes, labels = domains.source.classes or (), domains.target.labels
+    classes, labels = domains.source.classes or (), unseen(domains).labels
     validators = scores([stage.evidence for stage in stages]) if finished else {}
     held_out_labels = domains.held_out.labels if domains.held_out else None
     found = []

@@ -1,6 +1,7 @@
 """The run folder: what lies in it, and how it survives a crash.
 
-- recipe.yaml, model.safetensors, predictions.csv, labels.csv, result.json, log.jsonl, checkpoints/, report.html
+- recipe.yaml, model.safetensors, predictions.csv, labels.csv, target_labels.csv, result.json, log.jsonl, checkpoints/,
+  report.html
 - every file is written whole or not at all; log.jsonl alone grows line by line
 - a stage is one training from scratch: source-only, round 0, round 1, ..; a finished one is never trained again
 """
@@ -21,12 +22,14 @@ from biwaa.files import forget_drafts, lock_folder, write_text
 from biwaa.recipe import RESUMABLE, Recipe, dump_recipe, load_recipe
 from biwaa.tensors import save_tensors
 
+TARGET_LABELS = "target_labels.csv"
+"""Labels that were handed over to be trained on."""
 STARTED = ("recipe.yaml", "run.json")  # Without the other, what a crash at the very start leaves: no run yet
 Listener = Callable[[dict[str, Any]], None]
 """Called with each entry of log.jsonl: stage, step, losses by name, steps_per_second."""
 CONTENTS = (
     "recipe.yaml", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl", "run.json",
-    "report.html", "evaluations.json",
+    "report.html", "evaluations.json", TARGET_LABELS,
 )  # fmt: skip
 HALFWAY = ".replacing"  # Holds the files of a run while they are set aside, one by one
 
@@ -237,7 +240,7 @@ def _same_run(path: Path, recipe: Recipe, task: Mapping[str, Any]) -> None:
     try:
         then = json.loads((path / "run.json").read_text(encoding="utf-8"))
         different = [key for key in ("classes", "source_images", "target_images") if then[key] != task[key]]
-        keys = ("source_labels", "held_out_images", "teacher_scores")
+        keys = ("source_labels", "held_out_images", "teacher_scores", "given_labels")
         different += [key for key in keys if then.get(key) != task.get(key)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BiwaaError(f"{path / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None

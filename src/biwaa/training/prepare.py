@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from biwaa.domains.domain import Domain, check_batch, check_source, drop_unreadable, held_out_counts
+from biwaa.domains.labels import MISSING
 from biwaa.domains.shift import shifted_rows
 from biwaa.errors import BiwaaError
 from biwaa.functional import coral
@@ -30,7 +31,7 @@ from biwaa.models.side_by_side import several
 from biwaa.models.weights import load_weights
 from biwaa.recipe import Recipe
 from biwaa.teachers.voice import Teacher
-from biwaa.training.data import Data
+from biwaa.training.data import Data, Given
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,17 @@ class Pair:
     target: Domain  # Its labels, if any, are for evaluation alone
     held_out: Domain | None = None  # Labelled target images that are not used in training, only scored
     teacher: Teacher | None = field(default=None, kw_only=True)  # Of all images of source and target
+    given: Given | None = field(default=None, kw_only=True)
+    """(N,) classes of the target images whose labels were handed over to be trained on, MISSING for all others."""
+
+
+def unseen(pair: Pair) -> Domain:
+    """The target with the labels alone that no training was given: those that figures may be measured on."""
+    target = pair.target
+    if pair.given is None or target.labels is None:
+        return target
+    labels = np.where(pair.given == MISSING, target.labels, MISSING)
+    return replace(target, labels=None if (labels == MISSING).all() else labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +102,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     domains = Pair(*(domain for domain, _ in left))
     if pair.teacher:
         domains = replace(domains, teacher=pair.teacher.select(left[1][1], left[0][1]))
+    if pair.given is not None:
+        domains = replace(domains, given=pair.given[left[1][1]])
     if len(pair.source.images):
         check_source(domains.source)  # skipping may have emptied a class
         check_batch(recipe.data.batch_size, domains.source, domains.target, recipe.data.source_held_out)
@@ -113,6 +127,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     data = _divided(
         inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe, counts, domains.teacher
     )
+    data = replace(data, given=domains.given)
     width = recipe.network.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:

@@ -6,7 +6,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,8 @@ from lightning_fabric import Fabric
 
 from biwaa.device import open_fabric, with_threads, within_memory
 from biwaa.domains.domain import Domain, check_kind, check_pair, match_classes, tell_passed_over
+from biwaa.domains.labels import MISSING
+from biwaa.domains.target_labels import target_labels
 from biwaa.errors import BiwaaError
 from biwaa.files import csv_line, write_text
 from biwaa.functional import with_temperature
@@ -35,8 +37,8 @@ from biwaa.recipe import AUTO, Recipe, with_method
 from biwaa.result import REFERENCES, Result, write_result
 from biwaa.training.cost import foretold, planned_images
 from biwaa.training.describe import describe
-from biwaa.training.folder import Listener, RunFolder, check_folder, locked, own_recipe
-from biwaa.training.prepare import Pair, Prepared, prepare
+from biwaa.training.folder import TARGET_LABELS, Listener, RunFolder, check_folder, locked, own_recipe
+from biwaa.training.prepare import Pair, Prepared, prepare, unseen
 from biwaa.training.rounds import train_rounds
 from biwaa.training.stage import Trained, load_network_state, train_stage
 from biwaa.training.suited import suited, training_instead
@@ -53,6 +55,7 @@ class Options:
     listeners: Sequence[Listener] = ()  # Called with each entry of log.jsonl as it is written.
     data_root: Path | None = None  # Where benchmarks were looked for, to be found there again
     lesson: Lesson | None = None  # Where the teacher comes from, if there is one
+    target_labels: Any = None  # Labels of some target images to train on, as of `domains.target_labels`
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,12 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     threads = recipe.machine.threads or (own and own.machine.threads) or torch.get_num_threads()
     recipe = recipe.replace(threads=threads)
     with with_threads(threads):
-        return _train(_checked(pair, recipe), recipe, asked, out, options)
+        pair = _checked(pair, recipe)
+        if options.target_labels is not None:
+            check_labelled(recipe.method)
+            given = target_labels(options.target_labels, pair.target, pair.source.classes or (), pair.source.spec)
+            pair = replace(pair, given=given)
+        return _train(pair, recipe, asked, out, options)
 
 
 def _train(pair: Pair, recipe: Recipe, asked: Recipe, out: Path, options: Options) -> Finished:
@@ -100,6 +108,8 @@ def _train(pair: Pair, recipe: Recipe, asked: Recipe, out: Path, options: Option
         together(fabric),
         whole(planned_images(recipe), foretold(recipe, len(pair.source.images) + len(pair.target.images))),
     ):
+        if folder.writes and prepared.domains.given is not None:
+            _write_given(folder, prepared.domains)
         fabric.barrier()  # no process may go on before the folder is the run's
         begin = time.perf_counter()
         stages: list[Trained] = []
@@ -115,13 +125,26 @@ def _train(pair: Pair, recipe: Recipe, asked: Recipe, out: Path, options: Option
                 outputs = _write_outputs(folder, prepared, recipe, stages, sitting, device, options.lesson)
                 folder.forget_replaced()
         if folder.writes:
-            _write_labels(folder, prepared.domains.target)
+            _write_labels(folder, unseen(prepared.domains))
         fabric.barrier()  # from here on every process finds the run finished
         finish()
     sitting = time.perf_counter() - begin
     fresh = sum(1 for stage in stages if stage.fresh)
     say(f"{fresh} training{'s' * (fresh != 1)} in {duration(sitting)}; the model is in {folder.path}")
     return Finished(folder, *outputs)
+
+
+def check_labelled(method: str) -> None:
+    """Refuse labels of the target for a method that does not look at it.
+
+    Raises:
+        BiwaaError: it does not.
+    """
+    if not METHODS[method].sees_target:
+        raise BiwaaError(
+            f"the method {method} learns from the source alone, so labels of target images would change nothing: leave "
+            "--target-labels or --method out."
+        )
 
 
 def _implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
@@ -178,6 +201,8 @@ def _task(pair: Pair, options: Options) -> dict[str, Any]:
     }
     if pair.held_out:
         task |= {"held_out": pair.held_out.spec, "held_out_images": pair.held_out.images.fingerprint()}
+    if pair.given is not None:
+        task |= {"given_labels": hashlib.sha256(pair.given.tobytes()).hexdigest()}
     if options.lesson:
         task |= {"teacher": options.lesson.where, "teacher_scores": options.lesson.fingerprint()}
     return task
@@ -205,7 +230,10 @@ def _write_outputs(
     lesson: Lesson | None,
 ) -> tuple[Result, Predictions]:  # fmt: skip
     classes, target = prepared.domains.source.classes or (), prepared.domains.target
-    name = choose({stage.name: stage.evidence for stage in stages}, recipe.schedule.choice)
+    # Where labels of the target were handed over, a stage that never saw them is no candidate.
+    blind = REFERENCES if prepared.domains.given is not None else ()
+    pool = {stage.name: stage.evidence for stage in stages if stage.name not in blind}
+    name = choose(pool, recipe.schedule.choice)
     selected = next(stage for stage in stages if stage.name == name)
     temperature = held_out_temperature(selected.evidence)
     network = prepared.deployed_network(load_network_state(folder, name))
@@ -216,7 +244,9 @@ def _write_outputs(
         prepared.domains.source.label_kind,
     )  # fmt: skip
     save_model(folder.model, model)
-    predictions = Predictions.of(target.images.names, with_temperature(selected.probabilities, temperature))
+    predictions = Predictions.of(
+        target.images.names, with_temperature(selected.probabilities, temperature), prepared.domains.given
+    )
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
     result = describe(
         prepared, recipe, stages, selected, temperature=temperature, folder=folder, sitting=sitting, device=device,
@@ -233,5 +263,18 @@ def _write_labels(folder: RunFolder, target: Domain) -> None:
         path.unlink(missing_ok=True)
         return
     classes = (*(target.classes or ()), "")  # the last one for MISSING: its cell is empty
-    named = zip(target.images.names, [classes[k] for k in target.labels], strict=True)
-    write_text(path, csv_line("path", "label") + "".join(csv_line(*row) for row in named))
+    _write_table(path, zip(target.images.names, [classes[k] for k in target.labels], strict=True))
+
+
+def _write_given(folder: RunFolder, domains: Pair) -> None:
+    """Write the labels that were handed over, so that the run goes on with them, and nothing is measured on them."""
+    classes, given = domains.source.classes or (), domains.given
+    assert given is not None
+    names = zip(domains.target.images.names, given.tolist(), strict=True)
+    known = [(name, classes[k]) for name, k in names if k != MISSING]
+    named = [(str(Path(name).absolute()) if Path(name).is_file() else name, label) for name, label in known]
+    _write_table(folder.path / TARGET_LABELS, named)
+
+
+def _write_table(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    write_text(path, csv_line("path", "label") + "".join(csv_line(*row) for row in rows))

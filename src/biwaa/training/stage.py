@@ -75,14 +75,16 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     before = 0.0
     what, size = f"{plan.name}: predicting", plan.recipe.data.batch_size
     solved = method.solved(plan.recipe.network.frozen)
+    # Source-only stays what there is without adaptation.
+    seen = data.joined() if method.sees_target and not method.labelled else data
     own: Tensor | None = None
     if plan.name == TEACHER:
         own, size = ask_teacher(network, data, plan.recipe, fabric), ROWS
     elif solved:
-        solve(network, method, data, fabric)
+        solve(network, method, seen, fabric)
         size = ROWS
     else:
-        before = fit(plan, network, method, data, fabric, folder)
+        before = fit(plan, network, method, seen, fabric, folder)
         begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
     evidence = gather(
@@ -132,8 +134,9 @@ def build_method(plan: StagePlan, data: Data) -> Method:
     """The recipe's method with its own groups of settings."""
     recipe, kind = plan.recipe, METHODS[plan.recipe.method]
     task = Task(
-        recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps, plan.previous, data.teacher
-    )
+        recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps, plan.previous, data.teacher,
+        None if data.given is None else torch.from_numpy(data.given),
+    )  # fmt: skip
     return kind(task, *(getattr(recipe, group) for group in kind.groups))
 
 
