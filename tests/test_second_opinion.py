@@ -8,8 +8,9 @@ from test_solvers import shifted
 
 import biwaa
 from biwaa.functional import class_confusion
+from biwaa.judging import second_opinion as judging
 from biwaa.judging.estimate import COMBINED, combined
-from biwaa.judging.second_opinion import second_opinion
+from biwaa.judging.second_opinion import agreement_of_halves, expected_accuracy, second_opinion
 from biwaa.solvers.logistic import STRENGTH, fit_confusion, fit_logistic
 from biwaa.solvers.metric import balanced_weights, one_hot
 
@@ -51,19 +52,41 @@ def test_without_confusion_it_is_logistic_regression():
     )
 
 
-def test_a_second_opinion_is_mostly_right_and_expects_what_comes():
+def test_a_second_opinion_is_mostly_right_and_halves_agree_where_classes_stand_apart():
     source, labels, target = (torch.from_numpy(part) for part in shifted(rows=600))
     source, target = ((part - part.mean(0)) / part.std(0) for part in (source, target))
     found = second_opinion(source, labels, target, 5)
     assert float((found.predicted == labels).float().mean()) > 0.9
-    assert 0.5 < found.expected <= 1
+    assert found.of_halves > 0.9
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
+    assert agreement_of_halves(source, labels, noise, 5) < 0.6
 
 
-def test_noise_is_expected_to_be_wrong():
-    """Confidence falls on a target without classes."""
-    source, target, labels = domains(rows=600)
-    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)) * source.std(0)
-    assert second_opinion(source, labels, noise, 5).expected < second_opinion(source, labels, target, 5).expected - 0.1
+def test_halves_share_no_source_row(monkeypatch):
+    """Rows, one feature of each of which is its number, are seen by one half alone; a class of one row by both."""
+    seen = []
+    monkeypatch.setattr(
+        judging, "follow_prototypes", lambda source, labels, target, classes: seen.append(source) or target[:, :classes]
+    )
+    labels = torch.tensor([0, 1] * 10 + [2])
+    source = torch.arange(21.0)[:, None].repeat(1, 8)
+    agreement_of_halves(source, labels, torch.rand(6, 8), 3)
+    first, second = (set(part[:, 0].tolist()) for part in seen)
+    assert first & second == {20.0}
+    assert first | second == set(source[:, 0].tolist())
+    assert [part.shape[1] for part in seen] == [6, 6]
+
+
+def test_source_only_is_expected_to_be_as_good_as_it_is_and_worse_where_confidence_falls():
+    """Left-out rows of the same place are right at 0.8 with confidence 0.8; another place is less sure."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 4000)
+    right = rng.random(4000) < 0.8
+    said = np.where(right, labels, 1 - labels)
+    left_out = torch.from_numpy(np.where(said[:, None] == np.arange(2), 0.8, 0.2)).float()
+    assert expected_accuracy(left_out, labels, left_out) == pytest.approx(right.mean(), abs=0.01)
+    unsure = torch.tensor([[0.6, 0.4]]).repeat(100, 1)
+    assert expected_accuracy(left_out, labels, unsure) == pytest.approx(0.6, abs=0.03)
 
 
 def test_the_estimate_is_the_mean_and_its_interval_widens_with_doubt():
@@ -71,7 +94,7 @@ def test_the_estimate_is_the_mean_and_its_interval_widens_with_doubt():
     assert sure.value == pytest.approx(0.9)
     assert sure.low < 0.9 < sure.high <= 1
     assert sure.lower_bound < 0.9
-    apart = combined(dict(zip(COMBINED, (0.8, 0.9, 1.0), strict=True)), images=1000, solved=True)
+    apart = combined(dict(zip(COMBINED, (0.8, 0.9, 0.9, 1.0), strict=True)), images=1000, solved=True)
     assert apart.value == pytest.approx(0.9)
     assert apart.high - apart.low > sure.high - sure.low
     few = combined(dict.fromkeys(COMBINED, 0.9), images=20, solved=True)

@@ -11,7 +11,8 @@ from sklearn.linear_model import LogisticRegression
 import biwaa
 from biwaa import functional
 from biwaa.functional import nearest_neighbours
-from biwaa.solvers.logistic import fit_logistic, source_head
+from biwaa.judging.second_opinion import agreement_of_halves
+from biwaa.solvers.logistic import confusion_head, fit_logistic, source_head
 from biwaa.solvers.metric import (
     balanced_weights,
     mean_over_neighbours,
@@ -142,7 +143,7 @@ def test_adapting_gains_and_the_student_agrees(seed):
     assert torch.equal(again[1].weight, student_head.weight)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(2, 6),
     st.integers(1, 12),
@@ -159,8 +160,10 @@ def test_odd_data_gives_finite_heads(classes, width, targets, sources, kind):
         target[:] = target[0].clone()
     labels = torch.arange(len(source)) % classes
     adapted = adapt_prototypes(source, labels, target, classes)
-    heads = [source_head(source, labels, classes), *([adapted[1]] if adapted else [])]
-    assert all(part.isfinite().all() for head in heads for part in head)
+    heads = [source_head(source, labels, classes), confusion_head(source, labels, target, classes)]
+    heads += [adapted[1]] if adapted else []
+    assert all(part.isfinite().all() for head in heads for part in head if part is not None)
+    assert 0 <= agreement_of_halves(source, labels, target, classes) <= 1
     assert adapted is None or adapted[0].isfinite().all()
 
 

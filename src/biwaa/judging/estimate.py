@@ -11,7 +11,12 @@ from biwaa.result import Estimate
 
 INDEPENDENT = ("thresholded_confidence", "thresholded_entropy", "agreement_of_neighbours", "agreement_of_rounds")
 """Estimates that rest on different assumptions: where they contradict each other, none is to be trusted."""
-COMBINED = ("source_only_by_confidence", "agreement_with_class_confusion", "agreement_of_first_neighbours")
+COMBINED = (
+    "source_only_by_confidence",
+    "agreement_with_class_confusion",
+    "agreement_of_first_neighbours",
+    "agreement_of_halves",
+)
 """Readings whose mean is the estimate: each is wrong for other reasons."""
 AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of_neighbours")
 
@@ -65,6 +70,8 @@ def estimates(
         found["agreement_with_source_only"] = agreement(selected.probabilities, baseline.probabilities)
         if baseline.neighbour_agreement is not None:
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
+    if baseline is not None and baseline.of_halves is not None:
+        found["agreement_of_halves"] = float(baseline.of_halves)
     if baseline is not None and baseline.second_opinion is not None and baseline.expected is not None:
         found["source_only_by_confidence"] = float(baseline.expected)
         here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
@@ -82,6 +89,7 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     - what the loss of confidence leaves of source-only's accuracy falls where the target looks strange
     - agreement with class confusion falls where another kind of candidate sees other classes
     - agreement of neighbours falls where predictions are scattered
+    - agreement of halves falls where the solution depends on which source images and which features there are
 
     Without source-only: the mean of agreement with a teacher, if there is one, and among neighbours, without an
     interval. Where heads are trained by steps, errors of that mean were not measured; there it is the mean of the three

@@ -38,6 +38,7 @@ class Evidence:
     trained_labels: Tensor | None = None  # (T,) classes of the source images that were trained on
     second_opinion: Tensor | None = None  # (M,) classes of the images `rows` by another kind of classifier
     expected: Tensor | None = None  # () accuracy of source-only that its loss of confidence leaves
+    of_halves: Tensor | None = None  # () agreement of two solutions that share no source row
 
     @property
     def predicted(self) -> Tensor:

@@ -1,17 +1,24 @@
-"""What is known of a target before anything is adapted to it: a second opinion, and what confidence leaves.
+"""What is known of a target before anything is adapted to it: what confidence leaves, and what other solvers say.
 
-Both stand on the features of a frozen backbone, and know nothing of the candidates that they help to judge.
+All of it stands on the features of a frozen backbone, and knows nothing of the candidates that it helps to judge.
 """
 
 from typing import NamedTuple
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
-from biwaa.solvers.logistic import cross_validate, fit_confusion, fit_logistic
-from biwaa.solvers.metric import balanced_weights, one_hot, principal_axes
+from biwaa.solvers.logistic import fit_confusion
+from biwaa.solvers.metric import balanced_weights, place_in_class, principal_axes
+from biwaa.solvers.prototypes import follow_prototypes
+
+ROWS = 2500
+"""Target rows at most on which two halves are compared: one standard error is at most a point."""
 
 
 class SecondOpinion(NamedTuple):
@@ -19,12 +26,12 @@ class SecondOpinion(NamedTuple):
 
     predicted: Tensor
     """(M,) classes by minimum class confusion, which follows neither neighbours nor prototypes."""
-    expected: float
-    """Accuracy of source-only: that of cross-validation on the source less what its confidence falls by."""
+    of_halves: float
+    """See `agreement_of_halves`."""
 
 
 def second_opinion(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> SecondOpinion:
-    """Fit both.
+    """Ask both.
 
     Args:
         source: (Ns, F) standardised.
@@ -34,16 +41,47 @@ def second_opinion(source: Tensor, labels: Tensor, target: Tensor, classes: int)
     """
     axes = principal_axes(source, target) * source.shape[1] ** -0.5
     here, there = source @ axes, target @ axes
-    weights = balanced_weights(labels, classes)
-    found = cross_validate(here, labels, classes)
-    head = fit_logistic(here, one_hot(labels, classes), weights, found.strength)
-    truth = labels.cpu().numpy()
-    temperature = calibration.fit_temperature(found.left_out, truth)
-    of_source, of_target = (
-        with_temperature(part, temperature) for part in (found.left_out, F.linear(there, *head).softmax(dim=1))
-    )
-    confusion = fit_confusion(here, labels, weights, there, classes)
+    confusion = fit_confusion(here, labels, balanced_weights(labels, classes), there, classes)
     return SecondOpinion(
-        F.linear(there, *confusion).argmax(dim=1).cpu(),
-        calibration.difference_of_confidences(of_source, truth, of_target),
+        F.linear(there, *confusion).argmax(dim=1).cpu(), agreement_of_halves(source, labels, target, classes)
     )
+
+
+def expected_accuracy(left_out: Tensor, labels: NDArray[np.int64], target: Tensor) -> float:
+    """Accuracy of source-only: that of cross-validation on the source less what its confidence falls by.
+
+    Args:
+        left_out: (Ns, K) probabilities of the source's rows, each by a regression that it had no part in.
+        labels: (Ns,) of the source.
+        target: (Nt, K) source-only's probabilities.
+    """
+    temperature = calibration.fit_temperature(left_out, labels)
+    of_source, of_target = (with_temperature(part, temperature) for part in (left_out, target))
+    return calibration.difference_of_confidences(of_source, labels, of_target)
+
+
+def agreement_of_halves(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> float:
+    """Agreement of two solutions by prototypes that share no source row.
+
+    In a random order of the features, one has the first three quarters, the other the last three. Where two
+    classifiers are trained apart, the rate at which they disagree is near the rate at which each of them errs (Jiang et
+    al., ICLR 2022). A class of one row is in both halves.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (M, F) standardised.
+        classes: K.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randperm(len(target), generator=generator)[:ROWS].to(target.device)
+    features = torch.randperm(source.shape[1], generator=generator).to(target.device)
+    quarter = len(features) // 4
+    places = place_in_class(labels, classes)
+    single = torch.bincount(labels, minlength=classes)[labels] == 1
+    found = []
+    for half, columns in enumerate((features[: len(features) - quarter], features[quarter:])):
+        of_half = (places % 2 == half) | single
+        part = source[of_half][:, columns], labels[of_half], target[rows][:, columns]
+        found.append(follow_prototypes(*part, classes).argmax(dim=1))
+    return float((found[0] == found[1]).double().mean())

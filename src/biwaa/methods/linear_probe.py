@@ -21,4 +21,4 @@ class LinearProbe(SourceOnly):
         """Source-only's head, as weights of the features themselves."""
         head = super().solve(source, labels, target)
         assert head.projection is not None  # source-only has one
-        return Head(None, head.weight @ head.projection, head.bias)
+        return Head(None, head.weight @ head.projection, head.bias, head.left_out)

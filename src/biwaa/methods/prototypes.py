@@ -14,7 +14,7 @@ from torch import Tensor
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.anchors import Anchors
-from biwaa.solvers.logistic import Head, source_head
+from biwaa.solvers.logistic import Head, confusion_head
 from biwaa.solvers.prototypes import adapt_prototypes, teach_head, teach_prototypes
 
 
@@ -33,7 +33,7 @@ class Prototypes(Method):
         self.neighbours = settings.neighbours
 
     def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
-        """Adapt; where neighbours are no guide, take source-only's head, taught where there is a teacher."""
+        """Adapt; where neighbours are no guide, listen to the teacher, or without one confuse classes little."""
         classes = self.task.classes
         anchors = Anchors.of(self.task.given, classes, target.device)
         teacher = self.task.teacher.to(target.device) if self.task.teacher else None
@@ -46,4 +46,4 @@ class Prototypes(Method):
             return teach_head(source, labels, target, classes, teacher, anchors)[1]
         if anchors:  # they are rows like the source's
             source, labels = torch.cat([source, target[anchors.rows]]), torch.cat([labels, anchors.labels])
-        return source_head(source, labels, classes)
+        return confusion_head(source, labels, target, classes)

@@ -27,6 +27,7 @@ READINGS = {
     "agreement_of_neighbours_source_only": "the same for source-only, an estimate of its accuracy",
     "confidence": "mean confidence, calibrated",
     "agreement_with_class_confusion": "agreement with minimum class confusion on source-only's features",
+    "agreement_of_halves": "agreement of two solutions that share no source image",
     "source_only_by_confidence": "source-only's cross-validated accuracy minus its loss of confidence",
     "difference_of_confidences": "held-out source accuracy minus the loss of confidence",
     "thresholded_confidence": "share of confidences above a threshold set on the source",

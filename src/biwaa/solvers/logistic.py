@@ -3,7 +3,7 @@
 N rows (Ns of the source, Nt of the target), F features, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biwaa.functional import class_confusion
-from biwaa.solvers.metric import balanced_weights, one_hot, principal_axes
+from biwaa.solvers.metric import balanced_weights, one_hot, place_in_class, principal_axes
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """C of the source's logistic regression, as scikit-learn's, on rows of mean squared length 1; by cross-validation."""
@@ -19,6 +19,8 @@ STRENGTH = 10.0
 """C of the student, whose labels are soft."""
 CONFUSION = 3.0
 """Weight of the class confusion in `fit_confusion`."""
+ROWS_A_CLASS = 10
+"""Target rows a class from which their confusion counts whole in `confusion_head`."""
 FOLDS = 3
 
 
@@ -31,6 +33,8 @@ class Head(NamedTuple):
     """(K, D)."""
     bias: Tensor
     """(K,)."""
+    left_out: Tensor | None = None
+    """(Ns, K) probabilities of the source's rows by regressions that they had no part in; of `source_head` alone."""
 
 
 def fit_logistic(
@@ -134,22 +138,22 @@ class CrossValidated(NamedTuple):
     """(N, K) probabilities of each row by a regression that it had no part in."""
 
 
-def cross_validate(features: Tensor, labels: Tensor, classes: int) -> CrossValidated:
-    """Choose the C of `STRENGTHS` for logistic regression by its accuracy on left-out rows.
+def cross_validate(
+    features: Tensor, labels: Tensor, classes: int, strengths: Sequence[float] = STRENGTHS
+) -> CrossValidated:
+    """Choose the C of logistic regression by its accuracy on left-out rows.
 
     Args:
         features: (N, F) rows of mean squared length near 1.
         labels: (N,).
         classes: K.
+        strengths: values of C to try, from strong to weak.
     """
-    fold, weights = torch.zeros_like(labels), balanced_weights(labels, classes)
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
-    for k in range(classes):  # rows of a class go round the folds
-        rows = shuffled[labels[shuffled] == k]
-        fold[rows] = (torch.arange(len(rows), device=rows.device) + k) % FOLDS
+    weights = balanced_weights(labels, classes)
+    fold = (place_in_class(labels, classes) + labels) % FOLDS
     heads: list[tuple[Tensor, Tensor] | None] = [None] * FOLDS
     best: CrossValidated | None = None
-    for strength in STRENGTHS:
+    for strength in strengths:
         left_out = torch.zeros(len(labels), classes).to(features)
         for number in range(FOLDS):
             kept, left = fold != number, fold == number
@@ -173,6 +177,21 @@ def source_head(source: Tensor, labels: Tensor, classes: int) -> Head:
     """
     projection = principal_axes(source, source) * source.shape[1] ** -0.5
     rows = source @ projection
-    strength = cross_validate(rows, labels, classes).strength
-    fitted = fit_logistic(rows, one_hot(labels, classes), balanced_weights(labels, classes), strength)
-    return Head(projection.T.contiguous(), *fitted)
+    found = cross_validate(rows, labels, classes)
+    fitted = fit_logistic(rows, one_hot(labels, classes), balanced_weights(labels, classes), found.strength)
+    return Head(projection.T.contiguous(), *fitted, found.left_out)
+
+
+def confusion_head(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
+    """Logistic regression of the source that confuses the target's classes little: it follows no neighbours.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (Nt, F) standardised; the fewer rows a class it has, the less its confusion counts.
+        classes: K.
+    """
+    axes = principal_axes(source, target) * source.shape[1] ** -0.5
+    factor = min(1.0, len(target) / (ROWS_A_CLASS * classes))
+    weights = balanced_weights(labels, classes)
+    return Head(axes.T.contiguous(), *fit_confusion(source @ axes, labels, weights, target @ axes, classes, factor))

@@ -28,6 +28,16 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return F.one_hot(labels, classes).float()
 
 
+def place_in_class(labels: Tensor, classes: int) -> Tensor:
+    """(N,) each row's place in its class, 0, 1, 2, .., in a random order that is the same every time."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
+    places = torch.zeros_like(labels)
+    for k in range(classes):
+        rows = shuffled[labels[shuffled] == k]
+        places[rows] = torch.arange(len(rows), device=rows.device)
+    return places
+
+
 def principal_axes(source: Tensor, target: Tensor, most: int = WIDEST) -> Tensor:
     """(F, D) axes of the mean of both covariances with the largest variance, D = min(F, most).
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from biwaa.functional import nearest_neighbours, reliability
 from biwaa.solvers.anchors import Anchors, anchored_prior
-from biwaa.solvers.logistic import Head, cross_validate, fit_logistic, source_head
+from biwaa.solvers.logistic import STRENGTH, Head, cross_validate, fit_logistic, source_head
 from biwaa.solvers.metric import (
     NEIGHBOURS,
     balanced_weights,
@@ -121,29 +121,48 @@ def adapt_prototypes(
         (Nt, K) probabilities, and the student, for new rows; None where the source's own neighbours are of other
         classes, so that neighbours are no guide.
     """
+    start, here, known = _begin(source, labels, target, classes, count, anchors)
+    accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes, (STRENGTH,)).accuracy
+    if neighbour_purity(known, labels, classes) < PURE * accuracy:
+        return None
+    found, metric = refined(start, classes, count)
+    truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
+    if teacher:
+        start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, start.neighbours))
+        found, metric = refined(start, classes, count)
+    return found, _student(start.axes @ metric, source, truth, weights, target, found)
+
+
+def follow_prototypes(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
+    """(Nt, K) probabilities as `adapt_prototypes` finds them by itself: no gate, no teacher, no student.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        classes: K.
+    """
+    return refined(_begin(source, labels, target, classes, NEIGHBOURS)[0], classes, NEIGHBOURS)[0]
+
+
+def _begin(
+    source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int, anchors: Anchors | None = None
+) -> tuple[Start, Tensor, Tensor]:
+    """The start, the source on its (F, D) axes, and the source in the first metric at length 1, both (Ns, D)."""
     weights = balanced_weights(labels, classes)
     axes = principal_axes(source, target)
     here, there = source @ axes, target @ axes
     within = within_class_covariance(here, labels, torch.ones_like(weights), classes)
     metric = whitening(within, FIRST_RIDGE)
     known, units = F.normalize(here @ metric, dim=1), F.normalize(there @ metric, dim=1)
-    accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes).accuracy
-    if neighbour_purity(known, labels, classes) < PURE * accuracy:
-        return None
     truth = one_hot(labels, classes)
     means = F.normalize(truth.T @ known, dim=1)
     scale = fit_scale(known @ means.T, labels, weights)
-    near = nearest_neighbours(units, count)
     prior = (scale * units @ means.T).softmax(dim=1)
     if anchors:
         scaled = metric * metric.shape[1] ** -0.5
         prior = anchored_prior(here @ scaled, truth, weights, there @ scaled, anchors)
-    start = Start(axes, there, within, units, prior, scale, near, anchors)
-    found, metric = refined(start, classes, count)
-    if teacher:
-        start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, near))
-        found, metric = refined(start, classes, count)
-    return found, _student(axes @ metric, source, truth, weights, target, found)
+    return Start(axes, there, within, units, prior, scale, nearest_neighbours(units, count), anchors), here, known
 
 
 def teach_prototypes(

@@ -14,7 +14,7 @@ from biwaa.images.batches import Inputs
 from biwaa.inference.predict import Predicted, predict
 from biwaa.judging.evidence import SAMPLE, SEED, Evidence, sample_rows
 from biwaa.judging.mixval import MIX, mixing_pairs
-from biwaa.judging.second_opinion import SecondOpinion, second_opinion
+from biwaa.judging.second_opinion import SecondOpinion, expected_accuracy, second_opinion
 from biwaa.models.network import Network
 from biwaa.training.data import Data
 
@@ -30,7 +30,7 @@ def gather(
     fabric: Fabric,
     what: str,
     solved: bool,
-    plain: bool,
+    left_out: Tensor | None,
 ) -> Evidence:
     """Evidence on a trained network.
 
@@ -42,7 +42,8 @@ def gather(
         fabric: precision.
         what: for the progress display.
         solved: the network gets features, not images.
-        plain: it is source-only on frozen features, where a second opinion costs seconds.
+        left_out: (Ns, K) what source-only's solved head says of the source's rows, each by cross-validation. With it,
+            other solvers are asked for a second opinion of the target.
     """
     rows = sample_rows(len(data.target), SAMPLE)
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
@@ -54,7 +55,10 @@ def gather(
     held: Predicted | None = None
     if data.source_held_out:
         held = predict(network, data.source_held_out, batch_size, fabric, f"{what} the held-out source")
-    other = _second_opinion(data, rows.numpy(), fabric) if plain else None
+    other = _second_opinion(data, rows.numpy(), fabric) if left_out is not None else None
+    expected: float | None = None
+    if left_out is not None:
+        expected = expected_accuracy(left_out, data.source_labels, target.probabilities)
     return Evidence(
         probabilities=target.probabilities,
         features=target.features[rows],
@@ -67,7 +71,8 @@ def gather(
         mixed=mixed.probabilities,
         pairs=pairs,
         second_opinion=other.predicted if other else None,
-        expected=torch.tensor(other.expected) if other else None,
+        expected=None if expected is None else torch.tensor(expected),
+        of_halves=torch.tensor(other.of_halves) if other else None,
     )
 
 

@@ -78,18 +78,16 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     # Source-only stays what there is without adaptation.
     seen = data.joined() if method.sees_target and not method.labelled else data
     own: Tensor | None = None
+    left_out: Tensor | None = None
     if plan.name == TEACHER:
         own, size = ask_teacher(network, data, plan.recipe, fabric), ROWS
     elif solved:
-        solve(network, method, seen, fabric)
-        size = ROWS
+        left_out, size = solve(network, method, seen, fabric), ROWS
     else:
         before = fit(plan, network, method, seen, fabric, folder)
         begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
-    evidence = gather(
-        network, data, target, size, fabric, what, solved or own is not None, solved and not method.sees_target
-    )
+    evidence = gather(network, data, target, size, fabric, what, solved or own is not None, left_out)
     if own is not None:  # the teacher itself is judged on the target, and its student stands for it elsewhere
         evidence = replace(evidence, probabilities=own)
     extra: dict[str, Tensor] = {}
@@ -108,10 +106,12 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     return Trained(name=plan.name, evidence=evidence, seconds=seconds, fresh=True, **extra)
 
 
-def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> None:
-    """Give the network the head that the method finds on frozen features."""
+def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> Tensor | None:
+    """Give the network the head that the method finds on frozen features; (Ns, K) `left_out` of source-only's head."""
     with few_threads(len(data.source) + len(data.target)):
-        network.to(fabric.device).install(method.solve(*_rows(data, fabric)))
+        head = method.solve(*_rows(data, fabric))
+    network.to(fabric.device).install(head)
+    return head.left_out if head.left_out is None else head.left_out.cpu()
 
 
 def ask_teacher(network: Network, data: Data, recipe: Recipe, fabric: Fabric) -> Tensor:
