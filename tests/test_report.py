@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -623,6 +624,29 @@ def requests(browser):
         for entry in entries
         if entry["method"] == "Network.requestWillBeSent" and entry["params"]["documentURL"].startswith("file:")
     }
+
+
+def test_labels_are_given_and_saved_on_a_page(tiny_run, browser, tmp_path):
+    """The page of `biwaa suggest` saves the table that it was written beside, without a request."""
+    assert main(["suggest", str(tiny_run), "--count", "3", "--out", str(tmp_path / "to_label.csv")]) == 0
+    saved = tmp_path / "saved"
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(saved)})
+    visit(browser, tmp_path / "to_label.html")
+    for row, label in ((0, "dog"), (2, "eel")):
+        browser.execute_script(
+            "const it = document.querySelectorAll('select')[arguments[0]]; it.value = arguments[1];"
+            "it.dispatchEvent(new Event('change', {bubbles: true}))", row, label,
+        )  # fmt: skip
+    assert browser.execute_script("return document.querySelector('output').textContent") == "2 of 3 labelled"
+    browser.execute_script("document.querySelector('button.save').click()")
+    deadline = time.monotonic() + 10
+    while not (saved / "to_label.csv").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    rows, asked = read_rows(saved / "to_label.csv"), read_rows(tmp_path / "to_label.csv")
+    assert [row["path"] for row in rows] == [row["path"] for row in asked]
+    assert [row["label"] for row in rows] == ["dog", "", "eel"]
+    assert not browser.get_log("browser")
+    assert requests(browser) <= {"file", "data", "blob"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -32,6 +32,7 @@ from biwaa.training.folder import TARGET_LABELS, own_recipe
 from biwaa.training.later import Later, estimate_later
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
+from biwaa.training.suggest import suggest
 from biwaa.training.teach import GivenScores, Lesson, no_source
 from biwaa.training.tracking import track_run
 
@@ -77,6 +78,16 @@ class Run:
     def predict_proba(self, images: Any) -> NDArray[np.float32]:
         """(N, K) calibrated probabilities."""
         return self.classifier.predict_proba(images)
+
+    def suggest(self, count: int = 50) -> NDArray[np.int64]:
+        """(M,) rows of the target whose labels are worth most, the most wanted first.
+
+        Those that the run was trained on are not among them.
+
+        Raises:
+            BiwaaError: the run kept no features.
+        """
+        return suggest(self.folder, count).rows
 
     def estimate(self, images: Any) -> Later:
         """The model's accuracy on new images without labels, and whether they moved away from the target.

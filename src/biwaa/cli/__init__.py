@@ -25,6 +25,7 @@ from biwaa.cli.cache import cache
 from biwaa.cli.evaluation import estimate, evaluate, export, predict, push
 from biwaa.cli.flags import common_flags, known_flags_only, with_switches
 from biwaa.cli.help import Command, all_options, command_help, overview
+from biwaa.cli.labels import suggest
 from biwaa.cli.report import check, explain, report
 from biwaa.cli.training import ZERO_SHOT, TrainFlags, demo, resumed, train, with_model
 from biwaa.errors import BiwaaError, choices, printable
@@ -35,8 +36,8 @@ from biwaa.version import __version__
 
 COMMANDS: dict[str, Command] = {
     "demo": demo, "train": TrainFlags, "check": check, "evaluate": evaluate, "estimate": estimate,
-    "predict": predict, "bench": BenchFlags, "report": report, "explain": explain, "export": export, "push": push,
-    "cache": cache,
+    "suggest": suggest, "predict": predict, "bench": BenchFlags, "report": report, "explain": explain,
+    "export": export, "push": push, "cache": cache,
 }  # fmt: skip
 """What declares the flags: a function that takes them, or a class of flags that settings of a recipe join."""
 WITH_RECIPE: dict[str, Callable[..., None]] = {"train": train, "bench": bench}

@@ -41,14 +41,24 @@ def render(title: str, heading: Sequence[str], meta: str, sections: Sequence[Sec
         meta: a line below it.
         sections: in their order.
     """
-    templates = resources.files("biwaa.report") / "templates"
-    read = {name: (templates / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return filled("page.html", "script.js", title, heading=heading, meta=meta, sections=sections)
+
+
+def filled(template: str, script: str, title: str, **facts: Any) -> str:
+    """A template with its facts, the one script that its policy allows, and the style that all pages share."""
+    folder = resources.files("biwaa.report") / "templates"
+    read = {name: (folder / name).read_text(encoding="utf-8") for name in (template, "head.html", "style.css", script)}
+    loader = jinja2.DictLoader(read)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, loader=loader)
     environment.filters |= {"plain": plain, "file": file_name}
-    digest = base64.b64encode(hashlib.sha256(read["script.js"].encode()).digest()).decode()
-    facts: dict[str, Any] = {
-        "title": title, "heading": heading, "meta": meta, "sections": sections,
-        "footer": f"Written by biwaa {__version__}. One file: it fetches nothing and sends nothing.",
-        "style": Markup(read["style.css"]), "script": Markup(read["script.js"]), "script_hash": f"sha256-{digest}",
-    }  # fmt: skip
-    return environment.from_string(read["page.html"]).render(facts)
+    digest = base64.b64encode(hashlib.sha256(read[script].encode()).digest()).decode()
+    return environment.get_template(template).render(
+        facts
+        | {
+            "title": title,
+            "footer": f"Written by biwaa {__version__}. One file: it fetches nothing and sends nothing.",
+            "style": Markup(read["style.css"]),
+            "script": Markup(read[script]),
+            "script_hash": f"sha256-{digest}",
+        }
+    )

@@ -1,21 +1,22 @@
 """How to repeat it: the command, the recipe, versions, time, machine."""
 
 import shlex
+from pathlib import Path
 
 from biwaa.recipe import dump_recipe
 from biwaa.report.cells import Cell, PageTable, number
 from biwaa.report.read import Reading
 from biwaa.report.section import Section
+from biwaa.result import Result
+from biwaa.training.folder import TARGET_LABELS
 
 
 def repeat(run: Reading) -> Section:
     """Everything that a second run needs."""
     page = Section("repeat", "How do I repeat it?")
     result = run.result
-    words = ["biwaa", "train", "--recipe", str(run.folder.path / "recipe.yaml")]
-    words += ["--source", result.source.spec] if result.source.images else []
-    words += ["--target", result.target.spec]
-    words += ["--held-out", result.held_out.spec] if result.held_out else []
+    words = train_again(result, run.folder.path)
+    words += ["--target-labels", str(run.folder.path / TARGET_LABELS)] if result.target.labels_given else []
     page.lead = (
         "The same recipe on the same images, with the same versions on the same kind of machine, gives the same model. "
         "For a catalogued benchmark add --data-root."
@@ -25,6 +26,14 @@ def repeat(run: Reading) -> Section:
     page.code = [("Command", f"{shlex.join(words)} --out again"), ("Recipe", dump_recipe(run.recipe))]
     page.tables = [_facts(run), _time(run), _machine(run)]
     return page
+
+
+def train_again(result: Result, run: Path) -> list[str]:
+    """The words of the command that trains on the same images with the same settings; `--out` has to follow."""
+    words = ["biwaa", "train", "--recipe", str(run / "recipe.yaml")]
+    words += ["--source", result.source.spec] if result.source.images else []
+    words += ["--target", result.target.spec]
+    return words + (["--held-out", result.held_out.spec] if result.held_out else [])
 
 
 def _facts(run: Reading) -> PageTable:

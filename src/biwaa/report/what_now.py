@@ -31,6 +31,8 @@ def what_now(run: Reading, sheet: Sheet | None) -> Section:
         page.steps.append(_label(run, sheet) if sheet else _measure(run))
     if named and (advice := _advice(run)):
         page.steps.append(_try(run, advice))
+    if run.selected in run.evidence and run.evidence[run.selected].features is not None:
+        page.steps.append(_learn(run))
     page.steps.append(_use(run))
     return page
 
@@ -99,6 +101,18 @@ def _try(run: Reading, advice: Advice) -> Step:
     text = f"A warning above suggests {advice.text}."
     expected = "a second run, to be compared with this one on labelled images; take the better one"
     return Step("Try another setting", text, _train(run, words, Path("second")), expected)
+
+
+def _learn(run: Reading) -> Step:
+    text = (
+        "A few labels of images that the model is unsure of, and that are unlike each other, say more than as many at "
+        "random. This command chooses them."
+    )
+    expected = (
+        "a table, and a page that shows the images and saves your labels; the command that it prints trains on them, "
+        "and leaves them out of every accuracy"
+    )
+    return Step("Label a few images to train on", text, _words("suggest", run, "--out", "to_label.csv"), expected)
 
 
 def _use(run: Reading) -> Step:

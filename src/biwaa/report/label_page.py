@@ -1,0 +1,70 @@
+"""What `biwaa suggest` writes: a CSV file with an empty column for classes, and a page on which to fill it in.
+
+The page is one file without a server: its script saves the CSV file, with the labels that the run had already.
+"""
+
+import shlex
+from pathlib import Path
+
+from biwaa.errors import BiwaaError
+from biwaa.files import check_new, csv_line, write_text
+from biwaa.report.page import filled
+from biwaa.report.read import TargetImages
+from biwaa.report.repeat import train_again
+from biwaa.report.thumbnails import Thumbnail, thumbnail
+from biwaa.training.suggest import Suggestion, suggest
+
+
+def write_suggestions(
+    run: Path, count: int, out: Path, measure: bool, overwrite: bool, data_root: Path | None = None
+) -> str:
+    """Write both files; what to do with them, in words.
+
+    Raises:
+        BiwaaError: as of `suggest`; a file is there already, or `out` is no .csv.
+    """
+    if out.suffix.lower() != ".csv":
+        raise BiwaaError(f"{out} is no .csv file: name one with --out.")
+    page = out.with_suffix(".html")
+    for file in (out, page):
+        check_new(file, overwrite)
+    found = suggest(run, count, measure)
+    known = {} if measure else found.labelled
+    rows = [(_address(name), label) for name, label in [*known.items(), *((name, "") for name in found.names)]]
+    write_text(out, "".join(csv_line(*row) for row in [("path", "label"), *rows]))
+    target = found.result.target
+    images = TargetImages(target.spec, found.result.fingerprints.get("target_images", ""), data_root)
+    shown = [thumbnail(images, name, "") for name in found.names]
+    command = shlex.join(
+        ["biwaa", "evaluate", str(run), str(out)] if measure
+        else [*train_again(found.result, run), "--target-labels", str(out), "--out", f"{run}-labelled"]
+    )  # fmt: skip
+    told = [f"{len(shown)} images to label are in {out}"]
+    if len(found.names) < count:
+        told.append(f"there are no more than {len(shown)} without a label")
+    if any(one.uri for one in shown):
+        write_text(page, _page(out, found, shown, known, command, measure))
+        told.append(f"open {page} in a browser to label them, and save the file from there in its place")
+    return "\n".join([*told, f"then: {command}"])
+
+
+def _page(
+    out: Path, found: Suggestion, shown: list[Thumbnail], known: dict[str, str], command: str, measure: bool
+) -> str:
+    about = (
+        "Drawn at random, so that the share that is right holds for all images."
+        if measure
+        else "The images that the model is unsure of, and that are unlike each other."
+    )
+    hidden = [(Thumbnail(_address(name), ""), label) for name, label in known.items()]
+    rows = [*hidden, *((Thumbnail(**{**vars(one), "name": _address(one.name)}), "") for one in shown)]
+    return filled(
+        "labels.html", "labels.js", f"{len(shown)} images of {found.result.target.spec} to label",
+        about=f"{about} Leave out what you cannot tell. Save, and put the file in the place of {out.absolute()}.",
+        file=out.name, rows=rows, shown=shown, classes=found.result.classes, command=command,
+    )  # fmt: skip
+
+
+def _address(name: str) -> str:
+    """Files by their whole path, so that the CSV file can lie anywhere."""
+    return str(Path(name).absolute()) if Path(name).is_file() else name

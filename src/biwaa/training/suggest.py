@@ -1,0 +1,78 @@
+"""Target images of a finished run that are worth a label, or a draw of them to measure by; nothing is trained.
+
+Suggestions come from the sample of the target whose features the selected stage kept, so that memory grows by names and
+probabilities alone.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from biwaa.checks import not_below
+from biwaa.errors import BiwaaError
+from biwaa.files import local
+from biwaa.judging.evidence import Evidence
+from biwaa.judging.suggestion import suggested_rows
+from biwaa.paths import places
+from biwaa.predictions import read_rows
+from biwaa.result import Result, read_result
+from biwaa.training.folder import TARGET_LABELS, RunFolder
+from biwaa.training.stage import load_stage
+
+
+class Suggestion(NamedTuple):
+    """What to label next."""
+
+    result: Result
+    rows: NDArray[np.int64]
+    """(M,) of the target, the most wanted first."""
+    names: list[str]
+    """(M,) as predictions.csv has them."""
+    labelled: dict[str, str]
+    """The labels that the run was trained on, by name."""
+
+
+def suggest(run: Path, count: int, measure: bool = False, seed: int = 0) -> Suggestion:
+    """Target images to label next.
+
+    Args:
+        run: a run folder.
+        count: how many.
+        measure: draw them at random, so that they measure the accuracy; otherwise those from which most is learned.
+        seed: of that draw.
+
+    Raises:
+        BiwaaError: no finished round, or the run kept no features.
+    """
+    not_below(1, count=count)
+    run = local(run)
+    result, folder = read_result(run), RunFolder(run)
+    try:
+        names = [row["path"] for row in read_rows(run / "predictions.csv")]
+        known = {row["path"]: row["label"] for row in read_rows(run / TARGET_LABELS)} if _labelled(run) else {}
+    except (OSError, KeyError, ValueError) as error:
+        raise BiwaaError(f"{run} is not a whole run folder ({' '.join(str(error).split())[:200]}).") from None
+    taken = np.array([row for row in places(list(known), names) if row is not None], dtype=np.int64)
+    if measure:
+        free = np.setdiff1d(np.arange(len(names)), taken)
+        rows = np.random.default_rng(seed).permutation(free)[:count]
+    else:
+        rows = _wanted(load_stage(folder, result.model.stage).evidence, len(names), count, taken, run)
+    return Suggestion(result, rows, [names[row] for row in rows.tolist()], known)
+
+
+def _labelled(run: Path) -> bool:
+    return (run / TARGET_LABELS).is_file()
+
+
+def _wanted(evidence: Evidence, images: int, count: int, taken: NDArray[np.int64], run: Path) -> NDArray[np.int64]:
+    if evidence.features is None or len(evidence.probabilities) != images:
+        raise BiwaaError(f"{run} kept no features of its target: train it again to have images suggested.")
+    sample = np.arange(images) if evidence.rows is None else evidence.rows.numpy()
+    known = torch.from_numpy(np.flatnonzero(np.isin(sample, taken)))
+    wanted = suggested_rows(evidence.probabilities[torch.from_numpy(sample)], evidence.features, count, known)
+    found: NDArray[np.int64] = sample[wanted.numpy()]
+    return found
