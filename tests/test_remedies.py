@@ -4,14 +4,17 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from conftest import write_images
 from test_bad_input import biwaa, refused, train
 
+from biwaa import adapt
 from biwaa.domains.domain import check_batch
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.recipe import load_recipe
+from biwaa.training import suited
 
 
 def domains(place, source, target):
@@ -73,8 +76,7 @@ def test_one_image_needs_another(tmp_path):
         refused(done, "one image to train on", "add images")
         assert "--" not in done.stderr
     shutil.copy(source / "cat" / "0.png", target / "1.png")
-    done = biwaa("check", source, target)
-    assert biwaa("check", source, target, *as_told(done)).returncode == 0
+    assert biwaa("check", source, target).returncode == 0
     with pytest.raises(BiwaaError, match="no image to train on"):
         check_batch(2, open_domain(str(source)), open_domain(str(target)).select([]))
 
@@ -86,13 +88,25 @@ def test_check_takes_what_training_takes(tmp_path, words):
     refused(train(*pair, tmp_path / "run", *words))
 
 
-def test_check_plans_with_the_default_recipe():
-    """Its own defaults are those of `biwaa train`."""
-    data = load_recipe("robust").data
-    assert (data.batch_size, data.source_held_out) == (72, 0.1)
-    help_ = biwaa("check", "--help").stdout
-    assert "72" in help_
-    assert "0.1" in help_
+def test_check_plans_with_the_default_recipe(monkeypatch):
+    """Heads that are solved need no batch; a machine with a GPU trains in batches."""
+    assert load_recipe("robust").data.source_held_out == 0.1
+    assert "0.1" in biwaa("check", "--help").stdout
+    monkeypatch.setattr(suited, "has_gpu", lambda _: False)
+    assert suited.least_images_here("robust") == 2
+    monkeypatch.setattr(suited, "has_gpu", lambda _: True)
+    assert suited.least_images_here("robust") == load_recipe("robust").data.batch_size == 72
+
+
+def test_three_images_are_enough_without_a_gpu(tmp_path, monkeypatch):
+    """For `check`, and for heads that are solved."""
+    source, target = domains(tmp_path, 12, 2)
+    (target / "cat" / "1.png").unlink()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert biwaa("check", source, target).returncode == 0
+    rows, labels = np.random.default_rng(0).normal(size=(24, 6)), np.arange(24) % 2
+    rows[:, 0] += 5 * labels
+    assert adapt((rows, labels), rows[:3], verbose=False).result.target.images == 3
 
 
 def test_unreadable_images_are_skipped_where_the_flag_exists(tmp_path, tiny_run):

@@ -10,7 +10,7 @@ from biwaa.cli.metavars import Device, ImagePaths, RunFolder
 
 def check(
     specs: Positional[Annotated[tuple[str, ...], arg(metavar="SPEC..")]],
-    batch_size: int = 72,
+    batch_size: int | None = None,
     source_held_out: float = 0.1,
     data_root: Path | None = None,
     json: bool = False,
@@ -21,14 +21,16 @@ def check(
 
     Args:
         specs: one domain, source and target, or a benchmark of the catalogue.
-        batch_size: of the training to come.
+        batch_size: of the training to come; unset: as `biwaa train` plans here.
         source_held_out: share of the source that the training to come keeps to judge by.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         json: print images and classes of each domain as JSON.
     """
     from biwaa.domains.check import check_domains
+    from biwaa.training.suited import least_images_here
 
-    check_domains(specs, batch_size, data_root, as_json=json, source_held_out=source_held_out)
+    least = least_images_here("robust") if batch_size is None else batch_size
+    check_domains(specs, least, data_root, as_json=json, source_held_out=source_held_out)
 
 
 def report(

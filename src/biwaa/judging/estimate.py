@@ -22,7 +22,7 @@ AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of
 
 
 class Interval(NamedTuple):
-    """How wide an interval is, in units of `_unsure`."""
+    """How wide an interval is, in units of `unsure`."""
 
     width: float
     """Half of the 90 % interval."""
@@ -125,18 +125,18 @@ def mean_of(
     value = sum(parts) / len(parts)
     if interval is None or len(parts) < len(names):
         return Estimate(value=round(value, 6), readings=readings)
-    unsure = _unsure(value, max(parts) - min(parts), images, interval.slack)
-    low, high = value - interval.width * unsure, value + interval.width * unsure
+    unit = unsure(value, max(parts) - min(parts), images, interval.slack)
+    low, high = value - interval.width * unit, value + interval.width * unit
     return Estimate(
         value=round(value, 6),
         low=round(max(low, 0.0), 6),
         high=round(min(high, 1.0), 6),
-        lower_bound=round(max(value - interval.depth * unsure, 0.0), 6),
+        lower_bound=round(max(value - interval.depth * unit, 0.0), 6),
         readings=readings,
     )
 
 
-def _unsure(value: float, spread: float, images: int, slack: float) -> float:
-    """Grows with the share that is estimated to be wrong, with the readings' distance, and on few images."""
+def unsure(value: float, spread: float, images: int, slack: float) -> float:
+    """The unit of an interval: larger where more is estimated to be wrong, where readings lie apart, on few images."""
     sampling = max(value * (1 - value), 0.01) / images
     return float(((1 - value + slack) ** 2 + spread**2 + sampling) ** 0.5)

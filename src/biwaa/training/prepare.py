@@ -32,6 +32,7 @@ from biwaa.models.weights import load_weights
 from biwaa.recipe import Recipe
 from biwaa.teachers.voice import Teacher
 from biwaa.training.data import Data, Given
+from biwaa.training.suited import least_images
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         domains = replace(domains, given=pair.given[left[1][1]])
     if len(pair.source.images):
         check_source(domains.source)  # skipping may have emptied a class
-        check_batch(recipe.data.batch_size, domains.source, domains.target, recipe.data.source_held_out)
+        check_batch(least_images(recipe), domains.source, domains.target, recipe.data.source_held_out)
     standardise: nn.Module = nn.Identity()
     of_source: Standardise | None = None
     inputs: list[Inputs]
@@ -171,8 +172,8 @@ def _check_frozen(recipe: Recipe) -> None:
         raise BiwaaError("several backbones stand side by side only frozen: add --freeze-backbone, or name one.")
     if network.freeze_backbone and network.weights == "none":
         raise BiwaaError(
-            f"{'a linear probe' if method.frozen else '--freeze-backbone'} with --weights none would freeze random "
-            "weights: leave one of them out."
+            f"{f'the method {recipe.method}' if method.frozen else '--freeze-backbone'} with --weights none would "
+            "freeze random weights: leave one of them out."
         )
 
 

@@ -41,7 +41,7 @@ from biwaa.training.folder import TARGET_LABELS, Listener, RunFolder, check_fold
 from biwaa.training.prepare import Pair, Prepared, prepare, unseen
 from biwaa.training.rounds import train_rounds
 from biwaa.training.stage import Trained, load_network_state, train_stage
-from biwaa.training.suited import suited, training_instead
+from biwaa.training.suited import least_images, suited, training_instead
 from biwaa.training.teach import Lesson, ask, check_taught, sourceless
 
 
@@ -168,7 +168,7 @@ def _implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
 def _checked(pair: Pair, recipe: Recipe) -> Pair:
     """The pair with one order of classes; held-out images labelled, and none of those that are trained on."""
     # A rule that makes the source smaller also changes what is kept from training: `prepare` checks it then.
-    share, size = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0, recipe.data.batch_size
+    share, size = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0, least_images(recipe)
     source, target = (
         check_pair(pair.source, pair.target, size, share) if len(pair.source.images)
         else sourceless(pair.source, pair.target, size)

@@ -18,7 +18,7 @@ from biwaa.models.side_by_side import several
 from biwaa.models.towers import is_tower
 from biwaa.progress import duration, say
 from biwaa.recipe import AUTO as AUTO_METHOD
-from biwaa.recipe import Recipe, with_method
+from biwaa.recipe import Recipe, load_recipe, with_method
 from biwaa.settings import NetworkSettings
 from biwaa.training.cost import planned_images
 
@@ -64,6 +64,17 @@ def freezes(recipe: Recipe) -> bool:
         return True
     own = network.backbone in BACKBONES and network.backbone != "alexnet"  # it may have random weights
     return not (network.weights == "none" or own or has_gpu(recipe.machine.device))
+
+
+def least_images(recipe: Recipe) -> int:
+    """Images that each domain must have: a batch, or two where no step is trained, since the heads are solved."""
+    return 2 if METHODS[recipe.method].solved(recipe.network.frozen) else recipe.data.batch_size
+
+
+def least_images_here(name: str) -> int:
+    """`least_images` of a named recipe on this machine."""
+    recipe = load_recipe(name)
+    return least_images(with_method(recipe.replace(freeze_backbone=freezes(recipe))))
 
 
 def same_everywhere(recipe: Recipe) -> Recipe:

@@ -1,0 +1,151 @@
+"""The estimate, its interval and the choice without labels, judged over a finished panel.
+
+    python benchmarks/panel.py PANEL --out benchmarks/results/panel.json
+
+It reads result.json of the panel's runs alone. The true accuracies, which need target labels, judge and choose nothing
+but the widths of the interval; those are fitted again without each data set in turn, and judged on it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from biwaa.bench.panel import PARTS
+from biwaa.files import write_text
+from biwaa.judging.estimate import COMBINED, INTERVAL, unsure
+from biwaa.judging.validators import VALIDATORS
+from biwaa.result import Result, read_result
+from biwaa.training.describe import versions
+
+Floats = NDArray[np.float64]
+MAIN = {part.name for part in PARTS if part.data_set == part.benchmark}
+"""Parts that are data sets as they are; the others are smaller or have another label distribution."""
+
+
+def read(panel: Path, method: str) -> list[tuple[str, str, Result]]:
+    """Part, task and result of every run of the method."""
+    found = []
+    for part in (part.name for part in PARTS):
+        for folder in sorted(file.parent for file in (panel / part / "runs").glob(f"*.{method}.*/result.json")):
+            found.append((part, folder.name.split(".")[0], read_result(folder)))
+    return found
+
+
+def fitted(apart: Floats, doubt: Floats) -> tuple[float, float]:
+    """Half the 90 % interval's width and the bound's depth, in units of doubt: quantiles as of split conformal."""
+    count = len(apart)
+
+    def quantile(values: Floats, share: float) -> float:
+        return float(np.quantile(values, min(1.0, share * (count + 1) / count)))
+
+    return quantile(np.abs(apart) / doubt, 0.9), quantile(apart / doubt, 0.95)
+
+
+def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
+    """How far the estimate is off, and how often the interval and the bound hold."""
+    found = [(part, task, result) for part, task, result in runs if result.estimated_accuracy.low is not None]
+    every = [result.estimated_accuracy for *_, result in found]
+    truth = np.array([result.accuracy.adapted.over_images for *_, result in found if result.accuracy])
+    value, low, high, bound = (
+        np.array([float(getattr(one, name)) for one in every]) for name in ("value", "low", "high", "lower_bound")
+    )
+    readings = np.array([[one.readings[name] for name in COMBINED] for one in every])
+    spread = readings.max(axis=1) - readings.min(axis=1)
+    doubt = np.array(
+        [unsure(v, s, r.target.images, INTERVAL.slack) for v, s, (*_, r) in zip(value, spread, found, strict=True)]
+    )
+    data_set = np.array([part.rsplit(".", 1)[-1] for part, *_ in found])
+    main = np.array([part in MAIN for part, *_ in found])
+    apart = value - truth
+    left_low, left_high, left_bound = np.empty((3, len(value)))
+    for name in set(data_set):
+        judged = data_set == name
+        width, depth = fitted(apart[~judged], doubt[~judged])
+        left_low[judged] = (value - width * doubt)[judged]
+        left_high[judged] = (value + width * doubt)[judged]
+        left_bound[judged] = (value - depth * doubt)[judged]
+    held, above = (low <= truth) & (truth <= high), bound <= truth
+    left_held, left_above = (left_low <= truth) & (truth <= left_high), left_bound <= truth
+
+    def table(rows: NDArray[np.bool_]) -> dict[str, Any]:
+        return {
+            "tasks": int(rows.sum()),
+            "mean_error": round(100 * float(np.abs(apart[rows]).mean()), 2),
+            "bias": round(100 * float(apart[rows].mean()), 2),
+            "worst": round(100 * float(np.abs(apart[rows]).max()), 1),
+            "interval_holds": int(held[rows].sum()),
+            "bound_holds": int(above[rows].sum()),
+            "left_out_interval_holds": int(left_held[rows].sum()),
+            "left_out_bound_holds": int(left_above[rows].sum()),
+            "mean_width": round(100 * float((high - low)[rows].mean()), 1),
+            "readings": {
+                name: round(100 * float(np.abs(readings[rows, column] - truth[rows]).mean()), 2)
+                for column, name in enumerate(COMBINED)
+            },
+        }
+
+    parts = {
+        name: table(np.array([part == name for part, *_ in found])) for name in dict.fromkeys(p for p, *_ in found)
+    }
+    return {
+        "fitted_on_all": [round(one, 3) for one in fitted(apart, doubt)],
+        "data_sets": table(main),
+        "all": table(np.ones(len(value), dtype=bool)),
+        "parts": parts,
+        "tasks": {
+            f"{part}:{task}": {
+                "accuracy": round(t, 4),
+                "estimate": round(v, 4),
+                "low": round(a, 4),
+                "high": round(b, 4),
+            }
+            for (part, task, _), t, v, a, b in zip(found, truth, value, low, high, strict=True)
+        },
+    }
+
+
+def choices(runs: list[tuple[str, str, Result]]) -> dict[str, dict[str, float]]:
+    """Each label-free score's pick between source-only and the method, in points below the better of the two."""
+    found: dict[str, dict[str, float]] = {}
+    for name in (*VALIDATORS, "always the last"):
+        regret, missed = [], 0
+        for *_, result in runs:
+            right = [stage.accuracy.over_images for stage in result.stages if stage.accuracy]
+            scores = [None if name not in VALIDATORS else stage.validators.get(name) for stage in result.stages]
+            known = [score for score in scores if score is not None]
+            if name in VALIDATORS and len(known) < len(scores):
+                missed += 1
+                continue
+            pick = int(np.argmax(known)) if known else len(right) - 1
+            regret.append(100 * (max(right) - right[pick]))
+        if regret:
+            found[name] = {"regret": round(float(np.mean(regret)), 2), "worst": round(max(regret), 1)}
+            found[name] |= {"wrong": sum(one > 0 for one in regret), "tasks": len(regret), "not_scored": missed}
+    return found
+
+
+def main(panel: tyro.conf.Positional[Path], out: Path, method: str = "prototypes") -> None:
+    """Judge, write and print.
+
+    Args:
+        panel: folder of `biwaa bench panel`.
+        out: JSON file.
+        method: whose runs.
+    """
+    runs = read(panel, method)
+    found = {
+        "estimate": estimates(runs),
+        "choice": choices([run for run in runs if run[0] in MAIN]),
+        "choice_all": choices(runs),
+        "versions": versions(),
+    }
+    write_text(out, json.dumps(found, indent=1) + "\n")
+    print(json.dumps({**found, "estimate": {k: v for k, v in found["estimate"].items() if k != "tasks"}}, indent=1))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
