@@ -1,4 +1,4 @@
-"""What ten labels a class are worth on the panel: drawn at random, as `biwaa suggest` takes them, and by plain margins.
+"""What ten labels a class are worth on the panel: drawn at random, and as `biwaa suggest` takes them.
 
     BIWAA_CACHE=.. python benchmarks/labels.py --data-root data --out benchmarks/results/labels.json
 
@@ -89,21 +89,12 @@ def drawn(rows: Rows, count: int, seed: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).permutation(len(rows.target))[:count])
 
 
-def least_margin(probabilities: Tensor, count: int) -> Tensor:
-    """Rows whose two likeliest classes are nearest."""
-    top = probabilities.topk(2, dim=1).values
-    return (top[:, 0] - top[:, 1]).argsort()[:count]
-
-
-def suggested(rows: Rows, count: int, plain: tuple[Tensor, Tensor], sittings: int) -> Tensor:
-    """Rows as `biwaa suggest` takes them, in so many sittings with a training after each."""
-    taken, (probabilities, features) = torch.zeros(0, dtype=torch.long), plain
-    for sitting in range(sittings):
-        more = count * (sitting + 1) // sittings - len(taken)
-        taken = torch.cat([taken, suggested_rows(probabilities, features, more, taken)])
-        if sitting + 1 < sittings:
-            probabilities, features = solved(rows, taken)
-    return taken
+def suggested(rows: Rows, count: int, plain: tuple[Tensor, Tensor]) -> Tensor:
+    """Rows as `biwaa suggest` takes them."""
+    head = logistic.source_head(rows.source, rows.labels, rows.classes)
+    assert head.projection is not None
+    alone = F.linear(F.linear(rows.target, head.projection), head.weight, head.bias).softmax(dim=1)
+    return suggested_rows((plain[0] + alone) / 2, plain[1], count, torch.zeros(0, dtype=torch.long))
 
 
 def measured(rows: Rows, a_class: int, seeds: int) -> dict[str, Any]:
@@ -120,8 +111,7 @@ def measured(rows: Rows, a_class: int, seeds: int) -> dict[str, Any]:
     plain = solved(rows, None)
     ways: dict[str, Callable[[], list[Tensor]]] = {
         "random": lambda: [drawn(rows, count, seed) for seed in range(seeds)],
-        "least_margin": lambda: [least_margin(plain[0], count)],
-        "suggested": lambda: [suggested(rows, count, plain, 1)],
+        "suggested": lambda: [suggested(rows, count, plain)],
     }
     found: dict[str, Any] = {"task": rows.name, "target": len(rows.target), "labels": count, "classes": rows.classes}
     found["none"] = figures(rows, plain[0], None)

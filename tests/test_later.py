@@ -287,3 +287,27 @@ def test_neighbours_among_others_against_a_slow_loop():
         nearest = sorted(range(9), key=lambda one: -cosines[one])[:5]
         total += sum(int(others[one] == label) for one in nearest) / 5
     assert agreement_with_neighbours(mine, predicted, theirs, others) == pytest.approx(total / 7)
+
+
+def test_update_adapts_to_the_new_images_in_a_folder_of_its_own(run, tmp_path):
+    """The old run stays byte for byte; the new one is named after it; thresholds are still those of the old."""
+    for name in ("source", "target"):
+        features, labels = rows(240, name, 0 if name == "source" else 1)
+        np.savez(tmp_path / f"{name}.npz", all_x=features, all_y=labels)
+    old = biwaa.adapt(f"{tmp_path}/source.npz:all", f"{tmp_path}/target.npz:all", out=tmp_path / "run", verbose=False)
+    before = {path: path.read_bytes() for path in old.folder.rglob("*") if path.is_file()}
+    assert biwaa.Run(old.folder).result.target.spec.endswith("target.npz:all")
+    done = command("estimate", old.folder, new(run, "near"), "--json", "--update", "--not-moved")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["updated"] == str(tmp_path / "run-2")
+    assert {path: path.read_bytes() for path in old.folder.rglob("*") if path.is_file()} == before
+    updated = biwaa.Run(tmp_path / "run-2")
+    kept = np.load(run.parent / "new.npz")
+    assert updated.result.target.images == len(kept["near_x"])
+    assert (updated.predict(kept["near_x"]) == kept["near_y"]).mean() > 0.9
+    assert updated.update(new(run, "target")).folder == tmp_path / "run-3"
+    assert biwaa.Run(old.folder).update(new(run, "target"), out=tmp_path / "named").folder == tmp_path / "named"
+    (tmp_path / "source.npz").unlink()
+    done = command("estimate", old.folder, new(run, "near"), "--update")
+    refused(done, "cannot be opened to adapt from it again", "source.npz")

@@ -4,6 +4,7 @@ The training is that of `biwaa train`; data may also be Python objects, and a ru
 temporary one.
 """
 
+import itertools
 import shutil
 import tempfile
 import weakref
@@ -28,7 +29,7 @@ from biwaa.recipe import Recipe, load_recipe
 from biwaa.result import Result, read_result
 from biwaa.teachers.prompts import read_classes
 from biwaa.teachers.scores import as_scores
-from biwaa.training.folder import TARGET_LABELS, own_recipe
+from biwaa.training.folder import TARGET_LABELS, RunFolder, own_recipe
 from biwaa.training.later import Later, estimate_later
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
@@ -89,6 +90,36 @@ class Run:
         """
         return suggest(self.folder, count).rows
 
+    def update(
+        self, images: Any, out: str | PathLike[str] | None = None, source: Any = None, skip_unreadable: bool = False
+    ) -> "Run":
+        """Adapt to new images from this run's source with its settings; this run stays as it is.
+
+        Args:
+            images: the new target, as of `adapt`.
+            out: the new run's folder; None for the first of FOLDER-2, FOLDER-3, .. that is free.
+            source: the run's source, where it was a Python object; else it is found again.
+            skip_unreadable: leave out images that cannot be decoded, as the run did if it did.
+
+        Raises:
+            BiwaaError: the source is gone, or the run had a teacher, which knows other images.
+        """
+        task, recipe = RunFolder(self.folder).task(), own_recipe(self.folder)
+        if self.result.teacher is not None or recipe is None:
+            raise BiwaaError(
+                f"{self.folder} learned from a teacher, which has to be asked about the new images: train again with "
+                "them as --target, and with --teacher or --zero-shot."
+            )
+        root = Path(task["data_root"]) if task.get("data_root") else None
+        try:
+            here = as_domain(task["source"] if source is None else source, "source", root)
+        except BiwaaError as error:
+            raise BiwaaError(f"the source of {self.folder} cannot be opened to adapt from it again: {error}") from None
+        return adapt(
+            here, images, out=out or _next_folder(self.folder), recipe=recipe.replace(target_shift="none"),
+            data_root=root, skip_unreadable=skip_unreadable or bool(task.get("skip_unreadable")),
+        )  # fmt: skip
+
     def estimate(self, images: Any) -> Later:
         """The model's accuracy on new images without labels, and whether they moved away from the target.
 
@@ -101,6 +132,13 @@ class Run:
         """
         known = self.classifier
         return estimate_later(self.folder, as_new(images), known.device, known.batch_size)
+
+
+def _next_folder(run: Path) -> Path:
+    """RUN-2 for RUN, RUN-3 for RUN-2: the first that is free."""
+    stem, dash, number = run.name.rpartition("-")
+    name, first = (stem, int(number) + 1) if dash and number.isdecimal() else (run.name, 2)
+    return next(path for count in itertools.count(first) if not (path := run.with_name(f"{name}-{count}")).exists())
 
 
 def adapt(

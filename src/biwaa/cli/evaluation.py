@@ -60,6 +60,7 @@ def estimate(
     not_moved: bool = False,
     json: bool = False,
     prometheus: bool = False,
+    update: bool = False,
     out: Path | None = None,
     device: Device = "auto",
     batch_size: int = 32,
@@ -81,6 +82,7 @@ def estimate(
         not_moved: threshold: the images look like the run's target.
         json: print one line of JSON.
         prometheus: print Prometheus' text format.
+        update: then adapt to the new images, in a new folder RUN-2, RUN-3, ..
         out: also write what is printed here.
         device: where to compute.
         batch_size: images at a time.
@@ -88,21 +90,31 @@ def estimate(
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         overwrite: replace the file that --out names.
     """
+    from msgspec.structs import replace
+
+    from biwaa.api import Run
     from biwaa.domains.spec import open_domain
     from biwaa.errors import BiwaaError
     from biwaa.files import check_new, write_text
     from biwaa.report.later import Thresholds, later_json, later_prometheus, later_words
+    from biwaa.report.write import report_on
     from biwaa.training.later import estimate_later, run_result
 
     if json and prometheus:
         raise BiwaaError("--json and --prometheus are two formats: give one.")
     thresholds = Thresholds(least_accuracy, least_bound, not_moved)
     check_new(out, overwrite)
-    found = estimate_later(run, open_domain(spec, data_root), device, batch_size, skip_unreadable)
+    domain = open_domain(spec, data_root)
+    old = Run(run) if update else None  # before anything is computed
+    found = estimate_later(run, domain, device, batch_size, skip_unreadable)
+    new = old.update(domain, skip_unreadable=skip_unreadable) if old else None
+    if new:
+        found = replace(found, updated=str(new.folder))
+        report_on(new.folder, data_root, new.predictions)
     text = (
         later_json(found, thresholds) if json
         else later_prometheus(found, thresholds) if prometheus
-        else later_words(found, run_result(run), thresholds)
+        else later_words(found, run_result(run), thresholds, new.result if new else None)
     )  # fmt: skip
     if out:
         write_text(out, text + "\n")

@@ -1,4 +1,4 @@
-"""Which target images to label next: those that the model is unsure of, spread over its features.
+"""Which target images to label next: those that models are unsure of or at odds over, spread over the features.
 
 M images, K classes, D features.
 """
@@ -23,7 +23,8 @@ def suggested_rows(probabilities: Tensor, features: Tensor, count: int, labelled
     features that the model's classifier stands on, at unit length.
 
     Args:
-        probabilities: (M, K) what the model predicts.
+        probabilities: (M, K) the mean of what the model and source-only predict: a model that adapted to a mistake is
+            sure of it, and source-only often says otherwise.
         features: (M, D).
         count: how many.
         labelled: rows whose labels are known, which are not suggested.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from biwaa.errors import BiwaaError
-from biwaa.report.estimate import doubt
+from biwaa.report.estimate import doubt, interval_text, shown_estimate
 from biwaa.report.sentences import in_percent
 from biwaa.result import Result
 from biwaa.training.later import FEWEST, Later
@@ -48,8 +48,8 @@ class Thresholds:
         return [name for name, fails in failed.items() if fails]
 
 
-def later_words(found: Later, result: Result | None, thresholds: Thresholds) -> str:
-    """For the terminal."""
+def later_words(found: Later, result: Result | None, thresholds: Thresholds, updated: Result | None = None) -> str:
+    """For the terminal; `updated` is of a run that was adapted to the images after they were judged."""
     lines = [
         "Estimated without labels",
         f"  accuracy on {found.images} images of {found.spec}: {_accuracy(found, result)}",
@@ -62,6 +62,10 @@ def later_words(found: Later, result: Result | None, thresholds: Thresholds) -> 
         lines.append(f"  the run's estimate on its own target: {in_percent(found.estimate_of_the_run)}")
     lines += ["", "Has the place changed?", f"  {_moved(found)}", *_classes(found)]
     lines += ["", "Adapt again?", f"  {_again(found)}"]
+    if updated is not None:
+        share = shown_estimate(updated)
+        text = f"unknown, since {doubt(updated)}" if share is None else f"{100 * share:.0f} %{interval_text(updated)}"
+        lines += ["", "Adapted again", f"  the new run is in {found.updated}; its own estimate there: {text}"]
     lines += _thresholds(found, thresholds)
     return "\n".join(lines)
 
@@ -116,7 +120,7 @@ def _again(found: Later) -> str:
     if found.adapt_again is None:
         return "unknown, since it is not known whether the images moved"
     if found.adapt_again:
-        return "yes: train again with these images as --target, and compare the estimates"
+        return "yes: --update does, in a new run; compare the estimates"
     return "no: adapting again to the same place gains little"
 
 

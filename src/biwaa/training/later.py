@@ -76,6 +76,8 @@ class Later(Struct, frozen=True, kw_only=True):
     classes: dict[str, ClassShare]
     adapt_again: bool | None
     """Whether adapting to these images promises more accuracy: they moved. None where that is not known."""
+    updated: str | None = None
+    """The folder of a new run that was adapted to these images, where that was asked for."""
 
 
 @dataclass(frozen=True, eq=False)

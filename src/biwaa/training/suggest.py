@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from biwaa.checks import not_below
 from biwaa.errors import BiwaaError
 from biwaa.files import local
-from biwaa.judging.evidence import Evidence
 from biwaa.judging.suggestion import suggested_rows
 from biwaa.paths import places
 from biwaa.predictions import read_rows
-from biwaa.result import Result, read_result
+from biwaa.result import SOURCE_ONLY, Result, read_result
 from biwaa.training.folder import TARGET_LABELS, RunFolder
 from biwaa.training.stage import load_stage
 
@@ -60,7 +59,7 @@ def suggest(run: Path, count: int, measure: bool = False, seed: int = 0) -> Sugg
         free = np.setdiff1d(np.arange(len(names)), taken)
         rows = np.random.default_rng(seed).permutation(free)[:count]
     else:
-        rows = _wanted(load_stage(folder, result.model.stage).evidence, len(names), count, taken, run)
+        rows = _wanted(folder, result.model.stage, len(names), count, taken)
     return Suggestion(result, rows, [names[row] for row in rows.tolist()], known)
 
 
@@ -68,11 +67,16 @@ def _labelled(run: Path) -> bool:
     return (run / TARGET_LABELS).is_file()
 
 
-def _wanted(evidence: Evidence, images: int, count: int, taken: NDArray[np.int64], run: Path) -> NDArray[np.int64]:
+def _wanted(folder: RunFolder, stage: str, images: int, count: int, taken: NDArray[np.int64]) -> NDArray[np.int64]:
+    evidence, said = load_stage(folder, stage).evidence, []
     if evidence.features is None or len(evidence.probabilities) != images:
-        raise BiwaaError(f"{run} kept no features of its target: train it again to have images suggested.")
+        raise BiwaaError(f"{folder.path} kept no features of its target: train it again to have images suggested.")
+    for name in dict.fromkeys([stage, SOURCE_ONLY]):
+        if folder.stage(name).is_file():
+            said.append(load_stage(folder, name).evidence.probabilities)
     sample = np.arange(images) if evidence.rows is None else evidence.rows.numpy()
     known = torch.from_numpy(np.flatnonzero(np.isin(sample, taken)))
-    wanted = suggested_rows(evidence.probabilities[torch.from_numpy(sample)], evidence.features, count, known)
+    of_sample = [one[torch.from_numpy(sample)] for one in said]
+    wanted = suggested_rows(torch.stack(of_sample).mean(dim=0), evidence.features, count, known)
     found: NDArray[np.int64] = sample[wanted.numpy()]
     return found
