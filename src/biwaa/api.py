@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
-from biwaa.domains.objects import as_domain
+from biwaa.domains.objects import as_domain, as_source
 from biwaa.errors import BiwaaError
 from biwaa.files import local
 from biwaa.inference.classifier import Classifier, as_new, load
@@ -166,8 +166,9 @@ def adapt(
     """Adapt a classifier from labelled `source` images to unlabelled `target` images.
 
     Args:
-        source: a SPEC or path, a pair (images, labels), or a data set with labels: see `biwaa.domains.objects`. None
-            for none: then a teacher stands in its place, and `classes` names the classes.
+        source: a SPEC or path, a pair (images, labels), or a data set with labels: see `biwaa.domains.objects`. A list
+            of them: several sources, each of which may have only some of the classes (docs/sources.md). None for none:
+            then a teacher stands in its place, and `classes` names the classes.
         target: the same; labels, if there are any, are used for reporting alone.
         out: run folder to make; None for a temporary one that is deleted with the Run.
         recipe: a named recipe, a YAML file, or a `Recipe`; None for robust, or with `resume` for the run's own.
@@ -198,7 +199,7 @@ def adapt(
     resolved = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace("adapt", **settings)
     root = Path(data_root) if data_root is not None else None
     lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, classes)
-    here = None if source is None else as_domain(source, "source", root)
+    here = None if source is None else as_source(source, root)
     there = as_domain(target, "target", root)
     pair = Pair(
         here or _no_source(lesson, words, there),

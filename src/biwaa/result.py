@@ -65,6 +65,23 @@ class DomainFacts(Struct, frozen=True, kw_only=True):
     """Images whose labels were handed over to be trained on; figures of accuracy pass them over too."""
 
 
+class SourceFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of several sources, and what it contributes."""
+
+    spec: str
+    images: int
+    classes: int
+    """How many of the run's classes it has."""
+    weight: float | None = None
+    """Of its images in the solution, in shares of all sources'; null where the method does not weigh sources."""
+    relevance: float | None = None
+    """Share of the target on which it says by itself what was found; of target images of its classes."""
+    agreement: float | None = None
+    """Mean accuracy of it on the other sources and of theirs on it; null where they share fewer than two classes."""
+    chance: float | None = None
+    """What guessing would reach there."""
+
+
 class Model(Struct, frozen=True, kw_only=True):
     """The model that was selected."""
 
@@ -265,6 +282,17 @@ class SourceOnlySelected(RunWarning, frozen=True, tag="source_only_selected"):
     """No round was judged better than source-only."""
 
 
+class SourcesContradict(RunWarning, frozen=True, tag="sources_contradict"):
+    """A source and the others hardly predict each other's labels better than by guessing."""
+
+    specs: tuple[str, ...]
+    agreement: float
+    """The best of them."""
+    chance: float
+    all_of_them: bool = False
+    """Nobody knows which of them is right, so all are believed."""
+
+
 class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
     """Too few held-out source images to calibrate and to estimate by."""
 
@@ -275,7 +303,7 @@ class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
 AnyWarning = (
     Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle
     | EstimatesDisagree | EstimateLow | FarFromSource | LabelShift | WithoutPseudoLabel | SourceOnlySelected
-    | FewHeldOut
+    | FewHeldOut | SourcesContradict
 )  # fmt: skip
 
 
@@ -308,6 +336,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     accuracy: TargetAccuracy | None = None
     """Where the target has labels."""
     teacher: TeacherFacts | None = None
+    sources: tuple[SourceFacts, ...] = ()
+    """Each of several sources; `source` is all of them."""
     held_out: DomainFacts | None = None
     """Labelled target images that were not used in training; accuracies stand in `stages`."""
 
@@ -319,6 +349,13 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def stage(self, name: str) -> Stage | None:
         """A stage by its name; None where there is none."""
         return next((stage for stage in self.stages if stage.name == name), None)
+
+    @property
+    def source_specs(self) -> tuple[str, ...]:
+        """As they are named on a command line; none where there is no source."""
+        if not self.source.images:
+            return ()
+        return tuple(one.spec for one in self.sources) or (self.source.spec,)
 
     @property
     def selected(self) -> Stage:
@@ -346,8 +383,9 @@ def _contradicts(warning: AnyWarning, estimate: Estimate) -> bool:
         low, high = estimate.low, estimate.high
         return low is None or high is None or not low <= warning.estimate <= high
     return isinstance(
-        warning, Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | EstimatesDisagree | FarFromSource
-    )
+        warning,
+        Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | EstimatesDisagree | FarFromSource,
+    ) or (isinstance(warning, SourcesContradict) and warning.all_of_them)
 
 
 class _Head(Struct):

@@ -16,7 +16,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from msgspec.structs import replace
 
 from biwaa.domains.catalogue import BENCHMARKS
-from biwaa.errors import BiwaaError
+from biwaa.domains.union import JOINT
+from biwaa.errors import BiwaaError, listed
 from biwaa.evaluations import Evaluation, read_evaluations
 from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
@@ -52,13 +53,14 @@ def model_card(run: str | PathLike[str], repo_id: str, licence: str | None = Non
 
 def _whence(result: Result) -> str:
     taught = f"a teacher ({result.teacher.where})" if result.teacher else ""
-    labelled = f"labelled images of `{result.source.spec}`" if result.source.images else ""
+    named = listed([f"`{spec}`" for spec in result.source_specs], len(result.source_specs))
+    labelled = f"labelled images of {named}" if named else ""
     return "from " + " and ".join(part for part in (labelled, taught) if part)
 
 
 def _card(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation], repo_id: str, licence: str | None) -> str:
-    source, target, model = result.source.spec, result.target.spec, result.model
-    seen = result.source.images
+    target, model = result.target.spec, result.model
+    sources = result.sources or ((result.source,) if result.source.images else ())
     front: dict[str, Any] = {
         "library_name": "biwaa",
         "pipeline_tag": "image-classification",
@@ -79,7 +81,7 @@ def _card(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation], rep
         f"(method `{result.method}`, backbone `{model.backbone}`{', frozen' if model.frozen else ''}).", "",
         f"Classes: {', '.join(f'`{name}`' for name in result.classes)}.", "",
         "## Data", "",
-        *([f"- source: `{source}`, {seen} labelled images.{_terms(source)}"] if seen else []),
+        *(f"- source: `{one.spec}`, {one.images} labelled images.{_terms(one.spec)}" for one in sources),
         *([f"- teacher: {result.teacher.where}."] if result.teacher else []),
         f"- target: `{target}`, {result.target.images} images; no label of them was used in training.{_terms(target)}",
         f"- the backbone's weights: {model.weights}.", "",
@@ -101,7 +103,8 @@ def public(result: Result) -> Result:
 
     return replace(
         result,
-        source=without_folders(result.source),
+        source=replace(result.source, spec=JOINT.join(map(public_spec, result.source_specs)) or result.source.spec),
+        sources=tuple(replace(one, spec=public_spec(one.spec)) for one in result.sources),
         target=without_folders(result.target),
         held_out=without_folders(result.held_out) if result.held_out else None,
         teacher=replace(result.teacher, where=_public_teacher(result.teacher)) if result.teacher else None,

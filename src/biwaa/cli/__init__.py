@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,10 @@ def _with_settings(
     def read(recipe: str, settings: Recipe) -> tuple[Any, Any]:
         # Settings are flags by their own names, without their groups'.
         flags = command.starting_from(recipe)
-        flat, default = (tyro.conf.OmitArgPrefixes,), (resumed(flags, folder) if folder else flags, settings)
+        flags = resumed(flags, folder) if folder else flags
+        if named(arguments, "--source", ""):  # given sources take the place of the run's own, and are not added to them
+            flags = replace(flags, source=())
+        flat, default = (tyro.conf.OmitArgPrefixes,), (flags, settings)
         return tyro.cli(tuple[command, Recipe], args=arguments, prog=f"biwaa {name}", default=default, config=flat)
 
     found = read(start, load_recipe(start))

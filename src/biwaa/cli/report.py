@@ -20,7 +20,7 @@ def check(
     Example: biwaa check photos sketches
 
     Args:
-        specs: one domain, source and target, or a benchmark of the catalogue.
+        specs: one domain, one source or several and the target, or a benchmark of the catalogue.
         batch_size: of the training to come; unset: as `biwaa train` plans here.
         source_held_out: share of the source that the training to come keeps to judge by.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.

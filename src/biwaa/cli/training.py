@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import tyro
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from biwaa.cli.metavars import RunFolder, Scores, Spec
 from biwaa.errors import BiwaaError
@@ -27,8 +27,8 @@ class TrainFlags:
     )  # fmt: skip
     """Settings that the short help shows."""
 
-    source: Spec | None = None
-    """Labelled images, as a SPEC; none: with a teacher alone."""
+    source: UseAppendAction[tuple[Spec, ...]] = ()
+    """Labelled images; several: once each; none: with a teacher."""
     target: Spec
     """Images of the other place; labels only serve the report."""
     out: RunFolder
@@ -91,9 +91,10 @@ def resumed(flags: TrainFlags, folder: Path) -> TrainFlags:
 
     try:
         task = RunFolder(folder).task()
-        source = None if task["source"] == "none" else task["source"]
+        source = task["source"]
+        named = () if source == "none" else (source,) if isinstance(source, str) else tuple(source)
         return replace(
-            flags, source=source, target=task["target"], held_out=task.get("held_out"),
+            flags, source=named, target=task["target"], held_out=task.get("held_out"),
             data_root=Path(task["data_root"]) if task.get("data_root") else None,
             skip_unreadable=bool(task.get("skip_unreadable")),
         )  # fmt: skip
@@ -112,8 +113,8 @@ def train(flags: TrainFlags, settings: "Recipe") -> None:
 
     try:
         run = adapt(
-            flags.source, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out, track=flags.track,
-            resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
+            list(flags.source) or None, flags.target, out=flags.out, recipe=settings, held_out=flags.held_out,
+            track=flags.track, resume=flags.resume, overwrite=flags.overwrite, skip_unreadable=flags.skip_unreadable,
             data_root=flags.data_root, teacher=flags.teacher, teacher_source=flags.teacher_source,
             zero_shot=flags.zero_shot or False, prompt=flags.prompt, classes=flags.classes,
             target_labels=flags.target_labels,

@@ -14,6 +14,7 @@ from biwaa.domains.catalogue import (
 )
 from biwaa.domains.domain import Domain, check_kind, check_pair, drop_unreadable, empty_classes
 from biwaa.domains.spec import default_data_root, open_domain
+from biwaa.domains.union import union
 from biwaa.errors import BiwaaError, listed, printable
 from biwaa.images.images import FeatureRows, amount, feature_width
 from biwaa.images.store import decode
@@ -31,7 +32,7 @@ def check_domains(
     """Print images and classes of one or two domains, then make sure that all images can be read and trained on.
 
     Args:
-        specs: one domain, a source and a target, or a whole benchmark of the catalogue.
+        specs: one domain, one source or several and then a target, or a whole benchmark of the catalogue.
         batch_size: of the planned training.
         data_root: where benchmarks are; None for $BIWAA_DATA or ./data.
         as_json: print a list of JSON objects instead of lines, after all images were read.
@@ -53,19 +54,19 @@ def check_domains(
             raise BiwaaError("--json is for domains: name one, as in office31:amazon.")
         _check_benchmark(BENCHMARKS[specs[0]], root)
         return
-    if len(specs) not in (1, 2):
-        raise BiwaaError("name one domain, or source and target.")
     # The comparison with the benchmark's counts is printed in lines only.
     domains = [(None if as_json else _catalogued(spec, root)) or open_domain(spec, root) for spec in specs]
     for domain in [] if as_json else domains:
         print("\n".join(printable(line) for line in _lines(domain)))
     for domain in domains:
         drop_unreadable(domain, _unreadable(domain), skip=False, remedy="train with --skip-unreadable")
-    if len(domains) == 2:
-        check_kind(*domains)
-        check_pair(domains[0], domains[1], batch_size, source_held_out)
+    if len(domains) > 1:
+        *sources, target = domains
+        source = union(sources) if len(sources) > 1 else sources[0]
+        check_kind(source, target)
+        check_pair(source, target, batch_size, source_held_out)
         if not as_json:
-            print(printable(f"{specs[0]} can be adapted to {specs[1]}"))
+            print(printable(f"{source.spec} can be adapted to {target.spec}"))
     if as_json:
         facts = [
             {"spec": domain.spec, "images": len(domain.images), "classes": domain.counts() or None}

@@ -15,6 +15,7 @@ from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.domains.listing import PassedOver
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import Images, feature_width
+from biwaa.images.joint import parts_of
 from biwaa.progress import say
 
 
@@ -31,6 +32,10 @@ class Domain:
     passed_over: PassedOver = field(default_factory=PassedOver)
     """What was left out when its folders were listed."""
     label_kind: LabelKind = "text"  # What the labels were before their classes had names
+    places: tuple[str, ...] = ()
+    """SPECs of the domains that this is the union of; empty for one domain (`union`)."""
+    origins: NDArray[np.int64] | None = None
+    """(N,) which of `places` each image is of."""
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
         """Keep the images at `indices` and their labels; the classes stay as they are.
@@ -39,7 +44,8 @@ class Domain:
         """
         labels = None if self.labels is None else self.labels[indices]
         labels = None if labels is not None and len(labels) and (labels == MISSING).all() else labels
-        return replace(self, images=self.images.select(indices), labels=labels)
+        origins = None if self.origins is None else self.origins[indices]
+        return replace(self, images=self.images.select(indices), labels=labels, origins=origins)
 
     def counts(self) -> dict[str, int]:
         """Images of each class, in the classes' order; empty without labels."""
@@ -74,14 +80,14 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
     """
     if domain.classes is None or domain.labels is None:
         return domain
-    ours, theirs = _by_form(domain.spec, domain.classes), _by_form(other, classes)
+    ours, theirs = classes_by_form(domain.spec, domain.classes), classes_by_form(other, classes)
     missing = [] if subset else [name for form, name in theirs.items() if form not in ours]
     extra = [name for form, name in ours.items() if form not in theirs]
     if missing or extra:
         parts = [f"only in {other}: {listed(_shown(missing))}"] * bool(missing)
         parts += [f"only in {domain.spec}: {listed(_shown(extra))}"] * bool(extra)
         raise BiwaaError(
-            f"the classes differ; {'; '.join([*parts, *_lookalikes(extra, list(theirs.values()))])}. "
+            f"the classes differ; {'; '.join([*parts, *lookalikes(extra, list(theirs.values()))])}. "
             "Rename or remove classes so that both have the same."
         )
     number = {form: index for index, form in enumerate(theirs)}
@@ -90,7 +96,7 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
     return replace(domain, classes=classes, labels=labels)
 
 
-def _by_form(where: str, classes: tuple[str, ...]) -> dict[str, str]:
+def classes_by_form(where: str, classes: tuple[str, ...]) -> dict[str, str]:
     """Names by their Unicode normal form NFC: macOS writes accents apart from their letters, other systems do not.
 
     Raises:
@@ -116,7 +122,7 @@ def _unseen(character: str) -> bool:
     return character.isspace() or not character.isprintable()
 
 
-def _lookalikes(names: list[str], others: list[str]) -> list[str]:
+def lookalikes(names: list[str], others: list[str]) -> list[str]:
     """How names differ from others that look the same, or nearly so."""
 
     def loose(name: str) -> str:
@@ -165,16 +171,16 @@ def check_pair(source: Domain, target: Domain, batch_size: int, held_out: float 
     some = len(target.unlabelled()) > 0  # then a class may have no image with a label
     target = match_classes(target, source.classes or (), other=source.spec, subset=some)
     check_batch(batch_size, source, target, held_out)
-    if source.images.identity() == target.images.identity():
+    if target.images.identity() in [part.identity() for part in parts_of(source.images)]:
         raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
     return source, target
 
 
-def check_source(source: Domain) -> None:
-    """Make sure that a classifier can be trained on `source`.
+def check_labelled(source: Domain) -> None:
+    """Make sure that every image of a source has a label.
 
     Raises:
-        BiwaaError: no labels, or some missing; one class, or an empty class.
+        BiwaaError: one has none.
     """
     if source.classes is None or source.labels is None:
         raise BiwaaError(f"the source {source.spec} has no labels: give a folder of class folders or a labelled list.")
@@ -184,11 +190,21 @@ def check_source(source: Domain) -> None:
             f"the source {source.spec} has no label for {len(rows)} of its {len(source.images)} images ({named}): "
             "label them or leave them out; None, NaN, -1 and empty text are missing labels."
         )
+
+
+def check_source(source: Domain) -> None:
+    """Make sure that a classifier can be trained on `source`.
+
+    Raises:
+        BiwaaError: no labels, or some missing; one class, or an empty class.
+    """
+    check_labelled(source)
+    assert source.classes is not None  # that made sure
     if len(source.classes) < 2:
         raise BiwaaError(
             f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
         )
-    _by_form(source.spec, source.classes)
+    classes_by_form(source.spec, source.classes)
     _check_filled(source)
 
 

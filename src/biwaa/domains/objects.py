@@ -27,6 +27,7 @@ from biwaa.domains.hub import table_domain
 from biwaa.domains.items import first_item, labels_of, picture_and_label
 from biwaa.domains.labels import Labels, read_labels
 from biwaa.domains.spec import open_domain
+from biwaa.domains.union import union
 from biwaa.errors import BiwaaError, listed
 from biwaa.files import expanded
 from biwaa.images.decoding import Pixels, to_rgb
@@ -102,6 +103,31 @@ def as_domain(given: Any, name: str, data_root: Path | None = None) -> Domain:
     if isinstance(images, ObjectImages) and not isinstance(given, (Image.Image, np.ndarray, Tensor)):
         return _labelled(name, images, labels_of(given, name))
     return Domain(name, images)
+
+
+def as_source(given: Any, data_root: Path | None = None) -> Domain:
+    """A source in any accepted form, or the union of several in a list.
+
+    A list is of several sources if each entry is a SPEC or path, a Domain, a pair (images, labels), or a
+    datasets.Dataset. (Pictures in a list, each with its class, are one source.)
+
+    Raises:
+        BiwaaError: as of `as_domain` and `union`.
+    """
+    if not isinstance(given, list) or not given or not all(map(_is_source, given)):
+        return as_domain(given, "source", data_root)
+    if len(given) == 1:
+        return as_domain(given[0], "source", data_root)
+    return union([as_domain(one, f"source {number}", data_root) for number, one in enumerate(given, 1)])
+
+
+def _is_source(entry: Any) -> bool:
+    """Whether an entry of a list is a source of its own, and not a picture with its class."""
+    if isinstance(entry, tuple):
+        images, labels = entry if len(entry) == 2 else (None, None)
+        several = isinstance(images, (str, os.PathLike, list)) or getattr(images, "ndim", 0) in (2, 4)
+        return several and isinstance(labels, (list, tuple, np.ndarray, Tensor)) and np.ndim(labels) == 1
+    return isinstance(entry, (str, os.PathLike, Domain)) or _is_table(entry)
 
 
 def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:

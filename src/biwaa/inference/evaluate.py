@@ -132,7 +132,7 @@ def of_source(domain: Domain, result: Result) -> bool:
     """Whether these are the images that the run was trained on, or some of their folder."""
     if domain.images.fingerprint() == result.fingerprints.get("source_images"):
         return True
-    source = expanded(result.source.spec)
-    if not source.is_dir() or not isinstance(domain.images, FileImages):
+    sources = [folder for spec in result.source_specs if (folder := expanded(spec)).is_dir()]
+    if not sources or not isinstance(domain.images, FileImages):
         return False
-    return all(path.is_relative_to(source) for path in domain.images.paths)
+    return all(any(path.is_relative_to(source) for source in sources) for path in domain.images.paths)

@@ -30,8 +30,10 @@ from biwaa.result import (
     SourceForgotten,
     SourceNotLearned,
     SourceOnlySelected,
+    SourcesContradict,
     WithoutPseudoLabel,
 )
+from biwaa.solvers.several import Standing
 
 COLLAPSE = 0.5
 """Least ratio of the effective number of predicted classes to what it is compared with: half the classes gone is more
@@ -86,6 +88,8 @@ class Signs:
     pseudo_labels: NDArray[np.int64] | None = None
     """(K,) target images of each pseudo-label that the stage learned from; None where it had none."""
     far_share: float | None = None  # As of the function of this name
+    places: tuple[str, ...] = ()  # Several sources
+    standing: Standing | None = None  # What each of them is worth
     estimates: Mapping[str, float] | None = None
     """Label-free estimates of target accuracy by name (`estimate`), in [0, 1]."""
 
@@ -217,6 +221,21 @@ def nothing_gained(signs: Signs) -> SourceOnlySelected | None:
     return SourceOnlySelected() if signs.selected == SOURCE_ONLY else None
 
 
+def sources_contradict(signs: Signs) -> SourcesContradict | None:
+    """Sources whose labels are not those of the others."""
+    if signs.standing is None:
+        return None
+    bad = signs.standing.contradicts
+    if not bad.any():
+        return None
+    return SourcesContradict(
+        specs=tuple(spec for spec, found in zip(signs.places, bad.tolist(), strict=True) if found),
+        agreement=float(signs.standing.agreement[bad].max()),
+        chance=float(signs.standing.chance[bad].max()),
+        all_of_them=bool(bad.all()),
+    )
+
+
 def few_held_out(signs: Signs) -> FewHeldOut | None:
     """Too few labelled images to judge by."""
     count = signs.held_out_source
@@ -227,6 +246,7 @@ def few_held_out(signs: Signs) -> FewHeldOut | None:
 CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
     collapsed,
     source_not_learned,
+    sources_contradict,
     source_forgotten,
     rounds_at_chance,
     discriminator_at_fault,

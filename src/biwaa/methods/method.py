@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from biwaa.models.network import Output
 from biwaa.solvers.logistic import Head
+from biwaa.solvers.several import Standing
 from biwaa.teachers.voice import Teacher
 
 
@@ -52,6 +53,8 @@ class Task(NamedTuple):
     """What another model says of the images, where one was given and the method is `taught`."""
     given: Tensor | None = None
     """(N,) classes of target images whose labels were handed over, MISSING for all others; None: no labels were."""
+    origins: Tensor | None = None
+    """(Ns,) which of several sources each source image is of; None for one."""
 
 
 class Method(nn.Module):
@@ -80,6 +83,8 @@ class Method(nn.Module):
         """Start a stage."""
         super().__init__()
         self.task = task
+        self.standing: Standing | None = None
+        """What each of several sources was found to be worth, where the method weighs them."""
 
     @classmethod
     def solved(cls, frozen: bool) -> bool:

@@ -2,8 +2,9 @@
 
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
 source's classifier as prior and each image's neighbours as company (`solvers.prototypes`; ours, docs/robust.md).
-A teacher's voice joins the prior; without a source it is the prior (docs/zero_shot.md). Target images whose labels were
-handed over stay at them (docs/labels.md). Nothing is drawn at random and nothing is trained by steps.
+Several sources are weighed (`solvers.several`). A teacher's voice joins the prior; without a source it is the prior
+(docs/zero_shot.md). Target images whose labels were handed over stay at them (docs/labels.md). Nothing is drawn at
+random and nothing is trained by steps.
 """
 
 from typing import ClassVar
@@ -16,6 +17,7 @@ from biwaa.settings import ScheduleSettings
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, confusion_head
 from biwaa.solvers.prototypes import adapt_prototypes, teach_head, teach_prototypes
+from biwaa.solvers.several import adapt_several
 
 
 class Prototypes(Method):
@@ -40,7 +42,12 @@ class Prototypes(Method):
         if not len(source):
             assert teacher is not None  # without either there is nothing to learn from
             return teach_prototypes(target, classes, teacher, self.neighbours, anchors)[1]
-        if found := adapt_prototypes(source, labels, target, classes, self.neighbours, teacher, anchors):
+        if self.task.origins is not None:
+            origins = self.task.origins.to(source.device)
+            if several := adapt_several(source, labels, target, classes, origins, self.neighbours, teacher, anchors):
+                self.standing = several[2]
+                return several[1]
+        elif found := adapt_prototypes(source, labels, target, classes, self.neighbours, teacher, anchors):
             return found[1]
         if teacher:
             return teach_head(source, labels, target, classes, teacher, anchors)[1]

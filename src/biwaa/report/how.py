@@ -8,6 +8,7 @@ from biwaa.report.pictures import ACCENT, INK, MUTED, SOURCE, Picture
 from biwaa.report.read import Reading
 from biwaa.report.section import Group, Section, Swatch
 from biwaa.report.sentences import in_percent, selected_text, stage_name
+from biwaa.report.sources import sources_table
 from biwaa.result import LAST, SOURCE_ONLY, Stage
 
 ROWS = 20  # Classes that a figure of shares shows
@@ -34,7 +35,7 @@ def how(run: Reading) -> Section:
         shades = zip(run.stages, pictures.shades(run.stages), strict=True)
         legend = [Swatch(stage, colour, strength) for stage, (colour, strength) in shades]
         page.groups.append(Group(losses, "small", "Training", legend))
-    page.tables += [_by_stage(run), *_distances(run), *_prompts(run)]
+    page.tables += [*sources_table(run.result), _by_stage(run), *_distances(run), *_prompts(run)]
     return page
 
 

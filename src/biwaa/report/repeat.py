@@ -31,7 +31,7 @@ def repeat(run: Reading) -> Section:
 def train_again(result: Result, run: Path) -> list[str]:
     """The words of the command that trains on the same images with the same settings; `--out` has to follow."""
     words = ["biwaa", "train", "--recipe", str(run / "recipe.yaml")]
-    words += ["--source", result.source.spec] if result.source.images else []
+    words += [word for spec in result.source_specs for word in ("--source", spec)]
     words += ["--target", result.target.spec]
     return words + (["--held-out", result.held_out.spec] if result.held_out else [])
 

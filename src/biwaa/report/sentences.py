@@ -40,6 +40,7 @@ from biwaa.result import (
     SourceForgotten,
     SourceNotLearned,
     SourceOnlySelected,
+    SourcesContradict,
     WithoutPseudoLabel,
 )
 
@@ -136,6 +137,16 @@ def _problem(warning: AnyWarning, result: Result) -> str:
                 f"No round was judged better than source-only (by {result.model.chosen_by}), so the source-only model "
                 "was selected."
             )
+        case SourcesContradict(specs=specs, agreement=agreement, chance=chance):
+            return (
+                f"The sources contradict each other: {listed(list(specs))} and the others predict each other's labels "
+                f"at {in_percent(agreement)} at best, and guessing would reach {in_percent(chance)}. "
+                + (
+                    "All are believed, since nothing says which is right."
+                    if warning.all_of_them
+                    else "It has no say in classes that the others have."
+                )
+            )
         case FewHeldOut(images=images, wanted=wanted):
             return (
                 f"Only {images} source images were held out and calibration and estimates of accuracy need {wanted}, "
@@ -186,6 +197,8 @@ def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
             return "label some target images and pass them with --held-out"
         case SourceNotLearned():
             return "check that the source's images lie in the folders of their classes"
+        case SourcesContradict():
+            return "check that its images lie in the folders of their classes"
         case FewHeldOut():
             return "give more labelled source images"
         case _:
@@ -218,7 +231,7 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
             ways = [better_method(recipe)] if adapts(recipe) else []
         case FewHeldOut(images=images, wanted=wanted):
             ways = [more_held_out(recipe, images, wanted)]
-        case EstimatesDisagree() | SourceNotLearned():
+        case EstimatesDisagree() | SourceNotLearned() | SourcesContradict():
             ways = []
         case _:
             assert_never(warning)

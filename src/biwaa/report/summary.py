@@ -9,6 +9,7 @@ from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.sentences import in_percent, selected_text, stage_name, unseen_images, warning_texts
+from biwaa.report.sources import SOURCE_COLUMNS, source_columns
 from biwaa.result import SOURCE_ONLY, TEACHER, Accuracy, Result
 
 WIDTH = 44  # Letters of a row's name
@@ -29,6 +30,7 @@ def summarise(result: Result, recipe: Recipe) -> str:
     if share is not None and result.model.stage != TEACHER:
         chosen.append(f"  it agrees with the teacher on {in_percent(share)} of the target images")
     chosen += _shares(result)
+    chosen += _sources(result)
     if not result.finished:
         chosen.append(f"the run is not finished, {len(result.rounds)} rounds are: --resume goes on")
     parts = {
@@ -129,6 +131,17 @@ def _shares(result: Result) -> list[str]:
         columns["true"] = shares.true_target
     rows = [(label, tuple(of[label] for of in columns.values())) for label in result.classes]
     return [*lines, *_table(("share of each class in percent", *columns), rows)]
+
+
+def _sources(result: Result) -> list[str]:
+    """What each of several sources contributes."""
+    if not result.sources:
+        return []
+    columns = source_columns(result)
+    lines = [f"sources, {SOURCE_COLUMNS}:", f"  {'source':{WIDTH}}" + "".join(f"{title:>14}" for title in columns)]
+    for row, one in enumerate(result.sources):
+        lines.append(f"  {one.spec:{WIDTH}}" + "".join(f"{values[row]:>14}" for values in columns.values()))
+    return lines
 
 
 def _table(header: Sequence[str], rows: Sequence[tuple[str, tuple[float, ...]]]) -> list[str]:

@@ -24,7 +24,7 @@ def what_now(run: Reading, sheet: Sheet | None) -> Section:
     page = Section("next", "What now?")
     if not run.result.finished:
         page.steps.append(_finish(run))
-    named = _is_spec(run.result.source.spec) and _is_spec(run.result.target.spec)
+    named = all(map(_is_spec, (*run.result.source_specs, run.result.target.spec)))
     if named and isinstance(run.result.contradiction, SourceNotLearned | FarFromSource):
         page.steps.append(_check(run))
     if not run.measured:
@@ -45,7 +45,7 @@ def _finish(run: Reading) -> Step:
 def _check(run: Reading) -> Step:
     result = run.result
     text = f"No estimate is believed here, since {doubt(result)}. Look at some images of each class first."
-    command = shlex.join(["biwaa", "check", result.source.spec, result.target.spec])
+    command = shlex.join(["biwaa", "check", *result.source_specs, result.target.spec])
     return Step("Check the images", text, command, "how many images and which classes both domains hold")
 
 
@@ -132,7 +132,8 @@ def _words(command: str, run: Reading, *more: str) -> str:
 def _train(run: Reading, words: list[str], out: Path) -> str:
     result = run.result
     held_out = ["--held-out", result.held_out.spec] if result.held_out else []
-    words = [*words, "--source", result.source.spec, "--target", result.target.spec, *held_out, "--out", str(out)]
+    sources = [word for spec in result.source_specs for word in ("--source", spec)]
+    words = [*words, *sources, "--target", result.target.spec, *held_out, "--out", str(out)]
     return shlex.join(["biwaa", "train", *words])
 
 

@@ -130,7 +130,7 @@ def adapt_prototypes(
     if teacher:
         start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, start.neighbours))
         found, metric = refined(start, classes, count)
-    return found, _student(start.axes @ metric, source, truth, weights, target, found)
+    return found, student(start.axes @ metric, source, truth, weights, target, found)
 
 
 def follow_prototypes(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -194,7 +194,7 @@ def teach_prototypes(
     start = Start(axes, there, None, units, prior, scale, nearest_neighbours(units, count), anchors)
     found, metric = refined(start, classes, count)
     nothing = target[:0]
-    return found, _student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
+    return found, student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
 
 
 def teach_head(
@@ -220,7 +220,7 @@ def teach_head(
     axes = principal_axes(source, target)
     found = fused(prior, teacher, truth, weights, prior, nearest_neighbours(target @ axes, NEIGHBOURS))
     found, metric = anchors.fixed(found) if anchors else found, axes * source.shape[1] ** -0.5 * len(axes.T) ** 0.5
-    return found, _student(metric, source, truth, weights, target, found)
+    return found, student(metric, source, truth, weights, target, found)
 
 
 def distilled(
@@ -243,7 +243,7 @@ def distilled(
     near = nearest_neighbours(target @ axes, count)
     found = own_probabilities(teacher, one_hot(labels, classes), balanced_weights(labels, classes), near)
     nothing = target[:0]
-    return found, _student(axes, nothing, found[:0], nothing[:, 0], target, found)
+    return found, student(axes, nothing, found[:0], nothing[:, 0], target, found)
 
 
 def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:
@@ -271,7 +271,7 @@ def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:
     return found, metric
 
 
-def _student(metric: Tensor, source: Tensor, truth: Tensor, weights: Tensor, target: Tensor, found: Tensor) -> Head:
+def student(metric: Tensor, source: Tensor, truth: Tensor, weights: Tensor, target: Tensor, found: Tensor) -> Head:
     """Logistic regression in an (F, D) metric on both domains' rows, with labels (Ns, K) and (Nt, K)."""
     projection = (metric * metric.shape[1] ** -0.5).T.contiguous()
     rows = torch.cat([F.linear(part, projection) for part in (source, target)])

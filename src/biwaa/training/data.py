@@ -25,6 +25,8 @@ class Data:
     source_held_out: Inputs | None = None
     """Source images that are not used in training: stages are judged and calibrated by them."""
     source_held_out_labels: NDArray[np.int64] | None = None
+    origins: NDArray[np.int64] | None = None
+    """(Ns,) which of several sources each source image is of."""
     teacher: Teacher | None = None
     """What another model says of the images that are trained on."""
     given: Given | None = None
@@ -38,4 +40,4 @@ class Data:
         wanted = len(self.source) * GIVEN_SHARE / (1 - GIVEN_SHARE)
         rows = np.tile(rows, max(round(wanted / len(rows)), 1))
         labels = np.concatenate([self.source_labels, self.given[rows]])
-        return replace(self, source=Joined(self.source, self.target, rows), source_labels=labels)
+        return replace(self, source=Joined(self.source, self.target, rows), source_labels=labels, origins=None)

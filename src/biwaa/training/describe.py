@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning_fabric
+import msgspec
 import numpy as np
 import PIL
 import safetensors
@@ -46,10 +47,12 @@ from biwaa.result import (
     Model,
     Result,
     Selected,
+    SourceFacts,
     Stage,
     TargetAccuracy,
     TeacherFacts,
 )
+from biwaa.solvers.several import Standing
 from biwaa.training.cost import images_a_step, stage_images
 from biwaa.training.data import Given
 from biwaa.training.folder import RunFolder
@@ -106,6 +109,7 @@ def describe(
         seed=recipe.seed,
         classes=classes,
         source=_facts(domains.source, data.source_shift),
+        sources=_sources(domains.source, selected.standing),
         target=_facts(target, data.target_shift, domains.given),
         held_out=_facts(held_out) if held_out else None,
         model=Model(
@@ -139,6 +143,24 @@ def _facts(domain: Domain, shift: str = "none", given: Given | None = None) -> D
         unlabelled=len(domain.unlabelled()),
         labels_given=0 if given is None else int((given != MISSING).sum()),
     )
+
+
+def _sources(domain: Domain, standing: Tensor | None) -> tuple[SourceFacts, ...]:
+    """Each of several sources; none where there is one."""
+    if domain.origins is None or domain.labels is None:
+        return ()
+    found = []
+    for number, spec in enumerate(domain.places):
+        labels = domain.labels[domain.origins == number]
+        facts = SourceFacts(spec=spec, images=len(labels), classes=len(np.unique(labels)))
+        if standing is not None:
+            values = [None if np.isnan(value) else round(value, 6) for value in standing[:, number].tolist()]
+            weight, relevance, agreement, chance = values
+            facts = msgspec.structs.replace(
+                facts, weight=weight, relevance=relevance, agreement=agreement, chance=chance
+            )
+        found.append(facts)
+    return tuple(found)
 
 
 def _named_evidence(stages: Sequence[Trained], name: str) -> Evidence | None:
@@ -271,6 +293,9 @@ def _signs(
         last, before = rounds[-1].probabilities, rounds[-2].probabilities
         facts["round_agreement"] = agreement(last, before)
         facts["round_chance"] = label_shift.chance_agreement(predicted_shares(last), predicted_shares(before))
+    if selected.standing is not None:
+        facts["standing"] = Standing(*selected.standing)
+        facts["places"] = prepared.domains.source.places
     facts |= _discriminator(folder, selected.name)
     if mine.held_out:
         confusion = label_shift.joint_confusion(*mine.held_out, soft=True)

@@ -21,6 +21,7 @@ from biwaa.functional import coral
 from biwaa.images.augment import Transform
 from biwaa.images.batches import FeatureInputs, Inputs, PixelInputs, placed
 from biwaa.images.images import feature_width
+from biwaa.images.joint import parts_of
 from biwaa.images.store import Stored, store_pixels
 from biwaa.methods import METHODS
 from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
@@ -92,7 +93,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
         Stored(np.zeros((0, backbone.features), np.float32), {}) if not len(domain.images)  # there is no source
-        else store_features(domain.images, domain.spec, backbone, transform, fabric) if frozen
+        else _features(domain, backbone, transform, fabric) if frozen
         else store_pixels(domain.images, domain.spec, transform.resize)
         for domain in opened
     ]  # fmt: skip
@@ -115,7 +116,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         features = [
             torch.from_numpy(found.rows[rows]).to(fabric.device) for found, (_, rows) in zip(kept, left, strict=True)
         ]
-        inputs, standardise, of_source = _standardised(features, method.statistics or recipe.network.statistics)
+        statistics = method.statistics or recipe.network.statistics
+        inputs, standardise, of_source = _standardised(features, statistics, domains.source.origins)
     else:
         stores = placed([found.rows for found in kept], fabric.device)
         inputs = [
@@ -125,10 +127,11 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     assert domains.source.labels is not None  # check_source made sure of both
     assert domains.source.classes is not None
     counts = held_out_counts(domains.source, recipe.data.source_held_out)
-    data = _divided(
-        inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), recipe, counts, domains.teacher
-    )
-    data = replace(data, given=domains.given)
+    whole = Data(
+        inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), origins=domains.source.origins,
+        teacher=domains.teacher, given=domains.given,
+    )  # fmt: skip
+    data = _divided(whole, recipe, counts)
     width = recipe.network.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:
@@ -185,19 +188,23 @@ def _left(domain: Domain, found: Stored, shift: str, skip_unreadable: bool) -> t
     return left.select(chosen), rows[chosen]
 
 
-def _divided(
-    source: Inputs, labels: NDArray[np.int64], target: Inputs, classes: int, recipe: Recipe, counts: list[int],
-    teacher: Teacher | None,
-) -> Data:  # fmt: skip
+def _divided(data: Data, recipe: Recipe, counts: list[int]) -> Data:
     """Keep so many images of each class of the source from training."""
     if not recipe.data.source_held_out:
-        return Data(source, labels, target, classes, teacher=teacher)
-    rng = np.random.default_rng(recipe.seed)
-    members = [rng.permutation(np.flatnonzero(labels == k)) for k in range(classes)]
+        return data
+    labels, rng = data.source_labels, np.random.default_rng(recipe.seed)
+    members = [rng.permutation(np.flatnonzero(labels == k)) for k in range(data.classes)]
     kept = np.sort(np.concatenate([rows[:count] for rows, count in zip(members, counts, strict=True)]))
     trained = np.setdiff1d(np.arange(len(labels)), kept)
-    taught = teacher.select(np.arange(len(target)), trained) if teacher else None
-    return Data(source.select(trained), labels[trained], target, classes, source.select(kept), labels[kept], taught)
+    return replace(
+        data,
+        source=data.source.select(trained),
+        source_labels=labels[trained],
+        source_held_out=data.source.select(kept),
+        source_held_out_labels=labels[kept],
+        origins=None if data.origins is None else data.origins[trained],
+        teacher=data.teacher.select(np.arange(len(data.target)), trained) if data.teacher else None,
+    )
 
 
 def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
@@ -210,19 +217,45 @@ def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
     return Transform(resize, backbone.image_size, backbone.mean, backbone.std, crops)
 
 
-def _standardised(features: list[Tensor], statistics: str) -> tuple[list[Inputs], nn.Module, Standardise | None]:
-    """Standardise both domains' features; the target's standardisation stays with the model.
+def _features(domain: Domain, backbone: Backbone, transform: Transform, fabric: Fabric) -> Stored:
+    """Features of a domain; of several, each domain's own are kept for other runs."""
+    parts, specs = parts_of(domain.images), domain.places or (domain.spec,)
+    if len(parts) == 1:
+        return store_features(domain.images, domain.spec, backbone, transform, fabric)
+    found = [
+        store_features(part, spec, backbone, transform, fabric) for part, spec in zip(parts, specs, strict=True)
+    ]  # fmt: skip
+    begins = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+    unreadable = {
+        begin + row: why
+        for begin, one in zip(begins, found, strict=False)
+        for row, why in one.unreadable.items()
+    }  # fmt: skip
+    return Stored(np.concatenate([one.rows for one in found]), unreadable)
 
-    Where each domain has its own, the source's is returned too.
+
+def _standardised(
+    features: list[Tensor], statistics: str, origins: NDArray[np.int64] | None
+) -> tuple[list[Inputs], nn.Module, Standardise | None]:
+    """Standardise all domains' features; the target's standardisation stays with the model.
+
+    Where each domain has its own, the source's is returned too, unless there are several sources.
 
     Args:
         features: (N, F) of the source, the target and, where there are any, held-out images, which are the target's.
         statistics: domain, source or coral.
+        origins: (Ns,) which of several sources each source image is of; None for one.
     """
-    of_source = Standardise.of(features[0] if len(features[0]) else features[1])
+    source = features[0]
+    of_source = Standardise.of(source if len(source) else features[1])
     of_target = of_source if statistics == "source" else Standardise.of(features[1])
-    found = [of_source(features[0]), *(of_target(part) for part in features[1:])]
-    if statistics == "coral" and len(features[0]):
+    found = [of_source(source), *(of_target(part) for part in features[1:])]
+    if origins is not None and statistics != "source":
+        for number in range(int(origins.max()) + 1):
+            rows = torch.from_numpy(origins == number).to(source.device)
+            found[0][rows] = Standardise.of(source[rows])(source[rows])
+    if statistics == "coral" and len(source):
         found[0] = coral(found[0], found[1])
-    own = Standardise(of_source.mean.cpu(), of_source.deviation.cpu()) if statistics == "domain" else None
+    one = statistics == "domain" and origins is None
+    own = Standardise(of_source.mean.cpu(), of_source.deviation.cpu()) if one else None
     return [FeatureInputs(part) for part in found], of_target, own

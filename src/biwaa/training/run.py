@@ -190,7 +190,7 @@ def _checked(pair: Pair, recipe: Recipe) -> Pair:
 def _task(pair: Pair, options: Options) -> dict[str, Any]:
     """What run.json holds: what is adapted to what, as it decides what the checkpoints mean, and how to open it."""
     task: dict[str, Any] = {
-        "source": pair.source.spec,
+        "source": list(pair.source.places) or pair.source.spec,
         "target": pair.target.spec,
         "classes": list(pair.source.classes or ()),
         "source_images": pair.source.images.fingerprint(),

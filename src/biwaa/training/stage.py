@@ -42,6 +42,8 @@ class Trained:
     """(N, M) each target image's nearest neighbours in the backbone's features, where a teacher asks for them."""
     pseudo_labels: Tensor | None = None
     """(K,) target images of each class by the predictions that this stage learned from; None where it had none."""
+    standing: Tensor | None = None
+    """(4, J) what each of several sources is worth, as of `solvers.several.Standing`."""
     held_out: Tensor | None = None  # (M, K) what it predicts of the held-out target images, where there are any
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted stage."""
@@ -98,6 +100,8 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     if prepared.held_out_inputs and own is None:
         held_out = predict(network, prepared.held_out_inputs, size, fabric, f"{what} held-out images")
         extra["held_out"] = held_out.probabilities
+    if method.standing:
+        extra["standing"] = torch.stack(method.standing).cpu()
     seconds = round(before + time.perf_counter() - begin, 2)
     known = {key: part for key, part in vars(evidence).items() if isinstance(part, Tensor)}
     folder.keep(folder.stage(plan.name), network.state_dict() | known | extra, stage=plan.name, seconds=seconds)
@@ -136,11 +140,12 @@ def build_method(plan: StagePlan, data: Data) -> Method:
     task = Task(
         recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps, plan.previous, data.teacher,
         None if data.given is None else torch.from_numpy(data.given),
+        None if data.origins is None else torch.from_numpy(data.origins),
     )  # fmt: skip
     return kind(task, *(getattr(recipe, group) for group in kind.groups))
 
 
-BESIDE = {*(field.name for field in fields(Evidence)), "neighbours", "pseudo_labels", "held_out"}
+BESIDE = {*(field.name for field in fields(Evidence)), "neighbours", "pseudo_labels", "held_out", "standing"}
 """Tensors in a stage's file that are not of its network."""
 
 
