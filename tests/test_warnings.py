@@ -44,6 +44,7 @@ from biwaa.result import (
     SourceForgotten,
     SourceNotLearned,
     SourceOnlySelected,
+    SourcesContradict,
     WithoutPseudoLabel,
     read_result,
 )
@@ -235,6 +236,7 @@ EVERY = (
     SourceOnlySelected(),
     SourceNotLearned(accuracy=0.143, chance=0.25),
     FewHeldOut(images=40, wanted=100),
+    SourcesContradict(specs=("photos",), agreement=0.02, chance=0.1),
 )  # fmt: skip
 """One of each code."""
 assert {type(one) for one in EVERY} == set(AnyWarning.__args__)

@@ -4,8 +4,8 @@ from biwaa.report.cells import NONE, Cell, PageTable
 from biwaa.result import Result
 
 SOURCE_COLUMNS = (
-    "their weight in the solution; the share of the target on which each says by itself what was found; and how well "
-    "it and the others predict each other's labels; in percent"
+    "weight in the solution; target images on which it says by itself what was found; how well it and the others "
+    "predict each other's labels; in percent"
 )
 """What the columns are."""
 

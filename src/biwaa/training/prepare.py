@@ -219,12 +219,13 @@ def _transform(backbone: Backbone, recipe: Recipe) -> Transform:
 
 def _features(domain: Domain, backbone: Backbone, transform: Transform, fabric: Fabric) -> Stored:
     """Features of a domain; of several, each domain's own are kept for other runs."""
-    parts, specs = parts_of(domain.images), domain.places or (domain.spec,)
-    if len(parts) == 1:
-        return store_features(domain.images, domain.spec, backbone, transform, fabric)
+    parts = parts_of(domain.images)
+    specs = domain.places if len(domain.places) == len(parts) else (domain.spec,) * len(parts)
     found = [
         store_features(part, spec, backbone, transform, fabric) for part, spec in zip(parts, specs, strict=True)
     ]  # fmt: skip
+    if len(found) == 1:  # a mapped array stays where it is
+        return found[0]
     begins = np.cumsum([0, *(len(part) for part in parts)]).tolist()
     unreadable = {
         begin + row: why
