@@ -10,12 +10,12 @@ from conftest import write_images
 
 import biwaa
 from biwaa.cli import main
+from biwaa.cli.training import TrainFlags, resumed
 from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.domains.union import union
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
-from biwaa.report.run_page import run_page
 from biwaa.report.summary import summarise
 from biwaa.result import SourcesContradict, read_result
 from biwaa.share import model_card
@@ -180,8 +180,9 @@ def test_a_run_of_several_sources(tmp_path, capfd):
     row = next(line for line in said.out.splitlines() if line.strip().startswith(specs[1]))
     assert row.split()[1:4] == ["150", "5", f"{100 * result.sources[1].weight:.1f}"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["source"] == specs[:3]
-    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
-    page = run_page(tmp_path / "run")
+    flags = resumed(TrainFlags.starting_from("robust"), tmp_path / "run")
+    assert flags.source == tuple(specs[:3])
+    page = (tmp_path / "run" / "report.html").read_text()
     assert "What each source contributes" in page
     assert all(f"<span>--source</span> <span>{spec}</span>" in page for spec in specs[:3])
     card = model_card(tmp_path / "run", "me/model")

@@ -48,6 +48,7 @@ from biwaa.result import (
     WithoutPseudoLabel,
     read_result,
 )
+from biwaa.solvers.several import Standing
 
 EVEN = np.full(4, 0.25)
 TINTED = np.array([0.3, 0.2, 0.3, 0.2])
@@ -210,12 +211,13 @@ def test_every_check_runs():
         changed(
             predicted_shares=ONE_CLASS, source_accuracy=0.2, learned=0.3, round_agreement=0.2, discriminator_last=1.0,
             estimates={"a": 0.1}, far_share=1.0, estimated_shares=ONE_CLASS, held_out_source=60,
+            places=("a", "b"), standing=Standing(*torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.1, 0.1], [0.25, 0.25]])),
         )
     )  # fmt: skip
-    kinds = [Collapsed, SourceNotLearned, SourceForgotten, RoundsAtChance, DiscriminatorSeparates, EstimateLow,
-             FarFromSource, LabelShift, FewHeldOut]  # fmt: skip
+    kinds = [Collapsed, SourceNotLearned, SourcesContradict, SourceForgotten, RoundsAtChance, DiscriminatorSeparates,
+             EstimateLow, FarFromSource, LabelShift, FewHeldOut]  # fmt: skip
     assert [type(one) for one in found] == kinds
-    assert len(CHECKS) == 11
+    assert len(CHECKS) == 12
 
 
 # Sentences
@@ -235,8 +237,8 @@ EVERY = (
     WithoutPseudoLabel(classes=("dog",)),
     SourceOnlySelected(),
     SourceNotLearned(accuracy=0.143, chance=0.25),
-    FewHeldOut(images=40, wanted=100),
     SourcesContradict(specs=("photos",), agreement=0.02, chance=0.1),
+    FewHeldOut(images=40, wanted=100),
 )  # fmt: skip
 """One of each code."""
 assert {type(one) for one in EVERY} == set(AnyWarning.__args__)

@@ -54,6 +54,8 @@ def check_domains(
             raise BiwaaError("--json is for domains: name one, as in office31:amazon.")
         _check_benchmark(BENCHMARKS[specs[0]], root)
         return
+    if not specs:
+        raise BiwaaError("name one domain, or one source or several and then the target.")
     # The comparison with the benchmark's counts is printed in lines only.
     domains = [(None if as_json else _catalogued(spec, root)) or open_domain(spec, root) for spec in specs]
     for domain in [] if as_json else domains:

@@ -70,8 +70,8 @@ class SavedModel:
             return self
         if self.source is None:
             raise BiwaaError(
-                "the model has one form for both domains, or was adapted to the target alone: leave --domain source "
-                "out (only a frozen backbone's features are standardised for each domain)."
+                "the model has one form for all domains, had several sources, or was adapted to the target alone: "
+                "leave --domain source out (only a frozen backbone's features are standardised for each domain)."
             )
         network = copy.deepcopy(self.network)
         network.standardise = self.source

@@ -138,14 +138,13 @@ def _problem(warning: AnyWarning, result: Result) -> str:
                 "was selected."
             )
         case SourcesContradict(specs=specs, agreement=agreement, chance=chance):
+            believed = (
+                "all are believed, since nothing says which is right" if warning.all_of_them
+                else "it is not heard on classes that the others have"
+            )  # fmt: skip
             return (
                 f"The sources contradict each other: {listed(list(specs))} and the others predict each other's labels "
-                f"at {in_percent(agreement)} at best, and guessing would reach {in_percent(chance)}. "
-                + (
-                    "All are believed, since nothing says which is right."
-                    if warning.all_of_them
-                    else "It has no say in classes that the others have."
-                )
+                f"at {in_percent(agreement)} at best, guessing would reach {in_percent(chance)}, and {believed}."
             )
         case FewHeldOut(images=images, wanted=wanted):
             return (
