@@ -125,6 +125,27 @@ def measured(rows: Rows, a_class: int, seeds: int) -> dict[str, Any]:
     return found
 
 
+def table(found: list[dict[str, Any]]) -> str:
+    """Means by data set, and over data sets, as a Markdown table."""
+    ways = [("none", "all"), ("random", "not_labelled"), ("suggested", "not_labelled"), ("random", "all"),
+            ("suggested", "all")]  # fmt: skip
+    sets: dict[str, list[list[float]]] = {}
+    for one in found:
+        sets.setdefault(one["task"].split(".")[0], []).append([one[way][key] for way, key in ways])
+    means = {name: np.mean(rows, axis=0) for name, rows in sets.items()}
+    lines = ["| data set | tasks | no label | at random | suggested | at random, all images | suggested, all images |",
+             "| -- | -- | -- | -- | -- | -- | -- |"]  # fmt: skip
+    for name, mean in [*means.items(), ("mean of data sets", np.mean([*means.values()], axis=0))]:
+        cells = [name, str(len(sets[name])) if name in sets else "", *(f"{value:.1f}" for value in mean)]
+        lines.append(f"| {' | '.join(cells)} |")
+    gains = [one["suggested"]["not_labelled"] - one["random"]["not_labelled"] for one in found]
+    worst = min(found, key=lambda one: one["suggested"]["not_labelled"] - one["suggested"]["before"])
+    loss = worst["suggested"]["not_labelled"] - worst["suggested"]["before"]
+    return "\n".join([*lines, "", f"suggested above random: {sum(gain > 0 for gain in gains)} of {len(gains)} tasks, "
+                      f"at worst {min(gains):.1f}; on the same images with and without the labels at worst {loss:+.1f} "
+                      f"({worst['task']})"])  # fmt: skip
+
+
 def main(
     out: Path, data_root: Path, tasks_named: tuple[str, ...] = (), a_class: int = 10, seeds: int = 2, threads: int = 1
 ) -> None:
@@ -148,6 +169,7 @@ def main(
         write_text(
             out, json.dumps({"tasks": found, "versions": versions(), "hardware": hardware("cpu")}, indent=2) + "\n"
         )
+    print(table(found))
 
 
 if __name__ == "__main__":

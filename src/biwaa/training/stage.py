@@ -14,6 +14,7 @@ from torch import Tensor
 from biwaa.device import few_threads
 from biwaa.errors import BiwaaError
 from biwaa.functional import neighbours_of_a_class
+from biwaa.images.batches import FeatureInputs
 from biwaa.inference.predict import predict
 from biwaa.judging.evidence import Evidence, evidence_of
 from biwaa.methods import METHODS
@@ -130,7 +131,11 @@ def ask_teacher(network: Network, data: Data, recipe: Recipe, fabric: Fabric) ->
 
 def _rows(data: Data, fabric: Fabric) -> tuple[Tensor, Tensor, Tensor]:
     """Frozen features of the source, its labels, features of the target."""
-    source, target = (inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target))
+    source, target = (
+        inputs.features if isinstance(inputs, FeatureInputs) else inputs.batch(np.arange(len(inputs)))  # no copy
+        for inputs in (data.source, data.target)
+    )
+    source, target = source.float(), target.float()
     return source, torch.from_numpy(data.source_labels).to(fabric.device), target
 
 

@@ -16,7 +16,7 @@ from biwaa.errors import BiwaaError
 from biwaa.files import local
 from biwaa.judging.suggestion import suggested_rows
 from biwaa.paths import places
-from biwaa.predictions import read_rows
+from biwaa.predictions import read_column, read_rows
 from biwaa.result import SOURCE_ONLY, Result, read_result
 from biwaa.training.folder import TARGET_LABELS, RunFolder
 from biwaa.training.stage import load_stage
@@ -50,9 +50,9 @@ def suggest(run: Path, count: int, measure: bool = False, seed: int = 0) -> Sugg
     run = local(run)
     result, folder = read_result(run), RunFolder(run)
     try:
-        names = [row["path"] for row in read_rows(run / "predictions.csv")]
+        names = read_column(run / "predictions.csv", "path")
         known = {row["path"]: row["label"] for row in read_rows(run / TARGET_LABELS)} if _labelled(run) else {}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, LookupError, ValueError) as error:
         raise BiwaaError(f"{run} is not a whole run folder ({' '.join(str(error).split())[:200]}).") from None
     taken = np.array([row for row in places(list(known), names) if row is not None], dtype=np.int64)
     if measure:
