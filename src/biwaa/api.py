@@ -112,7 +112,7 @@ class Run:
             )
         root = Path(task["data_root"]) if task.get("data_root") else None
         try:
-            here = as_domain(task["source"] if source is None else source, "source", root)
+            here = as_source(task["source"] if source is None else source, root)
         except BiwaaError as error:
             raise BiwaaError(f"the source of {self.folder} cannot be opened to adapt from it again: {error}") from None
         return adapt(
