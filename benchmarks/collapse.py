@@ -29,7 +29,7 @@ from biwaa.training.step import build_optimizer, training_step
 PAPER: dict[str, Any] = {"backbone": "efficientnet-lite0", "freeze_backbone": True, "steps": 600}
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "centroids at unit length": {"unit_centroids": True},
+    "centroids drawn together by their cosine": {"cosine_pull": True},
     "true labels for pseudo-labels": {},
     "no semantic losses": {"alignment": 0.0, "separation": 0.0},
 }

@@ -1,16 +1,24 @@
-"""One script for an accelerator: is it right, what does it cost over its floors, how busy is the device?
+"""One call for an accelerator: is it right, what does it cost over its floors, and what does it learn end to end?
 
-python benchmarks/gpu.py --out gpu.json                (a CPU runs it in a small setting: a check of the script)
+python benchmarks/gpu.py --out gpu.json --data-root DIR      (a CPU runs it in a small setting: a check of the script)
 
-- correctness: losses and gradients of one step against the same step in float64 on the CPU
-- ratios: as in speed.py, in float32 and bf16
-- utilisation: floating point operations of the step over time, and over the device's peak, where it is given
-- synchronisations: a step in which the host waits for the device fails
+Its parts, in this order; each is written to the file as soon as it is there, and the same command goes on after it:
+
+- correctness: losses and parameters of three steps against the same steps in float64 on the CPU
+- losses: the semantic losses alone; crops: images a second of random crops on the device
+- 32-true, bf16-mixed: step ratios as in speed.py, images a second, floating point operations over time and over the
+  device's peak, where the time goes, and how often the host waits for the device within a step
+- training TASK.VARIANT.SEED: runs end to end on Office's ten classes at 224 pixels (the study `recipes` of
+  `biwaa bench`, one by one), as many as fit into --minutes
 """
 
 import argparse
 import json
+import tempfile
 import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +27,22 @@ from speed import BATCH, Steps, in_turns, losses, steps
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from biwaa.api import adapt
+from biwaa.bench.suites import resolve, variants
 from biwaa.device import hardware, open_fabric
+from biwaa.domains.catalogue import BENCHMARKS
+from biwaa.errors import BiwaaError
 from biwaa.files import write_text
 from biwaa.images.augment import Transform, random_boxes, resample
 from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.method import Task
 from biwaa.models.network import Network
-from biwaa.recipe import load_recipe
+from biwaa.recipe import Recipe, load_recipe
 from biwaa.training.describe import versions
 from biwaa.training.step import build_optimizer, training_step
+
+Part = tuple[str, Callable[[], Any]]
+"""A part's name, and what measures it."""
 
 
 def correctness(device: torch.device) -> dict[str, float]:
@@ -63,8 +78,6 @@ def synchronisations(made: Steps) -> int:
     """How often the host waits for the device within a step; 0 is wanted. Only CUDA reports it."""
     made.biwaa()
     torch.cuda.set_sync_debug_mode("warn")
-    import warnings
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         made.biwaa()
@@ -105,34 +118,125 @@ def crops(device: torch.device, side: int, size: int) -> dict[str, float]:
     return {"images_per_second": 2 * BATCH / in_turns({"views": views}, 20, device)["views"]}
 
 
+def timed_steps(device: torch.device, precision: str, peak: float | None, small: bool) -> dict[str, Any]:
+    """Ratios, utilisation and synchronisations of a step in one precision."""
+    cases = (("resnet18", 64, 65),) if small else (("resnet50", 224, 65), ("resnet50", 224, 345), ("resnet18", 64, 65))
+    fabric = open_fabric(device.type, precision)
+    found: dict[str, Any] = {"ratios": steps(device, fabric, 1 if small else 20, cases)}
+    made = Steps(*cases[0], device, fabric)
+    found["utilisation"] = utilisation(made, found["ratios"][0]["seconds"]["biwaa"], peak)
+    found["where_time_goes"] = where_time_goes(made, device)
+    if device.type == "cuda":
+        found["synchronisations"] = synchronisations(made)
+    return found
+
+
+def end_to_end(small: bool) -> Recipe:
+    """EfficientNet-Lite0 at 224 pixels, three rounds; what the paper ramps over 5,004 steps is as much shorter."""
+    recipe, many = load_recipe("paper"), 300
+    if small:
+        many = 2
+        recipe = recipe.replace(backbone="cnn", weights="none", image_size=8, resize=8, batch_size=4, crops=1)
+    else:
+        recipe = recipe.replace(backbone="efficientnet-lite0", precision="bf16-mixed")
+    longer = recipe.schedule.steps / many
+    return recipe.replace(
+        rounds=2 if small else 3, steps=many, decay_rate=recipe.optimizer.decay_rate * longer,
+        adversarial_horizon=recipe.dann.adversarial_horizon / longer,
+        bootstrap_horizon=recipe.biwaa.bootstrap_horizon / longer,
+    )  # fmt: skip
+
+
+VARIANTS = ("source_only", "dann", "weighting", "paper", "biwaa")
+"""Of the study `recipes`."""
+
+
+def trainings(
+    benchmark: str, tasks: list[str], data_root: Path | None, small: bool, seeds: list[int]
+) -> Iterator[Part]:
+    """Runs end to end, seed by seed and task by task."""
+    recipe, entry = end_to_end(small), BENCHMARKS[benchmark]
+    for seed in seeds:
+        for task in tasks or entry.tasks:
+            for variant in variants("recipes", recipe, VARIANTS):
+                name = f"training {task}.{variant.name}.{seed}"
+                source, target = (f"{benchmark}:{domain}" for domain in entry.task(task))
+                mine = resolve(variant, recipe, seed)
+                yield name, partial(trained, source, target, mine, data_root)
+
+
+def trained(source: str, target: str, recipe: Recipe, data_root: Path | None) -> dict[str, Any]:
+    """Target accuracy after each round, in percent, and what the run took; labels only score."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            run = adapt(source, target, out=Path(folder) / "run", recipe=recipe, data_root=data_root, verbose=False)
+        except BiwaaError as error:
+            return {"failed": str(error)}
+        result = run.result
+        scores = [stage.accuracy.over_images for stage in result.rounds if stage.accuracy]
+        average = result.accuracy.average_of_rounds.over_images if result.accuracy else None
+        return {
+            "by_round": [round(100 * score, 2) for score in scores],
+            "average_of_rounds": None if average is None else round(100 * average, 2),
+            "seconds": result.cost.seconds, "steps": result.cost.steps, "images": result.cost.images,
+        }  # fmt: skip
+
+
+def parts(device: torch.device, given: argparse.Namespace, small: bool) -> Iterator[Part]:
+    """All parts in order."""
+    size = 64 if small else 224
+    yield "correctness", lambda: correctness(device)
+    yield "losses", lambda: losses(device)
+    yield "crops", lambda: crops(device, size * 8 // 7, size)
+    for precision in ("32-true", "bf16-mixed"):
+        yield precision, partial(timed_steps, device, precision, given.peak, small)
+    yield from trainings(given.benchmark, given.tasks, given.data_root, small, given.seeds)
+
+
+def measure(todo: Iterator[Part], out: Path, machine: dict[str, Any], minutes: float) -> dict[str, Any]:
+    """Measure part after part until the time is up, and write each as soon as it is there.
+
+    Args:
+        todo: all parts.
+        out: the file; what it holds of the same machine is not measured again.
+        machine: what the figures belong to.
+        minutes: no part begins that would not end within these, by the longest one before it of its kind.
+    """
+    begin = time.perf_counter()
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {**machine, "parts": {}, "took": {}}
+    if any(found.get(key) != value for key, value in machine.items()):
+        raise SystemExit(f"{out} was measured on another machine or with other versions: name another file.")
+    for name, work in todo:
+        if name in found["parts"]:
+            continue
+        alike = [took for other, took in found["took"].items() if other.partition(" ")[0] == name.partition(" ")[0]]
+        if time.perf_counter() - begin + max(alike, default=0.0) > 60 * minutes:
+            print(f"{minutes} minutes are over before {name!r}: the same command goes on with it", flush=True)
+            break
+        start = time.perf_counter()
+        found["parts"][name] = work()
+        found["took"][name] = round(time.perf_counter() - start, 2)
+        write_text(out, json.dumps(found, indent=1) + "\n")
+        print(name, json.dumps(found["parts"][name]), flush=True)
+    return found
+
+
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--peak", type=float, help="teraflops of the device in bf16, for utilisation")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data-root", type=Path, help="folder of benchmarks; unset: $BIWAA_DATA or ./data")
+    parser.add_argument("--benchmark", default="office10", choices=list(BENCHMARKS))
+    parser.add_argument("--tasks", nargs="+", default=[], help="of the benchmark; all unless named")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which no part begins")
     given = parser.parse_args()
-    fabric = open_fabric(given.device)
-    device, small = fabric.device, fabric.device.type == "cpu"
-    cases = (("resnet18", 64, 65),) if small else (("resnet50", 224, 65), ("resnet50", 224, 345), ("resnet18", 64, 65))
-    repeats, size = (3, 64) if small else (20, 224)
-    begin = time.perf_counter()
-    found: dict[str, Any] = {"hardware": hardware(device.type), "versions": versions(), "small": small}
-    found["correctness"] = correctness(device)
-    found["losses"] = losses(device)
-    found["crops"] = crops(device, size * 8 // 7, size)
-    for precision in ("32-true", "bf16-mixed"):
-        precise = open_fabric(given.device, precision)
-        part: dict[str, Any] = {"ratios": steps(device, precise, repeats, cases)}
-        made = Steps(*cases[0], device, precise)
-        part["utilisation"] = utilisation(made, part["ratios"][0]["seconds"]["biwaa"], given.peak)
-        part["where_time_goes"] = where_time_goes(made, device)
-        if device.type == "cuda":
-            part["synchronisations"] = synchronisations(made)
-        found[precision] = part
-    found["seconds"] = time.perf_counter() - begin
-    write_text(given.out, json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    device = open_fabric(given.device).device
+    small = device.type == "cpu"
+    machine = {"hardware": hardware(device.type), "versions": versions(), "training": end_to_end(small).flat()}
+    measure(parts(device, given, small), given.out, machine, given.minutes)
 
 
 if __name__ == "__main__":

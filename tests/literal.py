@@ -57,10 +57,11 @@ def cross_cosine(a, b):
     return total / (k - 1) ** 2 if k > 1 else total
 
 
-def semantic_losses(source, target):
+def semantic_losses(source, target, cosine_pull=False):
     """alignment, separation."""
     k = len(source)
-    inter = sum(((source[i] - target[i]) ** 2).sum() for i in range(k)) / k
+    apart = (lambda a, b: 1 - cosine(a, b)) if cosine_pull else lambda a, b: ((a - b) ** 2).sum()
+    inter = sum(apart(source[i], target[i]) for i in range(k)) / k
     return inter + cross_cosine(source, target) + cross_cosine(target, target), cross_cosine(source, source)
 
 

@@ -331,6 +331,23 @@ def test_the_study_of_robust_takes_that_recipe_apart():
         assert len(different) == 1, name
 
 
+@pytest.mark.parametrize("start", ["paper", "biwaa", "robust"])
+def test_the_study_of_recipes_trains_what_they_say(start):
+    """Whatever recipe it starts from, which gives the schedule alone."""
+    recipe = load_recipe(start).replace(rounds=3, batch_size=8, freeze_backbone=False)
+    found = {variant.name: resolve(variant, recipe, 5) for variant in variants("recipes", recipe, ())}
+    frame = ("smooth_rounds", "round_update")
+    for name in ("paper", "biwaa"):
+        named, mine = load_recipe(name), found[name]
+        assert mine.biwaa == named.biwaa
+        assert {key: mine.flat()[key] for key in frame} == {key: named.flat()[key] for key in frame}
+        assert mine.schedule.rounds == 3
+    assert (found["paper"].schedule.scouts, found["biwaa"].schedule.scouts) == (1, 2)
+    assert found["robust"].method == "mcc_teacher"
+    assert found["source_only_long"].schedule.steps == 2 * found["source_only"].schedule.steps
+    assert {variant.data.batch_size for variant in found.values()} == {8}
+
+
 def test_rounds_are_announced():
     """What a method or study does with --rounds is printed before training."""
     recipe = recipe_from({**SETTINGS, "rounds": 4}, "test")
@@ -615,10 +632,12 @@ def test_settings_of_single_tasks(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name,task,rate", [("office31", "A2D", 0.0003), ("office_home", "A2C", 0.001),
-                                            ("domainnet40", "R2C", 0.001)])  # fmt: skip
-def test_the_papers_recipes_run_on_a_miniature(name, task, rate, tmp_path):
-    """The documented command on the benchmark's own layout; only network, size and length are cut."""
+@pytest.mark.parametrize("name,task,rate,network,rounds", [("office31", "A2D", 0.0003, ("resnet50", 32), 2),
+                                                          ("office_home", "A2C", 0.001, ("cnn", 8), 1),
+                                                          ("domainnet40", "R2C", 0.001, ("cnn", 8), 1)])  # fmt: skip
+def test_the_papers_recipes_run_on_a_miniature(name, task, rate, network, rounds, tmp_path):
+    """The documented command on the benchmark's own layout: ten crops, once ResNet-50; size and length are cut."""
+    backbone, side = network
     entry = BENCHMARKS[name]
     source, target = entry.task(task)
     for domain in (source, target, f"{target}/test"):
@@ -626,15 +645,18 @@ def test_the_papers_recipes_run_on_a_miniature(name, task, rate, tmp_path):
             lay_out(entry, domain, entry.domains[domain].layouts[0], tmp_path / "data" / entry.folders[0])
     recipe = Path(__file__).parents[1] / "recipes" / f"{name}.yaml"
     words = [name, "--recipe", recipe, "--methods", "biwaa", "--data-root", tmp_path / "data",
-             "--out", tmp_path / "table", "--tasks", task.lower(), "--seeds", "42", "--backbone", "cnn",
-             "--weights", "none", "--image-size", "8", "--resize", "8", "--steps", "2", "--rounds", "1",
-             "--batch-size", "4"]  # fmt: skip
-    done = subprocess.run([COMMAND, "bench", *words], capture_output=True, text=True, check=False)
+             "--out", tmp_path / "table", "--tasks", task.lower(), "--seeds", "42", "--backbone", backbone,
+             "--weights", "none", "--image-size", side, "--steps", "2", "--rounds", rounds, "--batch-size", "16",
+             "--threads", "1"]  # fmt: skip
+    done = subprocess.run([COMMAND, "bench", *map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert f"warning: {name}:{source} is not the benchmark's" in done.stderr
     run = tmp_path / "table" / "runs" / f"{task}.biwaa.42"
-    assert load_recipe(str(run / "recipe.yaml")).optimizer.learning_rate == rate
+    recipe = load_recipe(str(run / "recipe.yaml"))
+    assert recipe.optimizer.learning_rate == rate
+    assert (recipe.network.backbone, recipe.data.crops) == (backbone, 10)
     result = read_result(run)
+    assert len(result.rounds) == rounds
     assert result.classes == entry.classes
     assert (result.held_out is not None) == (name == "domainnet40")
     assert ("held-out images |" in done.stdout) == (name == "domainnet40")

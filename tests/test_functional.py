@@ -68,6 +68,16 @@ def test_golden_semantic(name):
     torch.testing.assert_close(target.grad, g["target_grad"], **CLOSE)
 
 
+def test_a_pull_by_cosine():
+    """Nothing for a class whose centroids point the same way however long they are, 2 where they point apart."""
+    source = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    pull = functional.semantic_losses(source, torch.tensor([[5.0, 0.0], [0.0, -1.0]]), cosine_pull=True)[0]
+    assert pull == pytest.approx((0 + 2) / 2)  # the pairs of different classes are at right angles
+    unseen = torch.zeros(2, 2, requires_grad=True)
+    functional.semantic_losses(source, unseen, cosine_pull=True)[0].backward()
+    assert not unseen.grad.any()
+
+
 @pytest.mark.parametrize("name", ["early", "late"])
 def test_golden_adversarial(name):
     g = case(load("adversarial.npz"), name)
@@ -166,9 +176,9 @@ def test_centroids_equal_the_loop(batch, dtype):
     assert torch.equal(fast[absent], weight[absent])
 
 
-@given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 2**31), st.booleans())
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(0, 2**31), st.booleans(), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_semantic_losses_and_gradients_equal_the_loop(classes, width, seed, empty):
+def test_semantic_losses_and_gradients_equal_the_loop(classes, width, seed, empty, cosine_pull):
     rng = torch.Generator().manual_seed(seed)
     source, target = torch.randn(2, classes, width, generator=rng, dtype=torch.float64)
     if empty:  # a class never seen still has its zero start
@@ -176,7 +186,7 @@ def test_semantic_losses_and_gradients_equal_the_loop(classes, width, seed, empt
     results = []
     for losses in (functional.semantic_losses, literal.semantic_losses):
         a, b = source.clone().requires_grad_(), target.clone().requires_grad_()
-        alignment, separation = losses(a, b)
+        alignment, separation = losses(a, b, cosine_pull)
         (alignment + 2 * separation).backward()
         results.append((alignment.detach(), separation.detach(), a.grad, b.grad))
     for fast, slow in zip(*results, strict=True):

@@ -268,6 +268,39 @@ def test_biwaa_has_the_losses_of_the_paper_alone():
     assert not {"confusion", "pseudo_label"} & set(vars(BiwaaSettings()))
 
 
+def test_earlier_rounds_count_as_far_as_they_agree():
+    """Sure of class 0, at odds, and at chance: the label memory, which says class 2, decides where they say nothing."""
+    previous = torch.tensor([[0.9, 0.1, 0.0], [0.5, 0.45, 0.05], [1 / 3, 1 / 3, 1 / 3]])
+    settings = BiwaaSettings(trust_by_reliability=True)
+    method = Biwaa(Task(2, 3, 3, 100, previous), DannSettings(8, 0.0), settings)
+    logits = torch.tensor([0.0, 0.0, 3.0]).expand(3, 3)
+    for step in (0, 10_000):  # whatever the step
+        assert method.pseudo_labels(logits, torch.arange(3), step).tolist() == [0, 2, 2]
+    ramped = Biwaa(Task(2, 3, 3, 100, previous), DannSettings(8, 0.0), BiwaaSettings())
+    assert ramped.pseudo_labels(logits, torch.arange(3), 0).tolist() == [0, 0, 0]
+    assert ramped.pseudo_labels(logits, torch.arange(3), 10_000).tolist() == [2, 2, 2]
+
+
+def test_alignment_of_the_recipe_biwaa_does_not_grow_with_the_features():
+    """Features a thousand times as long change what the paper's alignment is, and nothing here."""
+    recipe = load_recipe("biwaa")
+    assert recipe.method == load_recipe("paper").method
+    losses = {}
+    for name, chosen in (("biwaa", recipe.biwaa), ("paper", BiwaaSettings())):
+        for scale in (1.0, 1000.0):
+            torch.manual_seed(0)
+            method = Biwaa(Task(3, 3, 10, 100), DannSettings(8, 0.0), chosen).double()
+            batch = drawn_batch(0, 6, 3)
+            longer = batch._replace(
+                source=batch.source._replace(features=scale * batch.source.features),
+                target=batch.target._replace(features=scale * batch.target.features),
+            )
+            found = method.losses(nn.Linear(3, 3).double(), longer, 100)
+            losses[name, scale] = float(found["alignment"].value)
+    assert losses["biwaa", 1000.0] == pytest.approx(losses["biwaa", 1.0])
+    assert losses["paper", 1000.0] > 1e4 * losses["paper", 1.0]
+
+
 @pytest.mark.parametrize("recipe", ["robust", "digits"])
 def test_the_chosen_recipes_train_mcc_with_a_teacher(recipe):
     resolved = with_method(load_recipe(recipe))

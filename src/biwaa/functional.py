@@ -118,7 +118,9 @@ def update_centroids(centroids: Tensor, features: Tensor, labels: Tensor, rate: 
         return torch.where(counts > 0, (1 - rate) * memory + rate * means, memory).to(centroids.dtype)
 
 
-def semantic_losses(source_centroids: Tensor, target_centroids: Tensor) -> tuple[Tensor, Tensor]:
+def semantic_losses(
+    source_centroids: Tensor, target_centroids: Tensor, cosine_pull: bool = False
+) -> tuple[Tensor, Tensor]:
     """Alignment and separation of the class centroids (section 3.2).
 
     alignment = mean_k ||Cs[k] - Ct[k]||^2 + cos(Cs, Ct) + cos(Ct, Ct), separation = cos(Cs, Cs), where
@@ -128,6 +130,7 @@ def semantic_losses(source_centroids: Tensor, target_centroids: Tensor) -> tuple
     Args:
         source_centroids: (K, D).
         target_centroids: (K, D).
+        cosine_pull: mean_k 1 - cos(Cs[k], Ct[k]) in the place of the squared distances, which have no bound. (Ours.)
 
     Returns:
         Two scalars, float32 at least. With one class there are no pairs and the cosine terms are zero.
@@ -135,7 +138,10 @@ def semantic_losses(source_centroids: Tensor, target_centroids: Tensor) -> tuple
     precise = torch.promote_types(source_centroids.dtype, torch.float32)
     source_centroids, target_centroids = source_centroids.to(precise), target_centroids.to(precise)
     source, target = _unit_rows(source_centroids), _unit_rows(target_centroids)
-    inter = (source_centroids - target_centroids).square().sum(dim=1).mean()
+    if cosine_pull:
+        inter = 1 - (source * target).sum(dim=1).mean()
+    else:
+        inter = (source_centroids - target_centroids).square().sum(dim=1).mean()
     alignment = inter + _cross_cosine(source, target) + _cross_cosine(target, target)
     return alignment, _cross_cosine(source, source)
 

@@ -97,7 +97,7 @@ def _group_of() -> dict[str, str]:
 
 GROUP_OF = _group_of()
 """Setting -> its group."""
-RENAMED = {"teacher": "smooth_rounds"}
+RENAMED = {"teacher": "smooth_rounds", "unit_centroids": "cosine_pull"}
 """Names that settings had in files of earlier versions."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from biwaa.errors import BiwaaError, choices
 from biwaa.methods import METHODS
+from biwaa.named_recipes import NAMED
 from biwaa.recipe import AUTO, Recipe
 
 SOURCE_ONLY = "source_only"
@@ -49,6 +50,8 @@ def method(name: str, recipe: Recipe, rounds: int | None = None) -> Variant:
     title = TITLES.get(name, name)
     if name == "mcc_teacher" and not recipe.schedule.smooth_rounds:
         title = "MCC + pseudo-labels of earlier rounds"  # what it is without the teacher of the recipe robust
+    if name == "biwaa" and recipe.biwaa.cosine_pull:
+        title = "BIWAA, bounded"  # as in the recipe biwaa
     if rounds:
         return Variant(f"{name}@{rounds}", f"{title}, {rounds} rounds", {"method": name, "rounds": rounds})
     many = recipe.schedule.rounds if name in IN_ROUNDS else 1
@@ -185,6 +188,36 @@ def _robust(recipe: Recipe) -> list[Variant]:
     ]
 
 
+def _recipes(recipe: Recipe) -> list[Variant]:
+    """What the recipes `paper`, `biwaa` and `robust` train, and the paper's parts, on one schedule.
+
+    The recipes' methods have its rounds, all others one; source-only also has twice the steps: has it converged?
+    """
+    rounds = recipe.schedule.rounds
+    frame: dict[str, Any] = {"smooth_rounds": True, "round_update": 0.0, "scouts": max(rounds - 1, 1)}
+    default = {name: NAMED["robust"][name] for name in ("input_dropout", "confusion_temperature")}
+    paper: dict[str, Any] = {"cosine_pull": False, "trust_by_reliability": False}  # whatever recipe they start from
+    paper |= {"smooth_rounds": False, "round_update": 0.2, "scouts": 1}
+    safe = {"cosine_pull": True, "trust_by_reliability": True}
+    return [
+        _ONLY,
+        Variant(
+            "source_only_long", "source-only, twice the steps",
+            {**_ONLY.settings, "steps": 2 * recipe.schedule.steps},
+        ),
+        _one("dann", "DANN", weighting=False, **WEIGHTING_ALONE),
+        _one("weighting", "weighting alone", **WEIGHTING_ALONE),
+        _one("semantic", "semantic losses alone, no discriminator", weighting=False, adversarial=0.0, **paper),
+        _many("paper", f"all of the paper (recipe paper), {rounds} rounds", **paper),
+        _many("biwaa", f"bounded (recipe biwaa), {rounds} rounds", **safe, **frame),
+        Variant("mcc", "MCC", {"method": "mcc", "rounds": 1}),
+        Variant(
+            "robust", f"MCC + teacher (recipe robust), {rounds} rounds",
+            {"method": "mcc_teacher", **default, **frame},
+        ),
+    ]  # fmt: skip
+
+
 STUDIES: dict[str, Callable[[Recipe], list[Variant]]] = {
     "methods": _methods,
     "parts": _parts,
@@ -194,6 +227,7 @@ STUDIES: dict[str, Callable[[Recipe], list[Variant]]] = {
     "compute": _compute,
     "shift": _shift,
     "robust": _robust,
+    "recipes": _recipes,
     PANEL_STUDY: _panel,
 }  # By name; what each compares, given the recipe that all start from
 

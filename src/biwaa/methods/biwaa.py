@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biwaa.checks import at_least, between
-from biwaa.functional import adversarial_ramp, feature_weights, semantic_losses, update_centroids
+from biwaa.functional import adversarial_ramp, feature_weights, reliability, semantic_losses, update_centroids
 from biwaa.methods.dann import DannSettings, domain_losses
 from biwaa.methods.method import Batch, Loss, Method, Task, classification
 from biwaa.models.network import Discriminator
@@ -35,14 +34,16 @@ class BiwaaSettings:
     """Factor on the semantic alignment loss (section 3.2); 0 leaves it out."""
     separation: float = 1.0
     """Factor on the source separation loss (section 3.2); 0 leaves it out."""
-    unit_centroids: bool = False
-    """Centroids of features at unit length, so that no distance between them can grow beyond bounds."""
+    cosine_pull: bool = False
+    """Alignment draws the two centroids of a class together by their cosine; off: by their distance, unbounded."""
     centroid_rate: float = 0.3
     """Share of a batch's mean in its class centroid."""
     memory_rate: float = 0.9
     """Share of the newest prediction in the label memory."""
     bootstrap_horizon: float = 500.0
     """Steps over which later rounds pass from earlier rounds' predictions to the label memory."""
+    trust_by_reliability: bool = False
+    """Earlier rounds count in an image's pseudo-label as far as they agree on it, and not less with every step."""
     previous_rounds_scale: float = 1.0
     """Factor on earlier rounds' predictions in pseudo-labels; 10 restores the reference's sum over ten crops."""
 
@@ -98,12 +99,10 @@ class Biwaa(Method):
             )
 
         if self.semantic:
-            if settings.unit_centroids:
-                source, target = F.normalize(source, dim=1), F.normalize(target, dim=1)
             rate = settings.centroid_rate
             new_source = update_centroids(self.source_centroids, source, batch.source_labels, rate)
             new_target = update_centroids(self.target_centroids, target, pseudo_labels, rate)
-            alignment, separation = semantic_losses(new_source, new_target)
+            alignment, separation = semantic_losses(new_source, new_target, settings.cosine_pull)
             ramp = adversarial_ramp(step, self.dann.adversarial_horizon)
             losses["alignment"] = Loss(alignment, settings.alignment * ramp)
             losses["separation"] = Loss(separation, settings.separation)
@@ -116,7 +115,8 @@ class Biwaa(Method):
         """Update the label memory of `rows`; the classes that it and earlier rounds predict.
 
         c <- p at the first visit, later memory_rate p + (1 - memory_rate) c; q = c in the first round, later
-        (1 - pi) P + pi c with pi ramping up over bootstrap_horizon steps; the pseudo-label is argmax q.
+        (1 - pi) P + pi c with pi ramping up over bootstrap_horizon steps, or with pi = 1 - r(P) of each image where
+        trust_by_reliability is on; the pseudo-label is argmax q.
 
         Args:
             logits: (B, K) of the target batch.
@@ -134,6 +134,9 @@ class Biwaa(Method):
         self.memory[rows] = current.to(self.memory.dtype)
         if self.previous is None:
             return current.argmax(dim=1)
+        earlier = self.previous[rows]
+        if self.settings.trust_by_reliability:
+            return torch.lerp(current, earlier, reliability(earlier)[:, None]).argmax(dim=1)
         trust = adversarial_ramp(step, self.settings.bootstrap_horizon)
-        earlier = self.settings.previous_rounds_scale * self.previous[rows]
-        return ((1 - trust) * earlier + trust * current).argmax(dim=1)
+        scale = self.settings.previous_rounds_scale
+        return ((1 - trust) * scale * earlier + trust * current).argmax(dim=1)
