@@ -31,7 +31,7 @@ from biwaa.methods.dann import DannSettings
 from biwaa.methods.method import Task
 from biwaa.methods.pace import most_confident
 from biwaa.named_recipes import NAMED
-from biwaa.recipe import load_recipe, recipe_from
+from biwaa.recipe import load_recipe, recipe_from, with_method
 from biwaa.result import Collapsed, DiscriminatorIdle, read_result
 from biwaa.tensors import load_tensors
 
@@ -257,4 +257,5 @@ def test_bad_settings_are_refused_by_name(pair, tmp_path, capsys):
 def test_robust_is_the_default_of_train(capsys):
     assert main(["train", "--help"]) == 0
     assert "[robust]" in capsys.readouterr().out
-    assert load_recipe("robust").schedule.choice != "last"
+    for frozen, choice in ((True, "last"), (False, "nuclear_norm")):
+        assert with_method(load_recipe("robust").replace(freeze_backbone=frozen)).schedule.choice == choice

@@ -13,7 +13,7 @@ _ROBUST: dict[str, Any] = {
     "scouts": 4,
     "smooth_rounds": True,
     "round_update": 0.0,
-    "choice": "nuclear_norm",
+    "choice": "auto",
     "source_held_out": 0.1,
     "input_dropout": 0.5,
     "confusion_temperature": 4.0,

@@ -19,11 +19,13 @@ import yaml
 
 from biwaa.errors import BiwaaError, choices, nearest
 from biwaa.files import local
+from biwaa.methods import METHODS
 from biwaa.methods.biwaa import BiwaaSettings
 from biwaa.methods.dann import DannSettings
 from biwaa.methods.mcc import MccSettings
 from biwaa.methods.mcc_teacher import MccTeacherSettings
 from biwaa.named_recipes import NAMED
+from biwaa.result import LAST
 from biwaa.settings import DataSettings, MachineSettings, NetworkSettings, OptimizerSettings, ScheduleSettings
 
 RESUMABLE = ("device", "log_every", "checkpoint_every")
@@ -71,16 +73,18 @@ class Recipe:
 
 
 AUTO = "auto"
-"""The method that is chosen by whether the backbone is frozen."""
+"""The method, or the choice, that follows from whether the backbone is frozen."""
+NUCLEAR_NORM = "nuclear_norm"
 
 
 def with_method(recipe: Recipe) -> Recipe:
-    """The recipe with `auto` resolved; a method without any random part has one round."""
-    if recipe.method != AUTO:
-        return recipe
-    if recipe.network.freeze_backbone:
-        return recipe.replace(method="prototypes", rounds=1)
-    return recipe.replace(method="mcc_teacher")
+    """The recipe with `auto` resolved, in its method and its choice; a method without any random part has one round."""
+    if recipe.method == AUTO:
+        solved = {"method": "prototypes", "rounds": 1} if recipe.network.freeze_backbone else {"method": "mcc_teacher"}
+        recipe = recipe.replace(**solved)
+    if recipe.schedule.choice == AUTO:
+        recipe = recipe.replace(choice=LAST if METHODS[recipe.method].solved(recipe.network.frozen) else NUCLEAR_NORM)
+    return recipe
 
 
 def _group_of() -> dict[str, str]:

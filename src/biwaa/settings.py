@@ -108,7 +108,7 @@ class ScheduleSettings:
     round_update: float = 0.2
     """A round's predictions lose this share of their weight with each later round."""
     choice: str = "last"
-    """Of the model: last, or a label-free score by name."""
+    """Of the model: last, or a label-free score by name; auto: last where heads are solved, else nuclear_norm."""
     baseline: bool = True
     """First train source-only with the same settings, to compare the adapted model with."""
 
