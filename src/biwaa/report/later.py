@@ -120,7 +120,8 @@ def _again(found: Later) -> str:
     if found.adapt_again is None:
         return "unknown, since it is not known whether the images moved"
     if found.adapt_again:
-        return "yes: --update does, in a new run; compare the estimates"
+        how = ", and it was done" if found.updated else ": --update does, in a new run"
+        return f"yes{how}; compare the estimates"
     return "no: adapting again to the same place gains little"
 
 
