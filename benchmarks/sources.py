@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from biwaa.models.network import Standardise
 from biwaa.models.weights import load_weights
 from biwaa.solvers.logistic import Head, source_head
 from biwaa.solvers.prototypes import adapt_prototypes
+from biwaa.solvers.remembered import scores
 from biwaa.solvers.several import adapt_several
 
 DOMAINS = {
@@ -66,8 +66,7 @@ def standardised(rows: Tensor) -> Tensor:
 
 def right(head: Head, target: Tensor, labels: Tensor) -> float:
     """Share of the target that a head has right."""
-    assert head.projection is not None  # these heads have one
-    said = F.linear(F.linear(target, head.projection), head.weight, head.bias).argmax(dim=1)
+    said = scores(head, target).argmax(dim=1)
     return round(float((said == labels).float().mean()), 6)
 
 

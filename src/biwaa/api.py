@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,7 @@ from biwaa.domains.objects import as_domain, as_source
 from biwaa.errors import BiwaaError
 from biwaa.files import local
 from biwaa.inference.classifier import Classifier, as_new, load
+from biwaa.models.known import KnownSource, check_classes, model_file, open_known
 from biwaa.models.zero_shot import DEFAULT, ZeroShot
 from biwaa.predictions import Predictions
 from biwaa.progress import quiet
@@ -112,7 +114,8 @@ class Run:
             )
         root = Path(task["data_root"]) if task.get("data_root") else None
         try:
-            here = as_source(task["source"] if source is None else source, root)
+            here = task["source"] if source is None else source
+            here = here if model_file(here) else as_source(here, root)
         except BiwaaError as error:
             raise BiwaaError(f"the source of {self.folder} cannot be opened to adapt from it again: {error}") from None
         return adapt(
@@ -199,12 +202,17 @@ def adapt(
     resolved = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace("adapt", **settings)
     root = Path(data_root) if data_root is not None else None
     lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, classes)
-    here = None if source is None else as_source(source, root)
+    known = _known(source)
+    here = None if source is None or known else as_source(source, root)
     there = as_domain(target, "target", root)
+    if known:
+        check_classes(known, tuple(words))
+        here = replace(no_source(known.classes, there), spec=known.spec, label_kind=known.label_kind)
     pair = Pair(
         here or _no_source(lesson, words, there),
         there,
         None if held_out is None else as_domain(held_out, "held_out", root),
+        known=known,
     )
     if out is None and resume:
         raise BiwaaError("there is nothing to resume without a run folder: name one with out=.")
@@ -230,6 +238,22 @@ def adapt(
     if out is None:
         weakref.finalize(run, shutil.rmtree, folder.parent, ignore_errors=True)
     return run
+
+
+def _known(source: Any) -> KnownSource | None:
+    """The model that is the source, where one is named; in a list it must be alone.
+
+    Raises:
+        BiwaaError: it is not, or its file is not of a model.
+    """
+    entries = source if isinstance(source, list) else [source]
+    specs = [str(one.folder) if isinstance(one, Run) else one for one in entries]
+    for spec in specs:
+        if file := model_file(spec):
+            if len(specs) > 1:
+                raise BiwaaError(f"{spec} is a model, which is a source by itself: name it without other sources.")
+            return open_known(str(spec), file)
+    return None
 
 
 def _lesson(

@@ -65,6 +65,15 @@ class DomainFacts(Struct, frozen=True, kw_only=True):
     """Images whose labels were handed over to be trained on; figures of accuracy pass them over too."""
 
 
+class RememberedFacts(Struct, frozen=True, kw_only=True):
+    """What is known of a source whose images are not there."""
+
+    images: int | None
+    """Of how many images the statistics are; null where the model has a head alone."""
+    fewest: int | None
+    """Images of its smallest class."""
+
+
 class SourceFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of several sources, and what it contributes."""
 
@@ -336,6 +345,8 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     accuracy: TargetAccuracy | None = None
     """Where the target has labels."""
     teacher: TeacherFacts | None = None
+    remembered: RememberedFacts | None = None
+    """Where a model stands in the place of the source's images."""
     sources: tuple[SourceFacts, ...] = ()
     """Each of several sources; `source` is all of them."""
     held_out: DomainFacts | None = None
@@ -353,7 +364,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def source_specs(self) -> tuple[str, ...]:
         """As they are named on a command line; none where there is no source."""
-        if not self.source.images:
+        if not self.source.images and not self.remembered:
             return ()
         return tuple(one.spec for one in self.sources) or (self.source.spec,)
 

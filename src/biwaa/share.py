@@ -54,7 +54,7 @@ def model_card(run: str | PathLike[str], repo_id: str, licence: str | None = Non
 def _whence(result: Result) -> str:
     taught = f"a teacher ({result.teacher.where})" if result.teacher else ""
     named = listed([f"`{spec}`" for spec in result.source_specs], len(result.source_specs))
-    labelled = f"labelled images of {named}" if named else ""
+    labelled = f"{'what a model remembers' if result.remembered else 'labelled images'} of {named}" if named else ""
     return "from " + " and ".join(part for part in (labelled, taught) if part)
 
 

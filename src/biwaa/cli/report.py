@@ -27,8 +27,12 @@ def check(
         json: print images and classes of each domain as JSON.
     """
     from biwaa.domains.check import check_domains
+    from biwaa.models.known import check_known, model_file
     from biwaa.training.suited import least_images_here
 
+    if len(specs) == 2 and (file := model_file(specs[0])):
+        check_known(specs[0], file, specs[1], data_root)
+        return
     least = least_images_here("robust") if batch_size is None else batch_size
     check_domains(specs, least, data_root, as_json=json, source_held_out=source_held_out)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from biwaa.models.network import Output
 from biwaa.solvers.logistic import Head
+from biwaa.solvers.remembered import Memory
 from biwaa.solvers.several import Standing
 from biwaa.teachers.voice import Teacher
 
@@ -53,6 +54,8 @@ class Task(NamedTuple):
     """What another model says of the images, where one was given and the method is `taught`."""
     given: Tensor | None = None
     """(N,) classes of target images whose labels were handed over, MISSING for all others; None: no labels were."""
+    memory: Memory | None = None
+    """What stands in the place of the source's images."""
     origins: Tensor | None = None
     """(Ns,) which of several sources each source image is of; None for one."""
 

@@ -17,6 +17,7 @@ from biwaa.settings import ScheduleSettings
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, confusion_head
 from biwaa.solvers.prototypes import adapt_prototypes, teach_head, teach_prototypes
+from biwaa.solvers.remembered import solve_remembered
 from biwaa.solvers.several import adapt_several
 
 
@@ -39,6 +40,8 @@ class Prototypes(Method):
         classes = self.task.classes
         anchors = Anchors.of(self.task.given, classes, target.device)
         teacher = self.task.teacher.to(target.device) if self.task.teacher else None
+        if self.task.memory:
+            return solve_remembered(self.task.memory.to(target), target, self.neighbours, teacher, anchors)
         if not len(source):
             assert teacher is not None  # without either there is nothing to learn from
             return teach_prototypes(target, classes, teacher, self.neighbours, anchors)[1]

@@ -77,6 +77,18 @@ class Network(nn.Module):
         self.classifier = _linear(head.weight, head.bias)
 
 
+def linear_head(network: Network) -> Head:
+    """What a network does after its backbone, as one head on the backbone's features as they are."""
+    layers = [layer for layer in (network.bottleneck, network.classifier) if isinstance(layer, nn.Linear)]
+    weight, bias = layers[-1].weight.detach(), layers[-1].bias.detach()
+    for layer in layers[:-1]:
+        weight, bias = weight @ layer.weight.detach(), bias + weight @ layer.bias.detach()
+    if isinstance(network.standardise, Standardise):  # a constant column has an infinite deviation
+        weight = weight / network.standardise.deviation
+        bias = bias - weight @ network.standardise.mean
+    return Head(None, weight, bias)
+
+
 def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device)
     with torch.no_grad():

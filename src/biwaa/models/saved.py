@@ -17,12 +17,15 @@ from biwaa.images.augment import Transform
 from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
 from biwaa.models.network import Network, Standardise
 from biwaa.models.place import Place
+from biwaa.solvers.logistic import Head
+from biwaa.solvers.remembered import Memory, Remembered, check_memory
 from biwaa.tensors import load_tensors, save_tensors
 
 FORMAT = "biwaa model 1"
 DomainName = Literal["target", "source"]
-PLACE, SOURCE = "place.", "source."
-"""How tensors beside the network's begin: statistics of the target, and the source's standardisation."""
+PLACE, SOURCE, KNOWN, PLAIN = "place.", "source.", "known.", "plain."
+"""How tensors beside the network's begin: statistics of the target, the source's standardisation, statistics of the
+source, and source-only's head."""
 MOST_PIXELS = 4096  # Most pixels a side of a model's images
 
 
@@ -57,6 +60,8 @@ class SavedModel:
     """How the target's images look, to tell others from them."""
     source: Standardise | None = None
     """The source's standardisation, where the head was trained on both domains, each by its own."""
+    memory: Memory | None = None
+    """What stands for the source's images in a run that has this model for a source."""
     label_kind: LabelKind = "text"
     """What the source's labels were before their classes had names; from Python predictions are of this type."""
 
@@ -94,6 +99,10 @@ def save_model(path: Path, model: SavedModel) -> None:
     beside = {f"{PLACE}{name}": part for name, part in vars(model.place).items()} if model.place else {}
     if model.source:
         beside |= {f"{SOURCE}{name}": part for name, part in model.source.state_dict().items()}
+    if model.memory and model.memory.statistics:
+        beside |= {f"{KNOWN}{name}": part for name, part in model.memory.statistics._asdict().items()}
+        head = model.memory.head
+        beside |= {f"{PLAIN}{name}": part for name, part in head._asdict().items() if part is not None} if head else {}
     save_tensors(path, model.network.state_dict() | beside, **facts)
 
 
@@ -123,6 +132,7 @@ def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     beside, source = _taken(state, PLACE), _taken(state, SOURCE)
+    known, plain = _taken(state, KNOWN), _taken(state, PLAIN)
     # Sizes are compared with the tensors before anything is built: false sizes must not cost memory.
     classes, width = len(facts.classes), facts.bottleneck
     if state["classifier.bias"].shape != (classes,) or len(set(facts.classes)) != classes or classes < 2:
@@ -146,10 +156,22 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
     own = Standardise(torch.zeros(backbone.features), torch.ones(backbone.features)) if source else None
     if own:
         own.load_state_dict(source)
+    head = Head(plain.get("projection"), plain["weight"], plain["bias"]) if plain else None
+    memory = Memory(Remembered(**known), head) if known else None
+    if memory:
+        check_memory(memory, backbone.features, classes)
     if facts.label_kind == "integer":
         as_given(facts.classes, facts.label_kind)  # raises ValueError where they are no numbers
     return SavedModel(
-        network.eval(), facts.classes, facts.transform, facts.backbone, facts.temperature, place, own, facts.label_kind
+        network.eval(),
+        facts.classes,
+        facts.transform,
+        facts.backbone,
+        facts.temperature,
+        place,
+        own,
+        memory,
+        facts.label_kind,
     )
 
 

@@ -92,6 +92,8 @@ def estimate_error(result: Result, recipe: Recipe) -> str:
     """How wrong such an estimate is, as far as that was measured: a sentence for below it."""
     if not result.finished:
         return "The error of such estimates was not measured for unfinished runs."
+    if result.remembered:
+        return "The error of such estimates was not measured for a model in the place of the source's images."
     # Without a source there is nothing to hold out and no source-only: the run itself sets these two.
     implied = () if result.source.images else ("baseline", "source_held_out")
     if other := [name for name in _unlike_robust(recipe) if name not in implied]:

@@ -7,6 +7,7 @@ from biwaa.recipe import dump_recipe
 from biwaa.report.cells import Cell, PageTable, number
 from biwaa.report.read import Reading
 from biwaa.report.section import Section
+from biwaa.report.sources import source_words
 from biwaa.result import Result
 from biwaa.training.folder import TARGET_LABELS
 
@@ -39,7 +40,7 @@ def train_again(result: Result, run: Path) -> list[str]:
 def _facts(run: Reading) -> PageTable:
     result, model = run.result, run.result.model
     facts = {
-        "source": f"{result.source.spec}, {result.source.images} images" if result.source.images else "none",
+        "source": source_words(result),
         "target": f"{result.target.spec}, {result.target.images} images",
         "method": result.method,
         "backbone": f"{model.backbone}, {'frozen' if model.frozen else 'trained end to end'}",

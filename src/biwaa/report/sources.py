@@ -38,3 +38,11 @@ def sources_table(result: Result) -> list[PageTable]:
         (Cell(one.spec), *(cell(values[row]) for values in columns.values())) for row, one in enumerate(result.sources)
     )
     return [PageTable(f"What each source contributes: {SOURCE_COLUMNS}", ("source", *columns), rows)]
+
+
+def source_words(result: Result) -> str:
+    """What the source is, in a few words."""
+    spec, known = result.source.spec, result.remembered
+    if known is None:
+        return f"{spec}, {result.source.images} images" if result.source.images else "none"
+    return f"the model {spec}" + (f", which remembers {known.images} images" if known.images else ", its head alone")

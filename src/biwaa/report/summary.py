@@ -9,7 +9,7 @@ from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.sentences import in_percent, selected_text, stage_name, unseen_images, warning_texts
-from biwaa.report.sources import SOURCE_COLUMNS, source_columns
+from biwaa.report.sources import SOURCE_COLUMNS, source_columns, source_words
 from biwaa.result import SOURCE_ONLY, TEACHER, Accuracy, Result
 
 WIDTH = 44  # Letters of a row's name
@@ -134,7 +134,9 @@ def _shares(result: Result) -> list[str]:
 
 
 def _sources(result: Result) -> list[str]:
-    """What each of several sources contributes."""
+    """What each of several sources contributes, or that a model stands in the source's place."""
+    if result.remembered:
+        return [f"source: {source_words(result)}"]
     if not result.sources:
         return []
     columns = source_columns(result)

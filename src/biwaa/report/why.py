@@ -15,7 +15,8 @@ def why(run: Reading) -> Section:
     """The four panels, and in words how far the domains are mixed."""
     page = Section("why", "Why?")
     if not run.result.source.images:
-        page.lead = "There was no source, so there is nothing to see the target come nearer to."
+        what = "There were no images of the source" if run.result.remembered else "There was no source"
+        page.lead = f"{what}, so there is nothing to see the target come nearer to."
         return page
     after = run.selected if run.selected not in REFERENCES else run.stages[-1]
     wanted = dict.fromkeys(stage for stage in (SOURCE_ONLY, after) if stage in run.evidence)

@@ -54,6 +54,13 @@ class Standing(NamedTuple):
         return self.agreement < self.chance + HARDLY * (1 - self.chance)
 
 
+def balanced(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(N,) weights of rows, of mean 1, by which every class has the same total."""
+    totals = torch.zeros(classes).to(weights).index_add(0, labels, weights)
+    found = weights / totals[labels]
+    return found / found.mean()
+
+
 class Places(NamedTuple):
     """Rows of several sources on the same axes."""
 
@@ -79,11 +86,10 @@ class Places(NamedTuple):
         return torch.stack([labels.bincount(minlength=self.classes) > 0 for labels in self.labels])
 
     def every(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All rows, labels, and weights that give every class the same total before the sources' weights."""
+        """All rows, their labels, and their weights."""
         labels = torch.cat(self.labels)
         of_rows = torch.cat([weight.expand(len(rows)) for weight, rows in zip(weights, self.rows, strict=True)])
-        of_rows = balanced_weights(labels, self.classes) * of_rows
-        return torch.cat(self.rows), labels, of_rows / of_rows.mean()
+        return torch.cat(self.rows), labels, balanced(of_rows, labels, self.classes)
 
 
 class Experts(NamedTuple):
@@ -245,8 +251,7 @@ def adapt_several(
         relevance = ((said.alone == named) & judged).sum(dim=1) / judged.sum(dim=1).clamp(min=1)
         if turn == 0:
             weights = heard * (relevance / relevance.max().clamp(min=1e-6)).square().clamp(min=UNHEARD)
-    of_rows = balanced_weights(labels, classes) * weights[origins]
     share = min(1.0, len(target) / len(source))  # many sources must not outweigh the target
-    of_rows = of_rows / of_rows.mean() * share
+    of_rows = balanced(weights[origins], labels, classes) * share
     head = student(axes @ metric, source, truth, of_rows, target, found)
     return found, head, standing._replace(weights=weights / weights.sum(), relevance=relevance)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from biwaa.domains.labels import MISSING
 from biwaa.images.batches import Inputs, Joined
+from biwaa.solvers.remembered import Memory
 from biwaa.teachers.voice import Teacher
 
 Given = NDArray[np.int64]
@@ -27,6 +28,8 @@ class Data:
     source_held_out_labels: NDArray[np.int64] | None = None
     origins: NDArray[np.int64] | None = None
     """(Ns,) which of several sources each source image is of."""
+    memory: Memory | None = None
+    """What stands in the place of the source's images."""
     teacher: Teacher | None = None
     """What another model says of the images that are trained on."""
     given: Given | None = None

@@ -33,6 +33,7 @@ from biwaa.judging.validators import scores, source_accuracy
 from biwaa.judging.warnings import Signs, far_share, find_warnings
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
+from biwaa.models.known import KnownSource
 from biwaa.models.zero_shot import ZeroShot
 from biwaa.recipe import Recipe, recipe_digest
 from biwaa.result import (
@@ -45,6 +46,7 @@ from biwaa.result import (
     LabelFree,
     LabelShares,
     Model,
+    RememberedFacts,
     Result,
     Selected,
     SourceFacts,
@@ -109,6 +111,7 @@ def describe(
         seed=recipe.seed,
         classes=classes,
         source=_facts(domains.source, data.source_shift),
+        remembered=_remembered(domains.known),
         sources=_sources(domains.source, selected.standing),
         target=_facts(target, data.target_shift, domains.given),
         held_out=_facts(held_out) if held_out else None,
@@ -143,6 +146,15 @@ def _facts(domain: Domain, shift: str = "none", given: Given | None = None) -> D
         unlabelled=len(domain.unlabelled()),
         labels_given=0 if given is None else int((given != MISSING).sum()),
     )
+
+
+def _remembered(known: KnownSource | None) -> RememberedFacts | None:
+    if known is None:
+        return None
+    counts = known.memory.statistics.counts if known.memory and known.memory.statistics else None
+    if counts is None:
+        return RememberedFacts(images=None, fewest=None)
+    return RememberedFacts(images=int(counts.sum()), fewest=int(counts.min()))
 
 
 def _sources(domain: Domain, standing: Tensor | None) -> tuple[SourceFacts, ...]:

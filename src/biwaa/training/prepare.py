@@ -6,6 +6,7 @@ Every image is decoded before training starts, so an unreadable one can never co
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from biwaa.device import few_threads
 from biwaa.domains.domain import Domain, check_batch, check_source, drop_unreadable, held_out_counts
 from biwaa.domains.labels import MISSING
 from biwaa.domains.shift import shifted_rows
@@ -26,11 +28,14 @@ from biwaa.images.store import Stored, store_pixels
 from biwaa.methods import METHODS
 from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
 from biwaa.models.features import store_features
+from biwaa.models.known import KnownSource
 from biwaa.models.network import Network, Standardise
 from biwaa.models.saved import FEATURES_TRANSFORM
 from biwaa.models.side_by_side import several
 from biwaa.models.weights import load_weights
 from biwaa.recipe import Recipe
+from biwaa.solvers.logistic import Head
+from biwaa.solvers.remembered import Memory, Remembered
 from biwaa.teachers.voice import Teacher
 from biwaa.training.data import Data, Given
 from biwaa.training.suited import least_images
@@ -43,6 +48,8 @@ class Pair:
     source: Domain
     target: Domain  # Its labels, if any, are for evaluation alone
     held_out: Domain | None = None  # Labelled target images that are not used in training, only scored
+    known: KnownSource | None = field(default=None, kw_only=True)
+    """A model in the place of the source's images; the source then has none."""
     teacher: Teacher | None = field(default=None, kw_only=True)  # Of all images of source and target
     given: Given | None = field(default=None, kw_only=True)
     """(N,) classes of the target images whose labels were handed over to be trained on, MISSING for all others."""
@@ -70,6 +77,8 @@ class Prepared:
     fresh_network: Callable[[int], Network]  # What a stage trains, by seed
     deployed_network: Callable[[dict[str, Tensor]], Network]
     """From a stage's trained state to a network that takes images."""
+    remember: Callable[[Head | None], Memory | None]
+    """From source-only's head to what the model's file keeps of the source; None of a trained backbone's."""
     source_standardise: Standardise | None = None
     """The source's own, where each domain of a frozen backbone has one."""
 
@@ -84,12 +93,17 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     _check_frozen(recipe)
     torch.manual_seed(recipe.seed)
     given = feature_width(pair.source.images)
-    if given is not None:
+    if pair.known:
+        backbone, weights = pair.known.backbone, f"of {pair.known.spec}"
+    elif given is not None:
         backbone, weights = features_backbone(given), "none: features were given"
     else:
         backbone = build_backbone(recipe.network.backbone, recipe.data.image_size)
         weights = load_weights(backbone, recipe.network.weights, frozen)
-    transform = FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
+    transform = (
+        pair.known.transform if pair.known
+        else FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
+    )  # fmt: skip
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
         Stored(np.zeros((0, backbone.features), np.float32), {}) if not len(domain.images)  # there is no source
@@ -101,7 +115,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     left = [
         _left(domain, found, shift, skip_unreadable) for domain, found, shift in zip(opened, kept, shifts, strict=False)
     ]
-    domains = Pair(*(domain for domain, _ in left))
+    domains = Pair(*(domain for domain, _ in left), known=pair.known)
     if pair.teacher:
         domains = replace(domains, teacher=pair.teacher.select(left[1][1], left[0][1]))
     if pair.given is not None:
@@ -132,6 +146,9 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         teacher=domains.teacher, given=domains.given,
     )  # fmt: skip
     data = _divided(whole, recipe, counts)
+    if pair.known:
+        assert isinstance(standardise, Standardise)  # its backbone is frozen
+        data = replace(data, memory=pair.known.lesson(standardise))
     width = recipe.network.bottleneck if method.bottleneck else None
 
     def fresh_network(seed: int) -> Network:
@@ -154,6 +171,18 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         network.standardise = standardise.cpu()
         return network.eval()
 
+    @cache
+    def remember(head: Head | None) -> Memory | None:
+        if pair.known or not frozen or not len(data.source):
+            return pair.known.memory if pair.known else None
+        if (method.statistics or recipe.network.statistics) != "domain":
+            return None  # the source was moved towards the target, or the target's statistics are its own
+        rows = data.source.batch(np.arange(len(data.source))).float()
+        labels = torch.from_numpy(data.source_labels).to(rows.device)
+        with few_threads(len(rows)):
+            known = Remembered.of(rows, labels, data.classes)
+        return Memory(Remembered(*(part.cpu() for part in known)), head)
+
     return Prepared(
         domains=domains,
         data=data,
@@ -163,6 +192,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         weights=weights,
         fresh_network=fresh_network,
         deployed_network=deployed_network,
+        remember=remember,
         source_standardise=of_source,
     )
 

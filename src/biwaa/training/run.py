@@ -28,13 +28,16 @@ from biwaa.judging.calibration import held_out_temperature
 from biwaa.judging.choice import check_choice, choose
 from biwaa.methods import METHODS
 from biwaa.models.backbone import FEATURES
+from biwaa.models.known import KnownSource, check_backbone, check_width
 from biwaa.models.place import Place
 from biwaa.models.saved import SavedModel, save_model
 from biwaa.predictions import Predictions
 from biwaa.progress import duration, say, whole
 from biwaa.ranks import finish, together
 from biwaa.recipe import AUTO, Recipe, with_method
-from biwaa.result import REFERENCES, Result, write_result
+from biwaa.result import REFERENCES, SOURCE_ONLY, Result, write_result
+from biwaa.solvers.logistic import Head
+from biwaa.solvers.remembered import Memory
 from biwaa.training.cost import foretold, planned_images
 from biwaa.training.describe import describe
 from biwaa.training.folder import TARGET_LABELS, Listener, RunFolder, check_folder, locked, own_recipe
@@ -147,22 +150,53 @@ def check_labelled(method: str) -> None:
         )
 
 
+PROTOTYPES = "prototypes"
+"""The method that learns from what is remembered of a source."""
+
+
 def _implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
     """Features need no backbone, a linear probe is of a frozen one, and so is what learns from a teacher.
 
     What the method does not decide stays open.
     """
-    if check_kind(*(domain for domain in (pair.source, pair.target, pair.held_out) if domain)) is not None:
+    width = check_kind(*(domain for domain in (pair.source, pair.target, pair.held_out) if domain))
+    if width is not None:
         recipe = recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
     if lesson and recipe.method == AUTO and not recipe.network.freeze_backbone:
         say("a teacher is heard on a frozen backbone: as with --freeze-backbone, features are computed once")
         recipe = recipe.replace(freeze_backbone=True)
     if lesson:
         check_taught(with_method(recipe).method)
-    if not len(pair.source.images):  # nothing to train source-only on, or to hold out
+    if pair.known:
+        recipe = _of_known(recipe, pair.known, width, lesson)
+    elif not len(pair.source.images):  # nothing to train source-only on, or to hold out
         recipe = recipe.replace(baseline=False, source_held_out=0.0, source_shift="none")
     frozen = recipe.method != AUTO and METHODS[recipe.method].frozen
     return recipe.replace(freeze_backbone=True) if frozen else recipe
+
+
+def _of_known(recipe: Recipe, known: KnownSource, width: int | None, lesson: Lesson | None) -> Recipe:
+    """The recipe for a model in the place of the source's images: its own backbone, frozen.
+
+    Raises:
+        BiwaaError: another backbone or method is asked for, or the target (`width` features a row) is of another kind.
+    """
+    network = recipe.network
+    check_width(known, width)
+    check_backbone(known, network.backbone, network.weights, recipe.data.image_size)
+    if recipe.method not in (AUTO, PROTOTYPES) or network.freeze_backbone is False:
+        raise BiwaaError(
+            f"{known.spec} has no images to train on: its backbone stays frozen, and the method is {PROTOTYPES}. Leave "
+            "--method and --no-freeze-backbone out."
+        )
+    if lesson and known.memory is None:
+        raise BiwaaError(f"{known.spec} has a head alone, which is the teacher: leave the other teacher out.")
+    features, transform = known.backbone.name == FEATURES, known.transform
+    return recipe.replace(
+        backbone=known.backbone.name, freeze_backbone=True, source_held_out=0.0, source_shift="none",
+        image_size=None if features else transform.image_size, resize=None if features else transform.resize,
+        baseline=recipe.schedule.baseline and (known.memory is None or known.memory.head is not None),
+    )  # fmt: skip
 
 
 def _checked(pair: Pair, recipe: Recipe) -> Pair:
@@ -171,7 +205,7 @@ def _checked(pair: Pair, recipe: Recipe) -> Pair:
     share, size = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0, least_images(recipe)
     source, target = (
         check_pair(pair.source, pair.target, size, share) if len(pair.source.images)
-        else sourceless(pair.source, pair.target, size)
+        else sourceless(pair.source, pair.target, size, pair.known.spec if pair.known else "--classes")
     )  # fmt: skip
     held_out = pair.held_out
     for domain in (target, held_out):
@@ -184,7 +218,7 @@ def _checked(pair: Pair, recipe: Recipe) -> Pair:
             if held_out.images.identity() & domain.images.identity():
                 raise BiwaaError(f"{held_out.spec} shares images with {domain.spec}: held-out images must be others.")
         held_out = match_classes(held_out, source.classes or (), other=source.spec, subset=True)
-    return Pair(source, target, held_out)
+    return Pair(source, target, held_out, known=pair.known)
 
 
 def _task(pair: Pair, options: Options) -> dict[str, Any]:
@@ -199,6 +233,8 @@ def _task(pair: Pair, options: Options) -> dict[str, Any]:
         "data_root": options.data_root and str(options.data_root.absolute()),
         "skip_unreadable": options.skip_unreadable,
     }
+    if pair.known:
+        task["source_images"] = pair.known.fingerprint
     if pair.held_out:
         task |= {"held_out": pair.held_out.spec, "held_out_images": pair.held_out.images.fingerprint()}
     if pair.given is not None:
@@ -241,7 +277,7 @@ def _write_outputs(
     place = None if evidence.features is None else Place.of(evidence.features, evidence.predicted, len(classes))
     model = SavedModel(
         network, classes, prepared.transform, prepared.backbone.name, temperature, place, prepared.source_standardise,
-        prepared.domains.source.label_kind,
+        _memory(folder, prepared, stages), prepared.domains.source.label_kind,
     )  # fmt: skip
     save_model(folder.model, model)
     predictions = Predictions.of(
@@ -254,6 +290,14 @@ def _write_outputs(
     )  # fmt: skip
     write_result(folder.path, result)
     return result, predictions
+
+
+def _memory(folder: RunFolder, prepared: Prepared, stages: list[Trained]) -> Memory | None:
+    """What the model's file keeps of the source: statistics, and source-only's head where it was solved."""
+    state = load_network_state(folder, SOURCE_ONLY) if any(one.name == SOURCE_ONLY for one in stages) else {}
+    solved = "bottleneck.weight" in state
+    head = Head(state["bottleneck.weight"], state["classifier.weight"], state["classifier.bias"]) if solved else None
+    return prepared.remember(head)
 
 
 def _write_labels(folder: RunFolder, target: Domain) -> None:

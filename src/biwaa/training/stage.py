@@ -145,6 +145,7 @@ def build_method(plan: StagePlan, data: Data) -> Method:
     task = Task(
         recipe.network.bottleneck, data.classes, len(data.target), recipe.schedule.steps, plan.previous, data.teacher,
         None if data.given is None else torch.from_numpy(data.given),
+        data.memory,
         None if data.origins is None else torch.from_numpy(data.origins),
     )  # fmt: skip
     return kind(task, *(getattr(recipe, group) for group in kind.groups))

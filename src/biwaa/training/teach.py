@@ -64,7 +64,7 @@ def ask(lesson: Lesson, pair: Pair, fabric: Fabric) -> Teacher:
     there = matched(lesson.target, pair.target.images.names, classes, pair.target.spec)
     here = matched(lesson.source, pair.source.images.names, classes, pair.source.spec) if lesson.source else None
     teacher = Teacher.of(lesson.where, there, here)
-    if not len(pair.source.images) and not teacher.known.all():
+    if not len(pair.source.images) and not pair.known and not teacher.known.all():
         unknown = [name for name, known in zip(classes, teacher.known.tolist(), strict=True) if not known]
         raise BiwaaError(
             f"{lesson.where} says nothing of {listed(unknown)}: without a source it must know every class."
@@ -89,7 +89,7 @@ def no_source(classes: tuple[str, ...], target: Domain) -> Domain:
     return replace(target.select(nothing), spec="none", classes=classes, labels=nothing, may_lack=classes)
 
 
-def sourceless(source: Domain, target: Domain, batch_size: int) -> tuple[Domain, Domain]:
+def sourceless(source: Domain, target: Domain, batch_size: int, names: str = "--classes") -> tuple[Domain, Domain]:
     """Make sure that a target can be learned from a teacher alone.
 
     Raises:
@@ -98,6 +98,6 @@ def sourceless(source: Domain, target: Domain, batch_size: int) -> tuple[Domain,
     classes = source.classes or ()
     if len(set(classes)) < max(2, len(classes)):
         raise BiwaaError(f"the classes are {listed(list(classes)) or 'not named'}: name two or more, each once.")
-    target = match_classes(target, classes, other="--classes", subset=True)
+    target = match_classes(target, classes, other=names, subset=True)
     check_batch(batch_size, target, target)
     return source, target

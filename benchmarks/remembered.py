@@ -1,0 +1,81 @@
+"""A source without its images: adapted from its images, from statistics of them, and from its head alone.
+
+python benchmarks/remembered.py --data-root DATA --out benchmarks/results/remembered.json
+
+Every task of the panel's data sets: what the method `prototypes` finds on frozen features, by its student. No source
+image is held out, and nothing is selected. Target labels are used to count.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from sources import BACKBONE, Rows, features, right, standardised
+
+from biwaa.domains.catalogue import BENCHMARKS
+from biwaa.domains.domain import match_classes
+from biwaa.domains.spec import open_domain
+from biwaa.files import write_text
+from biwaa.images.images import feature_width
+from biwaa.models.backbone import build_backbone, features_backbone
+from biwaa.models.weights import load_weights
+from biwaa.solvers.logistic import Head, confusion_head, source_head
+from biwaa.solvers.prototypes import adapt_prototypes
+from biwaa.solvers.remembered import Memory, Remembered, solve_remembered
+
+DATA_SETS = ("pacs", "office10", "satellite", "office_home_clip", "grocery")
+
+
+def pairs(data_set: str, data_root: Path) -> Iterator[tuple[str, Rows, Rows]]:
+    """Every task of a data set: its name, the source, the target."""
+    fabric, entry = Fabric(accelerator="cpu", devices=1), BENCHMARKS[data_set]
+    backbone, kept = build_backbone(BACKBONE), dict[str, Rows]()
+    load_weights(backbone, "auto", frozen=True)
+    for task in entry.tasks:
+        found = []
+        for name in entry.task(task):
+            if name not in kept:
+                domain = match_classes(open_domain(f"{data_set}:{name}", data_root), entry.classes)
+                width = feature_width(domain.images)
+                kept[name] = features(domain, features_backbone(width) if width else backbone, fabric)
+            found.append(kept[name])
+        yield task, found[0], found[1]
+
+
+def compared(source: Rows, target: Rows, classes: int) -> dict[str, float]:
+    """Shares of the target that are right."""
+    here, labels = standardised(source[0]), source[1]
+    there, truth = standardised(target[0]), target[1]
+    found = adapt_prototypes(here, labels, there, classes)
+    plain = source_head(here, labels, classes)
+    head = Head(plain.projection, plain.weight, plain.bias)
+    statistics = Memory(Remembered.of(here, labels, classes), head)
+    heads = {
+        "source-only": head,
+        "with images": found[1] if found else confusion_head(here, labels, there, classes),
+        "statistics": solve_remembered(statistics, there),
+        "head alone": solve_remembered(Memory(None, head), there),
+    }
+    return {name: right(one, there, truth) for name, one in heads.items()}
+
+
+def main() -> None:
+    """Measure and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data-sets", nargs="*", default=list(DATA_SETS))
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {}
+    for data_set in arguments.data_sets:
+        for task, source, target in pairs(data_set, arguments.data_root):
+            found[f"{data_set}:{task}"] = compared(source, target, len(BENCHMARKS[data_set].classes))
+            print(f"{data_set}:{task}", found[f"{data_set}:{task}"], flush=True)
+    write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
