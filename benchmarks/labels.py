@@ -25,7 +25,7 @@ from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.judging.suggestion import suggested_rows
 from biwaa.methods.method import Task
-from biwaa.methods.prototypes import Prototypes
+from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.recipe import recipe_from
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers import logistic, prototypes
@@ -69,7 +69,7 @@ def solved(rows: Rows, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
         given = torch.full_like(rows.truth, -1)
         given[labelled] = rows.truth[labelled]
     task = Task(0, rows.classes, len(rows.target), 0, given=given)
-    head = Prototypes(task, ScheduleSettings()).solve(rows.source, rows.labels, rows.target)
+    head = Prototypes(task, ScheduleSettings(), PrototypesSettings()).solve(rows.source, rows.labels, rows.target)
     assert head.projection is not None  # of these solvers
     features = F.linear(rows.target, head.projection)
     return F.linear(features, head.weight, head.bias).softmax(dim=1), features

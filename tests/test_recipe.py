@@ -34,6 +34,7 @@ def kind_of(name):
 
 DEFAULTS = Recipe().flat()
 SPECIAL = {
+    "unknown": st.sampled_from(["off", "auto", "0.3"]),
     "checkpoint_every": st.one_of(st.integers(1, 10**6), st.sampled_from(["10m", "0.5m", "3"])),
     "resize": st.one_of(st.none(), st.integers(300, 600)),
     "image_size": st.one_of(st.none(), st.integers(1, 299)),
@@ -102,6 +103,7 @@ def test_every_setting_is_a_flag(monkeypatch):
         "resize": 512, "image_size": 99, "devices": 2, "num_nodes": 3, "checkpoint_every": 77, "steps": 7, "seed": 7,
         "crops": 1, "method": "mcc", "backbone": "cnn", "weights": "none", "choice": "snd",
         "source_shift": "reversed:2", "target_shift": "long-tail:2", "batch_size": 72, "threads": 3,
+        "unknown": "0.3",
     }  # fmt: skip
     for name, value in DEFAULTS.items():
         kind = kind_of(name)

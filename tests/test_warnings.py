@@ -30,6 +30,7 @@ from biwaa.report.sentences import remedies, warning_text, warning_texts
 from biwaa.result import (
     SOURCE_ONLY,
     AnyWarning,
+    ClassesAbsent,
     Collapsed,
     DiscriminatorIdle,
     DiscriminatorSeparates,
@@ -217,7 +218,7 @@ def test_every_check_runs():
     kinds = [Collapsed, SourceNotLearned, SourcesContradict, SourceForgotten, RoundsAtChance, DiscriminatorSeparates,
              EstimateLow, FarFromSource, LabelShift, FewHeldOut]  # fmt: skip
     assert [type(one) for one in found] == kinds
-    assert len(CHECKS) == 12
+    assert len(CHECKS) == 13
 
 
 # Sentences
@@ -234,6 +235,7 @@ EVERY = (
     EstimateLow(estimate=0.4),
     FarFromSource(share=0.8),
     LabelShift(distance=0.45),
+    ClassesAbsent(classes=("dog", "eel")),
     WithoutPseudoLabel(classes=("dog",)),
     SourceOnlySelected(),
     SourceNotLearned(accuracy=0.143, chance=0.25),

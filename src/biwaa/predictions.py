@@ -12,6 +12,9 @@ from torch import Tensor
 
 from biwaa.files import csv_line
 
+UNKNOWN = "unknown"
+"""The column of the probability that an image is of no known class."""
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -21,17 +24,24 @@ class Predictions:
     labels: NDArray[np.int64]  # (N,) predicted classes
     confidence: NDArray[np.float64]  # (N,) probability of the predicted class
     given: NDArray[np.int64] | None = None  # (N,) classes that were handed over to be trained on; below 0: none was
+    unknown: NDArray[np.float64] | None = None  # (N,) probability of no known class, where that was asked for
 
     @classmethod
-    def of(cls, names: Sequence[str], probabilities: Tensor, given: NDArray[np.int64] | None = None) -> Self:
-        """The likeliest class of each row of (N, K) probabilities."""
+    def of(
+        cls, names: Sequence[str], probabilities: Tensor, given: NDArray[np.int64] | None = None, unknown: bool = False
+    ) -> Self:
+        """The likeliest class of each row of (N, K) probabilities; `unknown`: the last is that of no class."""
         confidence, labels = probabilities.max(dim=1)
-        return cls(list(names), labels.numpy(), confidence.double().numpy(), given)
+        score = probabilities[:, -1].double().numpy() if unknown else None
+        return cls(list(names), labels.numpy(), confidence.double().numpy(), given, score)
 
     def csv(self, classes: Sequence[str]) -> str:
         """The file's text; confidences have four digits."""
         columns = [self.names, [classes[k] for k in self.labels], [f"{share:.4f}" for share in self.confidence]]
         header = ["path", "label", "confidence"]
+        if self.unknown is not None:
+            header.append(UNKNOWN)
+            columns.append([f"{share:.4f}" for share in self.unknown])
         if self.given is not None:
             header.append("given")
             columns.append(["" if k < 0 else classes[k] for k in self.given])
@@ -50,7 +60,9 @@ class Predictions:
         given = [row.get("given") for row in rows]
         number = {"": -1} | {name: k for k, name in enumerate(classes)}
         known = np.array([number[name or ""] for name in given]) if rows and given[0] is not None else None
-        return cls([row["path"] for row in rows], labels, confidence, known)
+        scored = bool(rows) and UNKNOWN in rows[0]
+        unknown = np.array([float(row[UNKNOWN]) for row in rows]) if scored else None
+        return cls([row["path"] for row in rows], labels, confidence, known, unknown)
 
 
 def label_numbers(rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> NDArray[np.int64]:

@@ -24,6 +24,7 @@ from biwaa.methods.biwaa import BiwaaSettings
 from biwaa.methods.dann import DannSettings
 from biwaa.methods.mcc import MccSettings
 from biwaa.methods.mcc_teacher import MccTeacherSettings
+from biwaa.methods.prototypes import PrototypesSettings
 from biwaa.named_recipes import NAMED
 from biwaa.result import LAST
 from biwaa.settings import DataSettings, MachineSettings, NetworkSettings, OptimizerSettings, ScheduleSettings
@@ -48,6 +49,7 @@ class Recipe:
     biwaa: BiwaaSettings = field(default_factory=BiwaaSettings)
     mcc: MccSettings = field(default_factory=MccSettings)
     mcc_teacher: MccTeacherSettings = field(default_factory=MccTeacherSettings)
+    prototypes: PrototypesSettings = field(default_factory=PrototypesSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
 
     def __post_init__(self) -> None:

@@ -281,6 +281,12 @@ class LabelShift(RunWarning, frozen=True, tag="label_shift"):
     distance: float
 
 
+class ClassesAbsent(RunWarning, frozen=True, tag="classes_absent"):
+    """Classes of the source that the target seems to have no image of; adaptation left them out."""
+
+    classes: tuple[str, ...]
+
+
 class WithoutPseudoLabel(RunWarning, frozen=True, tag="without_pseudo_label"):
     """Predicted classes that no pseudo-label was of."""
 
@@ -311,8 +317,8 @@ class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
 
 AnyWarning = (
     Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle
-    | EstimatesDisagree | EstimateLow | FarFromSource | LabelShift | WithoutPseudoLabel | SourceOnlySelected
-    | FewHeldOut | SourcesContradict
+    | EstimatesDisagree | EstimateLow | FarFromSource | ClassesAbsent | LabelShift | WithoutPseudoLabel
+    | SourceOnlySelected | FewHeldOut | SourcesContradict
 )  # fmt: skip
 
 

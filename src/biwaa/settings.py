@@ -37,7 +37,7 @@ class DataSettings:
     """Share of each class of the source that is kept from training, to choose and to calibrate by."""
     source_shift: str = "none"
     """Label shift or size for experiments: long-tail:RATIO, reversed:RATIO or dirichlet:ALPHA[:SEED] over the classes,
-    per-class:N[:SEED] or images:N[:SEED]."""
+    per-class:N[:SEED], images:N[:SEED], or classes:A-B, the A-th to the B-th class alone."""
     target_shift: str = "none"
     """The same for the target, by its labels: an experiment, since real targets have no labels to do this with."""
 

@@ -56,6 +56,8 @@ class Part:
 
 _SHIFT = {"source_shift": "long-tail:10", "target_shift": "reversed:10"}
 _FIVE, _FIFTY = {"source_shift": "per-class:5"}, {"target_shift": "images:50"}
+_SOME = {"pacs": 4, "office10": 5, "satellite": 4, "office_home_clip": 25, "grocery": 25}
+"""The first classes, by their order: those of a partial target."""
 PARTS = (
     *(Part(name, name) for name in ("pacs", "office10", "satellite", "office_home_clip", "grocery")),
     Part("label_shift", "pacs", ("P2A", "A2C", "C2S"), _SHIFT),
@@ -69,6 +71,10 @@ PARTS = (
     Part("fifty_images", "office10", ("W2A",), _FIFTY, small=True),
     Part("fifty_images", "satellite", ("R2A",), _FIFTY, small=True),
     Part("fifty_images", "grocery", ("clean2corrupted2",), _FIFTY, small=True),
+    *(
+        Part("partial", name, settings={"target_shift": f"classes:1-{some}"}, small=True)
+        for name, some in _SOME.items()
+    ),
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.domains.labels import MISSING, LabelKind
+from biwaa.domains.labels import MISSING, UNKNOWN, LabelKind
 from biwaa.domains.listing import PassedOver
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import Images, feature_width
@@ -66,7 +66,21 @@ def tell_passed_over(*domains: Domain | None) -> None:
             say(f"passed over in {domain.spec}: {domain.passed_over}")
 
 
-def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source", subset: bool = False) -> Domain:
+def with_unknown(source: Domain) -> Domain:
+    """The source with a class for images of no class, of which it has none.
+
+    Raises:
+        BiwaaError: it has a class of this name.
+    """
+    if UNKNOWN in (source.classes or ()):
+        raise BiwaaError(f"{source.spec} has a class called {UNKNOWN}: rename it, or leave --unknown out.")
+    classes = (*(source.classes or ()), UNKNOWN)
+    return replace(source, classes=classes, may_lack=(*source.may_lack, UNKNOWN), label_kind="text")
+
+
+def match_classes(
+    domain: Domain, classes: tuple[str, ...], other: str = "source", subset: bool = False, others: bool = False
+) -> Domain:
     """Renumber the labels of `domain` by the order of `classes`.
 
     Args:
@@ -74,6 +88,7 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
         classes: names in the order to number them by.
         other: where they come from, for the message.
         subset: `domain` may lack some of them.
+        others: images of other classes are of the class `UNKNOWN`, which is one of `classes`.
 
     Raises:
         BiwaaError: only one of the two has a class, under NFC; the message names each such class.
@@ -81,9 +96,11 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
     if domain.classes is None or domain.labels is None:
         return domain
     ours, theirs = classes_by_form(domain.spec, domain.classes), classes_by_form(other, classes)
-    missing = [] if subset else [name for form, name in theirs.items() if form not in ours]
+    missing = [name for form, name in theirs.items() if form not in ours]
     extra = [name for form, name in ours.items() if form not in theirs]
-    if missing or extra:
+    known = [name for name in theirs.values() if name != UNKNOWN]
+    unknown = others and not lookalikes(extra, known)
+    if (extra and not unknown) or (missing and not subset):
         parts = [f"only in {other}: {listed(_shown(missing))}"] * bool(missing)
         parts += [f"only in {domain.spec}: {listed(_shown(extra))}"] * bool(extra)
         raise BiwaaError(
@@ -91,7 +108,7 @@ def match_classes(domain: Domain, classes: tuple[str, ...], other: str = "source
             "Rename or remove classes so that both have the same."
         )
     number = {form: index for index, form in enumerate(theirs)}
-    order = np.array([number[form] for form in ours], dtype=np.int64)
+    order = np.array([number.get(form, len(theirs) - 1) for form in ours], dtype=np.int64)
     labels = np.where(domain.labels == MISSING, MISSING, order[domain.labels])
     return replace(domain, classes=classes, labels=labels)
 
@@ -163,17 +180,25 @@ def check_pair(source: Domain, target: Domain, batch_size: int, held_out: float 
         held_out: share of each class of the source that is kept from training.
 
     Raises:
-        BiwaaError: no labels, one class, an empty class, different classes, fewer images than a batch,
-            or the same images twice.
+        BiwaaError: no labels, one class, an empty class of the source, a class that the source lacks, fewer images
+            than a batch, or the same images twice.
     """
     check_source(source)
-    _check_filled(target)
-    some = len(target.unlabelled()) > 0  # then a class may have no image with a label
-    target = match_classes(target, source.classes or (), other=source.spec, subset=some)
+    others = UNKNOWN in source.may_lack
+    target = match_classes(target, source.classes or (), other=source.spec, subset=True, others=others)
     check_batch(batch_size, source, target, held_out)
     if target.images.identity() in [part.identity() for part in parts_of(source.images)]:
         raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")
     return source, target
+
+
+def tell_lacking(source: Domain, target: Domain) -> None:
+    """Say which of the source's classes have no image in a labelled target; classes are matched."""
+    if lacking := [name for name in empty_classes(target) if name not in source.may_lack]:
+        say(
+            f"{target.spec} has no image of {len(lacking)} of the {len(source.classes or ())} classes of {source.spec} "
+            f"({listed(lacking, 3)})"
+        )
 
 
 def check_labelled(source: Domain) -> None:

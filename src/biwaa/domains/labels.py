@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from biwaa.errors import BiwaaError
 
 MISSING = -1
+UNKNOWN = "unknown"
+"""The label of images of no known class."""
 LabelKind = Literal["text", "integer", "boolean"]
 
 

@@ -6,6 +6,7 @@
 - dirichlet:A[:S]  shares drawn from a symmetric Dirichlet distribution of concentration A with seed S (0 unless given)
 - per-class:N[:S]  N images of each class, all of a smaller one
 - images:N[:S]     N images of the domain, all of a smaller one; a rare class may lose all of its images
+- classes:A-B      images of the A-th to B-th class alone, counted from 1 in the classes' order
 
 The rule and its seed select the images, never the training's seed: all methods and seeds get the same images.
 """
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from biwaa.domains.domain import Domain
 from biwaa.errors import BiwaaError
 
-FORMS = "none, long-tail:RATIO, reversed:RATIO, dirichlet:ALPHA[:SEED], per-class:N[:SEED] or images:N[:SEED]"
+FORMS = (
+    "none, long-tail:RATIO, reversed:RATIO, dirichlet:ALPHA[:SEED], per-class:N[:SEED], images:N[:SEED] or classes:A-B"
+)
 
 
 def shifted_rows(domain: Domain, rule: str) -> NDArray[np.int64]:
@@ -41,6 +44,8 @@ def shifted_rows(domain: Domain, rule: str) -> NDArray[np.int64]:
             f"{domain.spec} has no label for {missing} of its images, so its classes cannot be subsampled to {rule}."
         )
     classes = len(domain.classes or ())
+    if part := class_range(rule):
+        return np.flatnonzero((domain.labels >= part.start) & (domain.labels < part.stop))
     if size:
         return _selected(domain.labels, [size[1]] * classes, size[2])
     return subsample(domain.labels, *class_shares(rule, classes))
@@ -52,8 +57,14 @@ def check_rule(rule: str) -> None:
     Raises:
         BiwaaError: no such rule, or a value out of range.
     """
-    if rule != "none" and not _size(rule):
+    if rule != "none" and not _size(rule) and class_range(rule) is None:
         class_shares(rule, 2)
+
+
+def class_range(rule: str) -> range | None:
+    """The classes of a rule that selects some of them; None of another."""
+    found = re.fullmatch(r"classes:([1-9]\d{0,5})-([1-9]\d{0,5})", rule)
+    return range(int(found[1]) - 1, int(found[2])) if found and int(found[1]) <= int(found[2]) else None
 
 
 def _size(rule: str) -> tuple[str, int, int] | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from biwaa.checks import not_below
 from biwaa.domains.domain import Domain, drop_unreadable, match_classes, tell_passed_over
+from biwaa.domains.labels import UNKNOWN
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluations import Evaluation, keep_evaluation, model_digest
@@ -54,7 +55,8 @@ def evaluate_run(
     model = load_model(run).for_domain(place)
     look = Look(model.place)
     result = _result(run)
-    domain = match_classes(open_domain(spec, data_root), model.classes, other=f"the model of {run}", subset=True)
+    others = model.classes[-1] == UNKNOWN
+    domain = match_classes(open_domain(spec, data_root), model.classes, f"the model of {run}", True, others)
     if domain.labels is None:
         raise BiwaaError(f"{spec} has no labels to score against: use `biwaa predict`.")
     domain, trained_on = _without_trained_on(domain, run, result)

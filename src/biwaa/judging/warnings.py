@@ -18,6 +18,7 @@ from biwaa.judging.label_shift import Shares, effective_classes, sampling_scatte
 from biwaa.result import (
     SOURCE_ONLY,
     AnyWarning,
+    ClassesAbsent,
     Collapsed,
     DiscriminatorIdle,
     DiscriminatorSeparates,
@@ -87,6 +88,8 @@ class Signs:
     held_out_source: int | None = None  # How many held-out source images there are
     pseudo_labels: NDArray[np.int64] | None = None
     """(K,) target images of each pseudo-label that the stage learned from; None where it had none."""
+    absent: NDArray[np.bool_] | None = None
+    """(K,) whether the target seems to have no image of a class, so that it was left out; None where none was."""
     far_share: float | None = None  # As of the function of this name
     places: tuple[str, ...] = ()  # Several sources
     standing: Standing | None = None  # What each of them is worth
@@ -130,6 +133,9 @@ def collapsed(signs: Signs) -> Collapsed | None:
     for whose, usual in (("source_only", signs.baseline_shares), ("source", signs.source_shares)):
         if usual is None or found:
             continue
+        if signs.absent is not None:
+            usual = np.where(signs.absent, 0.0, usual)
+            usual = usual / max(usual.sum(), 1e-12)
         # Few images are of few classes: N can be expected to show no more than N / 2 in effect.
         here, there = effective_classes(shares), min(effective_classes(usual), signs.targets / 2)
         if here < COLLAPSE * there:
@@ -198,10 +204,17 @@ def far_from_source(signs: Signs) -> FarFromSource | None:
     return None if far is None or far <= FAR else FarFromSource(share=far)
 
 
+def classes_absent(signs: Signs) -> ClassesAbsent | None:
+    """The target seems to have images of some of the classes alone."""
+    if signs.absent is None:
+        return None
+    return ClassesAbsent(classes=tuple(signs.classes[k] for k in np.flatnonzero(signs.absent)))
+
+
 def shares_moved(signs: Signs) -> LabelShift | None:
     """The target's label distribution is another than the source's."""
     there, here = signs.source_shares, signs.estimated_shares
-    if there is None or here is None:
+    if there is None or here is None or signs.absent is not None:  # that was said of the absent classes
         return None
     distance = total_variation(here, there)
     return LabelShift(distance=distance) if distance > SHIFT + sampling_scatter(there, signs.targets) else None
@@ -252,6 +265,7 @@ CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
     discriminator_at_fault,
     estimate_low_or_contradictory,
     far_from_source,
+    classes_absent,
     shares_moved,
     without_pseudo_label,
     nothing_gained,
@@ -261,7 +275,7 @@ CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
 
 def _missing(signs: Signs, amounts: NDArray[np.float64] | NDArray[np.int64]) -> list[int]:
     """Classes of amount zero that should have images: by the source's shares, or all where these are not known."""
-    empty = np.flatnonzero(amounts == 0)
+    empty = np.flatnonzero(amounts == 0 if signs.absent is None else (amounts == 0) & ~signs.absent)
     if signs.source_shares is None:
         return [int(k) for k in empty]
     return [int(k) for k in empty if signs.source_shares[k] * signs.targets >= EXPECTED]

@@ -3,41 +3,84 @@
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
 source's classifier as prior and each image's neighbours as company (`solvers.prototypes`; ours, docs/robust.md).
 Several sources are weighed (`solvers.several`). A teacher's voice joins the prior; without a source it is the prior
-(docs/zero_shot.md). Target images whose labels were handed over stay at them (docs/labels.md). Nothing is drawn at
-random and nothing is trained by steps.
+(docs/zero_shot.md). Target images whose labels were handed over stay at them (docs/labels.md). Of one source, without
+teacher and labels, classes that the target seems to have no image of are left out (`solvers.absence`;
+docs/other_classes.md). Nothing is drawn at random and nothing is trained by steps.
 """
 
-from typing import ClassVar
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from biwaa.errors import BiwaaError
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
+from biwaa.solvers.absence import Adapted, without_absent
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, confusion_head
-from biwaa.solvers.prototypes import adapt_prototypes, teach_head, teach_prototypes
+from biwaa.solvers.prototypes import adapt_prototypes, head_of_both, teach_head, teach_prototypes
 from biwaa.solvers.remembered import solve_remembered
 from biwaa.solvers.several import adapt_several
+from biwaa.solvers.unknown import EVIDENCE, find_unknown, never, with_rate
+
+
+@dataclass(frozen=True)
+class PrototypesSettings:
+    """Prototypes of the target's classes."""
+
+    absent_classes: Literal["auto", "off"] = "auto"
+    """Classes of the source that the target seems to have no image of: auto leaves them out, off adapts to all."""
+    unknown: str = "off"
+    """Images of no class of the source get the label unknown: off for none, auto, or their share as 0.3."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share.
+
+        Raises:
+            BiwaaError: it is none.
+        """
+        if self.unknown not in ("off", "auto") and not re.fullmatch(r"0?\.\d{1,6}", self.unknown):
+            raise BiwaaError(f"--unknown is off, auto or a share above 0 and below 1 as 0.3, not {self.unknown!r}.")
+
+    @property
+    def rate(self) -> float | None:
+        """The share that was named."""
+        return None if self.unknown in ("off", "auto") else float(self.unknown)
 
 
 class Prototypes(Method):
     """A linear head that follows the target's prototypes."""
 
-    groups: ClassVar[tuple[str, ...]] = ("schedule",)
+    groups: ClassVar[tuple[str, ...]] = ("schedule", "prototypes")
     frozen: ClassVar[bool] = True
     solves: ClassVar[bool] = True
     taught: ClassVar[bool] = True
     labelled: ClassVar[bool] = True
 
-    def __init__(self, task: Task, settings: ScheduleSettings) -> None:
-        """Keep the number of neighbours; see `Method`."""
+    def __init__(self, task: Task, settings: ScheduleSettings, own: PrototypesSettings) -> None:
+        """Keep the number of neighbours, and whether all classes are adapted to; see `Method`."""
         super().__init__(task)
         self.neighbours = settings.neighbours
+        self.may_leave_out = own.absent_classes == "auto"
+        self.own = own
 
     def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
-        """Adapt; where neighbours are no guide, listen to the teacher, or without one confuse classes little."""
-        classes = self.task.classes
+        """Adapt; with `unknown`, the last class is that of images of no class."""
+        if self.own.unknown == "off":
+            return self._solved(source, labels, target, self.task.classes)
+        known = self.task.classes - 1
+        seen = find_unknown(source, labels, target, known)
+        if self.own.rate is None and seen.evidence < EVIDENCE:
+            return never(self._solved(source, labels, target, known))
+        found = seen.found if self.own.rate is None else with_rate(seen.found, self.own.rate)
+        return head_of_both(source, labels, target, found)
+
+    def _solved(self, source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
+        """Adapt, and again without classes that seem absent; where neighbours are no guide, confuse classes little."""
         anchors = Anchors.of(self.task.given, classes, target.device)
         teacher = self.task.teacher.to(target.device) if self.task.teacher else None
         if self.task.memory:
@@ -45,15 +88,33 @@ class Prototypes(Method):
         if not len(source):
             assert teacher is not None  # without either there is nothing to learn from
             return teach_prototypes(target, classes, teacher, self.neighbours, anchors)[1]
+        several_sources = self.task.origins is not None
         if self.task.origins is not None:
             origins = self.task.origins.to(source.device)
             if several := adapt_several(source, labels, target, classes, origins, self.neighbours, teacher, anchors):
                 self.standing = several[2]
                 return several[1]
-        elif found := adapt_prototypes(source, labels, target, classes, self.neighbours, teacher, anchors):
-            return found[1]
-        if teacher:
-            return teach_head(source, labels, target, classes, teacher, anchors)[1]
-        if anchors:  # they are rows like the source's
-            source, labels = torch.cat([source, target[anchors.rows]]), torch.cat([labels, anchors.labels])
-        return confusion_head(source, labels, target, classes)
+
+        def adapt(rows: Tensor, their_labels: Tensor, number: int) -> Adapted:
+            found = None  # several sources were tried
+            if not several_sources:
+                found = adapt_prototypes(rows, their_labels, target, number, self.neighbours, teacher, anchors)
+            if found:
+                return found
+            if teacher:
+                return teach_head(rows, their_labels, target, number, teacher, anchors)
+            if anchors:  # they are rows like the source's
+                rows = torch.cat([rows, target[anchors.rows]])
+                their_labels = torch.cat([their_labels, anchors.labels])
+            head = confusion_head(rows, their_labels, target, number)
+            there = target if head.projection is None else F.linear(target, head.projection)
+            return F.linear(there, head.weight, head.bias).softmax(dim=1), head
+
+        first = adapt(source, labels, classes)
+        # What seems absent was not measured with other evidence than one source's.
+        if not self.may_leave_out or several_sources or teacher or anchors:
+            return first[1]
+        present = without_absent(first, source, labels, target, adapt)
+        if not present:
+            return first[1]
+        return head_of_both(source, labels, target, present.found)._replace(absent=present.absent)

@@ -52,6 +52,13 @@ def reads(recipe: Recipe, setting: str) -> bool:
     return method is None or group not in OWN_GROUPS or group in method.groups
 
 
+def adapt_to_all(recipe: Recipe) -> Advice | None:
+    """Leave no class out."""
+    if not reads(recipe, "absent_classes") or recipe.prototypes.absent_classes == "off":
+        return None
+    return Advice("--absent-classes off, which adapts to all of them", {"absent_classes": "off"})
+
+
 def adapts(recipe: Recipe) -> bool:
     """Whether training sees the target at all."""
     method = METHODS.find(recipe.method)

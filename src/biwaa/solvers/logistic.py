@@ -35,6 +35,8 @@ class Head(NamedTuple):
     """(K,)."""
     left_out: Tensor | None = None
     """(Ns, K) probabilities of the source's rows by regressions that they had no part in; of `source_head` alone."""
+    absent: Tensor | None = None
+    """(K,) whether the target seems to have no image of a class; None where nothing was left out."""
 
 
 def fit_logistic(

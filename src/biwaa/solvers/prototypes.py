@@ -223,6 +223,23 @@ def teach_head(
     return found, student(metric, source, truth, weights, target, found)
 
 
+def head_of_both(source: Tensor, labels: Tensor, target: Tensor, found: Tensor) -> Head:
+    """A head for both places, of the source's labels and of what was found in the target.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (Nt, F) standardised.
+        found: (Nt, K) probabilities.
+    """
+    classes = found.shape[1]
+    axes, weights = principal_axes(source, target), balanced_weights(labels, classes)
+    of_source = within_class_covariance(source @ axes, labels, torch.ones_like(weights), classes)
+    of_target = within_class_covariance(target @ axes, found.argmax(dim=1), reliability(found) ** 2, classes)
+    metric = whitening((of_source + of_target) / 2, LATER_RIDGE)
+    return student(axes @ metric, source, one_hot(labels, classes), weights, target, found)
+
+
 def distilled(
     source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS
 ) -> tuple[Tensor, Head]:

@@ -257,7 +257,11 @@ def _label_shares(classes: Sequence[str], source: Shares | None, true: Shares | 
 
 
 def _accuracy(
-    found: Sequence[Stage], rounds: Sequence[Trained], selected: str, labels: NDArray[np.int64], recipe: Recipe
+    found: Sequence[Stage],
+    rounds: Sequence[Trained],
+    selected: str,
+    labels: NDArray[np.int64],
+    recipe: Recipe,
 ) -> TargetAccuracy:
     of = {stage.name: stage.accuracy for stage in found if stage.accuracy}
 
@@ -299,6 +303,8 @@ def _signs(
     }
     if selected.pseudo_labels is not None:
         facts["pseudo_labels"] = selected.pseudo_labels.numpy()
+    if selected.absent is not None:
+        facts["absent"] = selected.absent.numpy()
     if baseline:
         facts["baseline_shares"] = predicted_shares(baseline.probabilities)
     if len(rounds) > 1:

@@ -18,7 +18,15 @@ import torch
 from lightning_fabric import Fabric
 
 from biwaa.device import open_fabric, with_threads, within_memory
-from biwaa.domains.domain import Domain, check_kind, check_pair, match_classes, tell_passed_over
+from biwaa.domains.domain import (
+    Domain,
+    check_kind,
+    check_pair,
+    match_classes,
+    tell_lacking,
+    tell_passed_over,
+    with_unknown,
+)
 from biwaa.domains.labels import MISSING
 from biwaa.domains.target_labels import target_labels
 from biwaa.errors import BiwaaError
@@ -83,6 +91,8 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     threads = recipe.machine.threads or (own and own.machine.threads) or torch.get_num_threads()
     recipe = recipe.replace(threads=threads)
     with with_threads(threads):
+        if recipe.prototypes.unknown != "off":
+            _check_unknown(pair, recipe, options)
         pair = _checked(pair, recipe)
         if options.target_labels is not None:
             check_labelled(recipe.method)
@@ -202,12 +212,15 @@ def _of_known(recipe: Recipe, known: KnownSource, width: int | None, lesson: Les
 def _checked(pair: Pair, recipe: Recipe) -> Pair:
     """The pair with one order of classes; held-out images labelled, and none of those that are trained on."""
     # A rule that makes the source smaller also changes what is kept from training: `prepare` checks it then.
+    if recipe.prototypes.unknown != "off":
+        pair = replace(pair, source=with_unknown(pair.source))
     share, size = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0, least_images(recipe)
     source, target = (
         check_pair(pair.source, pair.target, size, share) if len(pair.source.images)
         else sourceless(pair.source, pair.target, size, pair.known.spec if pair.known else "--classes")
     )  # fmt: skip
-    held_out = pair.held_out
+    tell_lacking(source, target)
+    held_out, unknown = pair.held_out, recipe.prototypes.unknown != "off"
     for domain in (target, held_out):
         if domain and (missing := len(domain.unlabelled())):
             say(f"{missing} of {len(domain.images)} images of {domain.spec} have no label: the report passes over them")
@@ -217,8 +230,17 @@ def _checked(pair: Pair, recipe: Recipe) -> Pair:
         for domain in (source, target):
             if held_out.images.identity() & domain.images.identity():
                 raise BiwaaError(f"{held_out.spec} shares images with {domain.spec}: held-out images must be others.")
-        held_out = match_classes(held_out, source.classes or (), other=source.spec, subset=True)
+        held_out = match_classes(held_out, source.classes or (), other=source.spec, subset=True, others=unknown)
     return Pair(source, target, held_out, known=pair.known)
+
+
+def _check_unknown(pair: Pair, recipe: Recipe, options: Options) -> None:
+    """Refuse `unknown` where it is not found."""
+    alone = f"--unknown {recipe.prototypes.unknown} is for the method prototypes on a frozen backbone"
+    if recipe.method != "prototypes" or not recipe.network.frozen:
+        raise BiwaaError(f"{alone}: leave --method out and add --freeze-backbone, or leave --unknown out.")
+    if pair.source.places or options.lesson or options.target_labels is not None or not len(pair.source.images):
+        raise BiwaaError(f"{alone} with one source, no teacher and no labels of the target: leave --unknown out.")
 
 
 def _task(pair: Pair, options: Options) -> dict[str, Any]:
@@ -281,8 +303,9 @@ def _write_outputs(
     )  # fmt: skip
     save_model(folder.model, model)
     predictions = Predictions.of(
-        target.images.names, with_temperature(selected.probabilities, temperature), prepared.domains.given
-    )
+        target.images.names, with_temperature(selected.probabilities, temperature), prepared.domains.given,
+        recipe.prototypes.unknown != "off",
+    )  # fmt: skip
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
     result = describe(
         prepared, recipe, stages, selected, temperature=temperature, folder=folder, sitting=sitting, device=device,

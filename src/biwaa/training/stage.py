@@ -23,6 +23,7 @@ from biwaa.models.network import Network
 from biwaa.progress import say, was_done
 from biwaa.recipe import Recipe
 from biwaa.result import TEACHER
+from biwaa.solvers.logistic import Head
 from biwaa.solvers.prototypes import distilled
 from biwaa.tensors import load_tensors
 from biwaa.training.cost import stage_images
@@ -46,6 +47,7 @@ class Trained:
     standing: Tensor | None = None
     """(4, J) what each of several sources is worth, as of `solvers.several.Standing`."""
     held_out: Tensor | None = None  # (M, K) what it predicts of the held-out target images, where there are any
+    absent: Tensor | None = None  # (K,) whether a class was left out of the adaptation; None where none was
     seconds: float
     """Training and prediction, summed over all sittings since the last checkpoint of an interrupted stage."""
     fresh: bool  # Trained in this sitting, not found finished
@@ -82,10 +84,14 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     seen = data.joined() if method.sees_target and not method.labelled else data
     own: Tensor | None = None
     left_out: Tensor | None = None
+    extra: dict[str, Tensor] = {}
     if plan.name == TEACHER:
         own, size = ask_teacher(network, data, plan.recipe, fabric), ROWS
     elif solved:
-        left_out, size = solve(network, method, seen, fabric), ROWS
+        head, size = solve(network, method, seen, fabric), ROWS
+        left_out = head.left_out if head.left_out is None else head.left_out.cpu()
+        if head.absent is not None:
+            extra["absent"] = head.absent.cpu()
     else:
         before = fit(plan, network, method, seen, fabric, folder)
         begin = time.perf_counter()
@@ -93,7 +99,6 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     evidence = gather(network, data, target, size, fabric, what, solved or own is not None, left_out)
     if own is not None:  # the teacher itself is judged on the target, and its student stands for it elsewhere
         evidence = replace(evidence, probabilities=own)
-    extra: dict[str, Tensor] = {}
     if plan.previous is not None:
         extra["pseudo_labels"] = plan.previous.argmax(dim=1).bincount(minlength=data.classes)
     if plan.find_neighbours:
@@ -111,12 +116,12 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     return Trained(name=plan.name, evidence=evidence, seconds=seconds, fresh=True, **extra)
 
 
-def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> Tensor | None:
-    """Give the network the head that the method finds on frozen features; (Ns, K) `left_out` of source-only's head."""
+def solve(network: Network, method: Method, data: Data, fabric: Fabric) -> Head:
+    """Give the network the head that the method finds on frozen features."""
     with few_threads(len(data.source) + len(data.target)):
         head = method.solve(*_rows(data, fabric))
     network.to(fabric.device).install(head)
-    return head.left_out if head.left_out is None else head.left_out.cpu()
+    return head
 
 
 def ask_teacher(network: Network, data: Data, recipe: Recipe, fabric: Fabric) -> Tensor:
@@ -151,7 +156,9 @@ def build_method(plan: StagePlan, data: Data) -> Method:
     return kind(task, *(getattr(recipe, group) for group in kind.groups))
 
 
-BESIDE = {*(field.name for field in fields(Evidence)), "neighbours", "pseudo_labels", "held_out", "standing"}
+BESIDE = {
+    *(field.name for field in fields(Evidence)), "neighbours", "pseudo_labels", "held_out", "standing", "absent",
+}  # fmt: skip
 """Tensors in a stage's file that are not of its network."""
 
 

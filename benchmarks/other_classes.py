@@ -1,0 +1,135 @@
+"""Targets with other classes than the source, made from the panel's tasks by a rule.
+
+    BIWAA_CACHE=.. python benchmarks/other_classes.py --data-root data --out benchmarks/results/other_classes.json
+
+The rule: the first classes in their order are 4 of 7 (PACS, satellite images), 5 of 10 (Office), 25 of 65 (Office-Home)
+and 25 of 81 (groceries). In `partial` the target has these alone. Every domain is standardised after its classes were
+chosen. Heads are those of the default on a frozen backbone (`prototypes`), without held-out images; compared are
+source-only, the default with --absent-classes off, and minimum class confusion that has converged.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+
+from biwaa.bench.panel import panel_recipe, plan_panel
+from biwaa.device import hardware, open_fabric
+from biwaa.domains.domain import match_classes
+from biwaa.domains.spec import open_domain
+from biwaa.files import write_text
+from biwaa.methods.method import Task
+from biwaa.methods.prototypes import Prototypes, PrototypesSettings
+from biwaa.models.network import Standardise
+from biwaa.recipe import recipe_from
+from biwaa.settings import ScheduleSettings
+from biwaa.solvers.logistic import Head, confusion_head, source_head
+from biwaa.training.describe import versions
+from biwaa.training.prepare import Pair, prepare
+
+FIRST = {"pacs": 4, "office10": 5, "satellite": 4, "office_home_clip": 25, "grocery": 25}
+
+
+class Rows(NamedTuple):
+    """A task's features and labels."""
+
+    source: Tensor
+    labels: Tensor
+    target: Tensor
+    truth: Tensor
+    classes: int
+
+
+def tasks(data_root: Path, named: tuple[str, ...]) -> Iterator[tuple[str, str, Rows]]:
+    """Data set, task, and its rows, prepared as a run prepares them."""
+    recipe = panel_recipe("robust").replace(source_held_out=0.0)
+    benches, _ = plan_panel(recipe, named or tuple(FIRST), ("prototypes",), (42,), data_root)
+    fabric = open_fabric("cpu", "32-true", 1, 1)
+    for part, bench in benches.items():
+        for work in bench.works(Path("unused"), data_root):
+            if part not in FIRST or ".prototypes" not in work.name:
+                continue
+            source, target = (open_domain(spec, work.data_root) for spec in (work.source, work.target))
+            pair = Pair(source, match_classes(target, source.classes or ()))
+            ready = prepare(pair, recipe_from(work.recipe, part), fabric, skip_unreadable=True)
+            data, truth = ready.data, ready.domains.target.labels
+            assert truth is not None  # of a benchmark
+            here, there = (inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target))
+            labels = torch.from_numpy(data.source_labels)
+            yield part, work.name.split(".")[0], Rows(here, labels, there, torch.from_numpy(truth), data.classes)
+
+
+def partial(rows: Rows, first: int) -> Rows:
+    """The target with the first classes alone."""
+    kept = rows.truth < first
+    return rows._replace(target=standardised(rows.target[kept]), truth=rows.truth[kept])
+
+
+def standardised(features: Tensor) -> Tensor:
+    """(N, F) features by their own mean and deviation."""
+    found: Tensor = Standardise.of(features)(features)
+    return found
+
+
+def logits(head: Head, features: Tensor) -> Tensor:
+    """(N, K)."""
+    return F.linear(features if head.projection is None else F.linear(features, head.projection), *head[1:3])
+
+
+def default(rows: Rows, absent_classes: str = "auto") -> Head:
+    """The default's head."""
+    task = Task(0, rows.classes, len(rows.target), 0)
+    return Prototypes(task, ScheduleSettings(), PrototypesSettings(absent_classes)).solve(*rows[:3])  # type: ignore[arg-type]
+
+
+def accuracy(head: Head, rows: Rows) -> float:
+    """In percent, over the target's images."""
+    return round(100 * float((logits(head, rows.target).argmax(dim=1) == rows.truth).double().mean()), 2)
+
+
+def partial_figures(rows: Rows, first: int) -> dict[str, Any]:
+    """Accuracies, and which classes were found absent."""
+    some = partial(rows, first)
+    automatic = default(some)
+    everything = automatic if automatic.absent is None else default(some, "off")
+    absent = torch.zeros(rows.classes, dtype=torch.bool) if automatic.absent is None else automatic.absent
+    truly = torch.arange(rows.classes) >= first
+    return {
+        "source_only": accuracy(source_head(*some[:2], rows.classes), some),
+        "class_confusion": accuracy(confusion_head(*some[:3], rows.classes), some),
+        "closed": accuracy(everything, some),
+        "default": accuracy(automatic, some),
+        "absent_found": int((absent & truly).sum()),
+        "absent_missed": int((~absent & truly).sum()),
+        "absent_wrongly": int((absent & ~truly).sum()),
+    }
+
+
+def main(out: Path, data_root: Path, data_sets: tuple[str, ...] = (), threads: int = 1) -> None:
+    """Measure every task; those that `out` has are not measured again.
+
+    Args:
+        out: JSON file.
+        data_root: where the panel's data lie.
+        data_sets: of the panel; empty for all.
+        threads: of torch.
+    """
+    torch.set_num_threads(threads)
+    found: list[dict[str, Any]] = json.loads(out.read_text())["tasks"] if out.is_file() else []
+    for data_set, task, rows in tasks(data_root, data_sets):
+        if any((one["data_set"], one["task"]) == (data_set, task) for one in found):
+            continue
+        found.append({"data_set": data_set, "task": task, "partial": partial_figures(rows, FIRST[data_set])})
+        print(found[-1], flush=True)
+        facts = {"tasks": found, "versions": versions(), "hardware": hardware("cpu")}
+        write_text(out, json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

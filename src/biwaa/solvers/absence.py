@@ -1,0 +1,137 @@
+"""Which of the source's classes the target has no image of, estimated without its labels.
+
+A class seems absent where two readings agree: few images are predicted as it once the target was adapted, and fewer are
+expected of it by likelihood. In the second the source stands under the estimated shares: a target of some of the
+classes has another mean and another spread than a source of all.
+
+Ns source rows, Nt target rows, F features, K classes; features are standardised, a domain at a time.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from biwaa.solvers.logistic import Head
+from biwaa.solvers.metric import (
+    balanced_weights,
+    fit_scale,
+    one_hot,
+    principal_axes,
+    whitening,
+    within_class_covariance,
+)
+
+PREDICTED, EXPECTED = 0.5, 0.2
+"""Most images of an absent class, in shares of an even part: as predicted, and as expected by likelihood."""
+LEAST, FEWEST = 0.2, 2
+"""Share and number of the classes that must seem absent at first. One class alone may be rare, or taken for another."""
+PASSES, MIXTURE, EVEN = 5, 50, 0.1
+"""Fits of the metric under new shares, steps of the shares in each, and the even part of the shares it is fitted to."""
+RIDGE = 0.5
+"""Share of the mean eigenvalue in the within-class covariance."""
+
+Adapted = tuple[Tensor, Head]
+"""(Nt, K) probabilities of the target, and a head for new rows."""
+Adapt = Callable[[Tensor, Tensor, int], Adapted]
+"""From source rows, their labels and the number of classes to what is found in the target."""
+
+
+class Present(NamedTuple):
+    """What is found where classes are absent."""
+
+    found: Tensor
+    """(Nt, K) probabilities; those of absent classes are 0."""
+    absent: Tensor
+    """(K,) whether a class seems absent."""
+
+
+def without_absent(first: Adapted, source: Tensor, labels: Tensor, target: Tensor, adapt: Adapt) -> Present | None:
+    """Leave out classes that seem absent and adapt again, until no more do.
+
+    Args:
+        first: what `adapt` found with all classes.
+        source: (Ns, F).
+        labels: (Ns,).
+        target: (Nt, F).
+        adapt: to the target, from the rows that it is given.
+
+    Returns:
+        None where all classes seem to be there.
+    """
+    classes = first[0].shape[1]
+    found, present = first[0], torch.arange(classes, device=labels.device)
+    while True:
+        rows = torch.isin(labels, present)
+        here, renumbered = source[rows], torch.searchsorted(present, labels[rows])
+        gone = seem_absent(found, here, renumbered, target, LEAST if len(present) == classes else 0.0)
+        if not gone.any() or len(present) - int(gone.sum()) < FEWEST:
+            break
+        present = present[~gone]
+        rows = torch.isin(labels, present)
+        found, _ = adapt(source[rows], torch.searchsorted(present, labels[rows]), len(present))
+    if len(present) == classes:
+        return None
+    every = torch.zeros(len(target), classes).to(found)
+    every[:, present] = found
+    absent = torch.ones(classes, dtype=torch.bool, device=labels.device)
+    absent[present] = False
+    return Present(every, absent)
+
+
+def seem_absent(found: Tensor, source: Tensor, labels: Tensor, target: Tensor, least: float) -> Tensor:
+    """(K,) the classes of which both readings find few images; none where they are no more than `least` of all.
+
+    Args:
+        found: (Nt, K) probabilities after adaptation.
+        source: (Ns, F).
+        labels: (Ns,).
+        target: (Nt, F).
+        least: share of the classes.
+    """
+    classes = found.shape[1]
+    wanted = max(least * classes, FEWEST) if least else 1
+    few = one_hot(found.argmax(dim=1), classes).mean(dim=0) * classes < PREDICTED
+    if int(few.sum()) >= wanted:  # the second reading costs as much as adaptation does
+        few = few & (expected_shares(source, labels, target, classes) * classes < EXPECTED)
+    return few if int(few.sum()) >= wanted else torch.zeros_like(few)
+
+
+def expected_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
+    """(K,) class shares of the target by maximum likelihood (Saerens et al., Neural Computation 2002).
+
+    The likelihood is that of the nearest class mean in a metric in which classes are round. Source rows count by the
+    shares that were found before.
+
+    Args:
+        source: (Ns, F).
+        labels: (Ns,).
+        target: (Nt, F).
+        classes: K.
+    """
+    counts, weights = torch.bincount(labels, minlength=classes).clamp(min=1), balanced_weights(labels, classes)
+    shares = torch.full((classes,), 1 / classes).to(source)
+    for _ in range(PASSES):
+        mass = ((1 - EVEN) * shares + EVEN / classes) / counts
+        here = _standardised(source, mass[labels])
+        axes = principal_axes(here, target)
+        on_axes = here @ axes
+        metric = whitening(within_class_covariance(on_axes, labels, torch.ones_like(weights), classes), RIDGE)
+        known, units = F.normalize(on_axes @ metric, dim=1), F.normalize(target @ axes @ metric, dim=1)
+        means = F.normalize(one_hot(labels, classes).T @ known, dim=1)
+        likelihood = (fit_scale(known @ means.T, labels, weights) * units @ means.T).softmax(dim=1)
+        shares = torch.full_like(shares, 1 / classes)
+        for _ in range(MIXTURE):
+            posterior = likelihood * shares
+            shares = (posterior / posterior.sum(dim=1, keepdim=True).clamp(min=1e-12)).mean(dim=0)
+    return shares
+
+
+def _standardised(rows: Tensor, mass: Tensor) -> Tensor:
+    """(N, F) rows with mean 0 and deviation 1 where row i counts `mass[i]`."""
+    share = mass / mass.sum()
+    mean = share @ rows
+    deviation = (share @ (rows - mean).square()).sqrt()
+    return (rows - mean) / torch.where(deviation > 1e-6, deviation, torch.inf)

@@ -1,0 +1,93 @@
+"""Images of no known class: found in the target, and labelled `unknown` everywhere after."""
+
+import numpy as np
+import pytest
+import torch
+
+import biwaa
+from biwaa.errors import BiwaaError
+from biwaa.methods.prototypes import PrototypesSettings
+from biwaa.solvers.unknown import EVIDENCE, find_unknown, split, with_rate
+
+CLASSES, KNOWN = 10, 5
+
+
+def domains(known=KNOWN, seed=0, width=40):
+    """The source has `known` of ten round classes, the target all of them."""
+    rng = np.random.default_rng(seed)
+    centres = 1.6 * rng.normal(size=(CLASSES, width))
+    labels, truth = np.arange(400) % known, np.arange(500) % CLASSES
+    source = centres[labels] + rng.normal(size=(400, width))
+    target = (centres[truth] + rng.normal(size=(500, width))) * rng.uniform(0.6, 1.6, size=width) + 2
+    return source.astype(np.float32), labels, target.astype(np.float32), truth
+
+
+def scaled(rows):
+    return torch.from_numpy((rows - rows.mean(0)) / rows.std(0))
+
+
+def test_unknown_images_are_found_among_known_ones():
+    source, labels, target, truth = domains()
+    seen = find_unknown(scaled(source), torch.from_numpy(labels), scaled(target), KNOWN)
+    wanted = torch.from_numpy(np.minimum(truth, KNOWN))
+    assert float((seen.found.argmax(dim=1) == wanted).double().mean()) > 0.95
+    assert seen.evidence > EVIDENCE
+    assert torch.allclose(seen.found.sum(dim=1), torch.ones(500), atol=1e-5)
+
+
+def test_a_closed_target_has_no_evidence_of_unknown_images():
+    source, labels, target, _ = domains(CLASSES)
+    assert find_unknown(scaled(source), torch.from_numpy(labels), scaled(target), CLASSES).evidence < EVIDENCE
+
+
+def test_a_rate_is_kept():
+    found = torch.rand(100, 4).softmax(dim=1)
+    got = with_rate(found, 0.3)
+    unknown = got.argmax(dim=1) == 3
+    assert int(unknown.sum()) == 30
+    assert found[unknown, 3].min() >= found[~unknown, 3].max()
+
+
+def test_the_split_is_between_two_groups():
+    assert 0.2 < split(torch.cat([torch.rand(50) * 0.2, 0.8 + torch.rand(80) * 0.2])) < 0.81
+
+
+@pytest.mark.parametrize("wrong", ["on", "1.2", "0", "-0.1", "nan"])
+def test_what_is_no_share_is_refused(wrong):
+    with pytest.raises(BiwaaError, match="--unknown is off, auto or a share"):
+        PrototypesSettings(unknown=wrong)
+
+
+def test_unknown_is_a_label_from_the_run_to_new_images(tmp_path):
+    source, labels, target, truth = domains()
+    names = np.array([f"class {k}" for k in range(CLASSES)])
+    run = biwaa.adapt(
+        (source, names[labels]), (target, names[truth]), out=tmp_path / "run", unknown="auto", batch_size=24
+    )
+    assert run.result.classes[-1] == "unknown"
+    assert run.result.accuracy.adapted.over_images > 0.95  # images of other classes count as right where unknown
+    header, *rows = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
+    assert header == "path,label,confidence,unknown"
+    assert sum(row.split(",")[1] == "unknown" for row in rows) == pytest.approx(250, abs=15)
+    predicted = run.predict(target)
+    assert np.mean((predicted == "unknown") == (truth >= KNOWN)) > 0.95
+    again = biwaa.adapt((source, names[labels]), target, out=tmp_path / "bare", unknown="auto", batch_size=24)
+    assert (again.folder / "model.safetensors").read_bytes() == (run.folder / "model.safetensors").read_bytes()
+
+
+def test_on_a_closed_target_auto_changes_no_prediction():
+    source, labels, target, _ = domains(CLASSES)
+    given = {"batch_size": 24}
+    plain, automatic = (biwaa.adapt((source, labels), target, unknown=how, **given) for how in ("off", "auto"))
+    assert plain.predictions.labels.tolist() == automatic.predictions.labels.tolist()
+
+
+def test_where_unknown_is_not_found_it_is_refused():
+    source, labels, target, _ = domains()
+    with pytest.raises(BiwaaError, match="for the method prototypes"):
+        biwaa.adapt((source, labels), target, unknown="auto", method="linear_probe", batch_size=24)
+    with pytest.raises(BiwaaError, match="has a class called unknown"):
+        biwaa.adapt((source, np.where(labels == 0, "unknown", "other")), target, unknown="auto", batch_size=24)
+    with pytest.raises(BiwaaError, match="no labels of the target"):
+        teacher = np.ones((len(target), KNOWN), np.float32)
+        biwaa.adapt((source, labels), target, unknown="auto", teacher=teacher, batch_size=24)
