@@ -88,6 +88,6 @@ def test_where_unknown_is_not_found_it_is_refused():
         biwaa.adapt((source, labels), target, unknown="auto", method="linear_probe", batch_size=24)
     with pytest.raises(BiwaaError, match="has a class called unknown"):
         biwaa.adapt((source, np.where(labels == 0, "unknown", "other")), target, unknown="auto", batch_size=24)
+    teacher = np.ones((len(target), KNOWN), np.float32)
     with pytest.raises(BiwaaError, match="no labels of the target"):
-        teacher = np.ones((len(target), KNOWN), np.float32)
         biwaa.adapt((source, labels), target, unknown="auto", teacher=teacher, batch_size=24)
