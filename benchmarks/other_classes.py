@@ -3,13 +3,16 @@
     BIWAA_CACHE=.. python benchmarks/other_classes.py --data-root data --out benchmarks/results/other_classes.json
 
 The rule: the first classes in their order are 4 of 7 (PACS, satellite images), 5 of 10 (Office), 25 of 65 (Office-Home)
-and 25 of 81 (groceries). In `partial` the target has these alone. Every domain is standardised after its classes were
-chosen. Heads are those of the default on a frozen backbone (`prototypes`), without held-out images; compared are
-source-only, the default with --absent-classes off, and minimum class confusion that has converged.
+and 25 of 81 (groceries). In `partial` the target has these alone; in `open` the source has these alone, and the target
+keeps all; in `strangers` the target has the others alone; `closed` is the task as it is, for false alarms of --unknown
+auto. Every domain is standardised after its
+classes were chosen. Heads are those of the default on a frozen backbone (`prototypes`), without held-out images;
+compared are source-only, the default with --absent-classes off, and minimum class confusion that has converged.
 """
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +33,8 @@ from biwaa.models.network import Standardise
 from biwaa.recipe import recipe_from
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, confusion_head, source_head
+from biwaa.solvers.prototypes import head_of_both
+from biwaa.solvers.unknown import EVIDENCE, find_unknown
 from biwaa.training.describe import versions
 from biwaa.training.prepare import Pair, prepare
 
@@ -65,7 +70,7 @@ def tasks(data_root: Path, named: tuple[str, ...]) -> Iterator[tuple[str, str, R
             yield part, work.name.split(".")[0], Rows(here, labels, there, torch.from_numpy(truth), data.classes)
 
 
-def partial(rows: Rows, first: int) -> Rows:
+def first_classes(rows: Rows, first: int) -> Rows:
     """The target with the first classes alone."""
     kept = rows.truth < first
     return rows._replace(target=standardised(rows.target[kept]), truth=rows.truth[kept])
@@ -95,7 +100,7 @@ def accuracy(head: Head, rows: Rows) -> float:
 
 def partial_figures(rows: Rows, first: int) -> dict[str, Any]:
     """Accuracies, and which classes were found absent."""
-    some = partial(rows, first)
+    some = first_classes(rows, first)
     automatic = default(some)
     everything = automatic if automatic.absent is None else default(some, "off")
     absent = torch.zeros(rows.classes, dtype=torch.bool) if automatic.absent is None else automatic.absent
@@ -111,8 +116,60 @@ def partial_figures(rows: Rows, first: int) -> dict[str, Any]:
     }
 
 
+def open_figures(rows: Rows, first: int) -> dict[str, Any]:
+    """Of a source with the first classes alone: --unknown auto, --unknown RATE, and source-only by its confidence.
+
+    The last two are told the true share of unknown images, which needs knowledge that nobody has without labels.
+    `without_evidence` is what `auto` would have found if it did not ask for evidence first.
+    """
+    kept = rows.labels < first
+    some = Rows(standardised(rows.source[kept]), rows.labels[kept], rows.target, rows.truth.clamp(max=first), first)
+    share = float((some.truth == first).double().mean())
+    seen = find_unknown(some.source, some.labels, some.target, first)
+    wanted = {"auto": with_unknown(some, "auto"), "rate": with_unknown(some, f"{share:.6f}")}
+    found = {name: logits(head, some.target).argmax(dim=1) for name, head in wanted.items()}
+    every = logits(head_of_both(*some[:3], seen.found), some.target)
+    found["without_evidence"] = every.argmax(dim=1)
+    plain = logits(source_head(*some[:2], first), some.target).softmax(dim=1)
+    least = plain.amax(dim=1).argsort(stable=True)[: round(share * len(plain))]
+    found["source_only"] = plain.argmax(dim=1).index_fill(0, least, first)
+    figures = {name: known_and_unknown(predicted, some.truth, first) for name, predicted in found.items()}
+    return {"share": round(share, 4), "evidence": round(seen.evidence, 3), **figures}
+
+
+def with_unknown(rows: Rows, unknown: str) -> Head:
+    """The head with one more class than the source has."""
+    task = Task(0, rows.classes + 1, len(rows.target), 0)
+    return Prototypes(task, ScheduleSettings(), PrototypesSettings(unknown=unknown)).solve(*rows[:3])
+
+
+def known_and_unknown(predicted: Tensor, truth: Tensor, unknown: int) -> dict[str, float]:
+    """In percent: mean accuracy over known classes, accuracy of unknown images, and their harmonic mean."""
+    right = (predicted == truth).double()
+    classes = [float(right[truth == k].mean()) for k in range(unknown) if (truth == k).any()]
+    known, other = sum(classes) / len(classes), float(right[truth == unknown].mean())
+    harmonic = 2 * known * other / (known + other) if known + other else 0.0
+    return {name: round(100 * v, 2) for name, v in (("known", known), ("unknown", other), ("harmonic", harmonic))}
+
+
+def strangers_figures(rows: Rows, first: int) -> dict[str, Any]:
+    """Share of the images that --unknown auto takes for unknown where all of them are, in percent."""
+    kept, others = rows.labels < first, rows.truth >= first
+    source, target = (standardised(part) for part in (rows.source[kept], rows.target[others]))
+    return alarms(Rows(source, rows.labels[kept], target, rows.truth[others], first))
+
+
+def alarms(rows: Rows) -> dict[str, Any]:
+    """Share of the target's images that --unknown auto takes for unknown, in percent, and its evidence."""
+    evidence, share = find_unknown(*rows[:3], rows.classes).evidence, 0.0  # without evidence no image is unknown
+    if evidence >= EVIDENCE:
+        found = logits(with_unknown(rows, "auto"), rows.target).argmax(dim=1)
+        share = round(100 * float((found == rows.classes).double().mean()), 2)
+    return {"evidence": round(evidence, 3), "unknown": share}
+
+
 def main(out: Path, data_root: Path, data_sets: tuple[str, ...] = (), threads: int = 1) -> None:
-    """Measure every task; those that `out` has are not measured again.
+    """Measure every task; what `out` has is not measured again.
 
     Args:
         out: JSON file.
@@ -123,10 +180,21 @@ def main(out: Path, data_root: Path, data_sets: tuple[str, ...] = (), threads: i
     torch.set_num_threads(threads)
     found: list[dict[str, Any]] = json.loads(out.read_text())["tasks"] if out.is_file() else []
     for data_set, task, rows in tasks(data_root, data_sets):
-        if any((one["data_set"], one["task"]) == (data_set, task) for one in found):
-            continue
-        found.append({"data_set": data_set, "task": task, "partial": partial_figures(rows, FIRST[data_set])})
-        print(found[-1], flush=True)
+        known = [one for one in found if (one["data_set"], one["task"]) == (data_set, task)]
+        entry: dict[str, Any] = known[0] if known else {"data_set": data_set, "task": task}
+        first = FIRST[data_set]
+        parts = {
+            "partial": partial(partial_figures, rows, first),
+            "open": partial(open_figures, rows, first),
+            "strangers": partial(strangers_figures, rows, first),
+            "closed": partial(alarms, rows),
+        }
+        for name, measure in parts.items():
+            if name not in entry:
+                entry[name] = measure()
+        if not known:
+            found.append(entry)
+        print(entry, flush=True)
         facts = {"tasks": found, "versions": versions(), "hardware": hardware("cpu")}
         write_text(out, json.dumps(facts, indent=2) + "\n")
 

@@ -139,7 +139,7 @@ def test_parquet_is_written_in_groups(tmp_path, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("biwaa.inference.prediction_table.ROW_GROUP", 5)
     odd = os.fsdecode(b"caf\xe9.png")
-    with writing(tmp_path / "p.parquet", 1) as write:
+    with writing(tmp_path / "p.parquet", ("x", "y"), 1) as write:
         for _ in range(3):
             write(rows([odd, "b", "c", "d"], torch.full((4, 2), 0.5), {1: "why"}, ("x", "y"), 1))
     assert parquet.ParquetFile(tmp_path / "p.parquet").metadata.num_row_groups == 3

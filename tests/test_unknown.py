@@ -5,8 +5,13 @@ import pytest
 import torch
 
 import biwaa
+from biwaa.cli import main
 from biwaa.errors import BiwaaError
+from biwaa.inference.evaluate import evaluate_run
 from biwaa.methods.prototypes import PrototypesSettings
+from biwaa.recipe import load_recipe
+from biwaa.report.sentences import warning_texts
+from biwaa.result import Collapsed, LabelShift, UnknownImages
 from biwaa.solvers.unknown import EVIDENCE, find_unknown, split, with_rate
 
 CLASSES, KNOWN = 10, 5
@@ -49,7 +54,8 @@ def test_a_rate_is_kept():
 
 
 def test_the_split_is_between_two_groups():
-    assert 0.2 < split(torch.cat([torch.rand(50) * 0.2, 0.8 + torch.rand(80) * 0.2])) < 0.81
+    low, high = torch.linspace(0, 0.2, 50), torch.linspace(0.8, 1, 80)
+    assert 0.19 < split(torch.cat([low, high])) < 0.8
 
 
 @pytest.mark.parametrize("wrong", ["on", "1.2", "0", "-0.1", "nan"])
@@ -69,6 +75,13 @@ def test_unknown_is_a_label_from_the_run_to_new_images(tmp_path):
     header, *rows = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
     assert header == "path,label,confidence,unknown"
     assert sum(row.split(",")[1] == "unknown" for row in rows) == pytest.approx(250, abs=15)
+    assert any(isinstance(one, UnknownImages) and 0.4 < one.share < 0.6 for one in run.result.warnings)
+    assert not any(isinstance(one, LabelShift | Collapsed) for one in run.result.warnings)
+    np.savez(tmp_path / "new.npz", new_x=target)
+    assert main(["predict", str(tmp_path / "run"), f"{tmp_path}/new.npz:new", "--out", str(tmp_path / "new.csv")]) == 0
+    header, *rows = (tmp_path / "new.csv").read_text().splitlines()
+    assert header == "path,label,confidence,unknown,error"
+    assert all((float(row.split(",")[3]) >= 0.5) == (row.split(",")[1] == "unknown") for row in rows)
     predicted = run.predict(target)
     assert np.mean((predicted == "unknown") == (truth >= KNOWN)) > 0.95
     again = biwaa.adapt((source, names[labels]), target, out=tmp_path / "bare", unknown="auto", batch_size=24)
@@ -91,3 +104,21 @@ def test_where_unknown_is_not_found_it_is_refused():
     teacher = np.ones((len(target), KNOWN), np.float32)
     with pytest.raises(BiwaaError, match="no labels of the target"):
         biwaa.adapt((source, labels), target, unknown="auto", teacher=teacher, batch_size=24)
+
+
+def test_evaluate_counts_images_of_other_classes_as_right_where_unknown(tmp_path):
+    source, labels, target, truth = domains()
+    biwaa.adapt((source, labels), target, out=tmp_path / "run", unknown="0.5", batch_size=24)
+    np.savez(tmp_path / "new.npz", new_x=target, new_y=truth)
+    found, _ = evaluate_run(tmp_path / "run", f"{tmp_path}/new.npz:new", "cpu", 32, False)
+    assert list(found.by_class) == ["0", "1", "2", "3", "4", "unknown"]
+    assert min(found.by_class.values()) > 0.9
+
+
+def test_a_target_without_any_known_image_is_said_to_have_none(tmp_path, capsys):
+    source, labels, target, truth = domains()
+    given = {"source": (source, labels), "target": target[truth >= KNOWN], "batch_size": 24}
+    for unknown, said in (("auto", "No target image was labelled unknown"), (".98", "Hardly any target image")):
+        run = biwaa.adapt(**given, unknown=unknown, out=tmp_path / unknown)
+        assert any(said in text for text in warning_texts(run.result, load_recipe("robust")))
+        assert not any(isinstance(one, Collapsed | LabelShift) for one in run.result.warnings)

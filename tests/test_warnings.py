@@ -15,7 +15,7 @@ from hypothesis import given, settings
 
 from biwaa.cli.training import TrainFlags
 from biwaa.judging.label_shift import chance_agreement
-from biwaa.judging.warnings import CHECKS, Signs, far_share, find_warnings
+from biwaa.judging.warnings import CHECKS, Signs, far_share, find_warnings, of_known
 from biwaa.methods import METHODS
 from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.dann import domain_accuracy
@@ -46,6 +46,7 @@ from biwaa.result import (
     SourceNotLearned,
     SourceOnlySelected,
     SourcesContradict,
+    UnknownImages,
     WithoutPseudoLabel,
     read_result,
 )
@@ -200,6 +201,26 @@ def test_estimates_that_are_low_or_contradict():
     assert find_warnings(changed(estimates={})) == []
 
 
+def with_unknown(share, **facts):
+    """The healthy facts with one more class, which this share of the target is of."""
+    shares = {"predicted_shares": np.append((1 - share) * TINTED, share), "estimated_shares": np.append(TINTED, 0)}
+    sources = {name: np.append(EVEN, 0) for name in ("source_shares", "baseline_shares")}
+    classes = (*HEALTHY.classes, "unknown")
+    return of_known(changed(classes=classes, pseudo_labels=np.array([9, 9, 9, 9, 9]), **{**shares, **sources, **facts}))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_unknown_images_are_no_collapse_and_no_label_shift(share):
+    found = with_unknown(share)
+    assert find_warnings(found) == [UnknownImages(share=share)]
+    assert (found.classes, found.targets) == (HEALTHY.classes, round(400 * (1 - share)))
+
+
+def test_known_images_among_unknown_ones_can_collapse():
+    few = np.array([0.47, 0.01, 0.01, 0.01, 0.5])
+    assert [type(one) for one in find_warnings(with_unknown(0.5, predicted_shares=few))] == [Collapsed, UnknownImages]
+
+
 def test_few_held_out_images():
     assert only(held_out_source=40) == FewHeldOut(images=40, wanted=100)
     many = Signs(tuple("abcdefghijklmnopqrstuvwxyz"), 400, "round 1", held_out_source=120)
@@ -218,7 +239,7 @@ def test_every_check_runs():
     kinds = [Collapsed, SourceNotLearned, SourcesContradict, SourceForgotten, RoundsAtChance, DiscriminatorSeparates,
              EstimateLow, FarFromSource, LabelShift, FewHeldOut]  # fmt: skip
     assert [type(one) for one in found] == kinds
-    assert len(CHECKS) == 13
+    assert len(CHECKS) == 14
 
 
 # Sentences
@@ -236,6 +257,7 @@ EVERY = (
     FarFromSource(share=0.8),
     LabelShift(distance=0.45),
     ClassesAbsent(classes=("dog", "eel")),
+    UnknownImages(share=0.3),
     WithoutPseudoLabel(classes=("dog",)),
     SourceOnlySelected(),
     SourceNotLearned(accuracy=0.143, chance=0.25),
@@ -520,3 +542,17 @@ def test_more_of_the_source_is_not_far_from_it_and_another_place_is():
     labels = np.arange(3000) % 3
     assert far_share(source, labels, held_out, more) == pytest.approx(0.01, abs=0.01)
     assert far_share(source, labels, held_out, more + 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (0.0, "No target image was labelled unknown"),
+        (0.3, "30.0 % of the target images were labelled unknown"),
+        (1.0, "Hardly any target image looks like a class of the source: 100.0 % were labelled unknown"),
+    ],
+)
+def test_what_is_said_of_unknown_images(share, said, result):
+    text = warning_text(UnknownImages(share=share), result, resolved("robust"))
+    assert text.startswith(said)
+    assert ("--unknown 0.3" in text, "biwaa check" in text) == (share == 0, share == 1)

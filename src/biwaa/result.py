@@ -287,6 +287,12 @@ class ClassesAbsent(RunWarning, frozen=True, tag="classes_absent"):
     classes: tuple[str, ...]
 
 
+class UnknownImages(RunWarning, frozen=True, tag="unknown_images"):
+    """How many target images were labelled as of no class of the source, where that was asked for."""
+
+    share: float
+
+
 class WithoutPseudoLabel(RunWarning, frozen=True, tag="without_pseudo_label"):
     """Predicted classes that no pseudo-label was of."""
 
@@ -317,8 +323,8 @@ class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
 
 AnyWarning = (
     Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle
-    | EstimatesDisagree | EstimateLow | FarFromSource | ClassesAbsent | LabelShift | WithoutPseudoLabel
-    | SourceOnlySelected | FewHeldOut | SourcesContradict
+    | EstimatesDisagree | EstimateLow | FarFromSource | UnknownImages | ClassesAbsent | LabelShift
+    | WithoutPseudoLabel | SourceOnlySelected | FewHeldOut | SourcesContradict
 )  # fmt: skip
 
 

@@ -195,8 +195,9 @@ def check_pair(source: Domain, target: Domain, batch_size: int, held_out: float 
 def tell_lacking(source: Domain, target: Domain) -> None:
     """Say which of the source's classes have no image in a labelled target; classes are matched."""
     if lacking := [name for name in empty_classes(target) if name not in source.may_lack]:
+        known = [name for name in source.classes or () if name != UNKNOWN or name not in source.may_lack]
         say(
-            f"{target.spec} has no image of {len(lacking)} of the {len(source.classes or ())} classes of {source.spec} "
+            f"{target.spec} has no image of {len(lacking)} of the {len(known)} classes of {source.spec} "
             f"({listed(lacking, 3)})"
         )
 

@@ -53,7 +53,7 @@ def predict_paths(
     predicted = unreadable = 0
     passed = PassedOver()
     size = max(SET_SIZE // batch_size, 1) * batch_size  # whole batches
-    with writing(out, top) as write, track("predicting", None, "images") as advance:
+    with writing(out, model.classes, top) as write, track("predicting", None, "images") as advance:
         for images in image_sets(paths, passed, size):
             names, first = images.names, 0
             for probabilities, bad in stream_predictions(model, images, device, batch_size, look):

@@ -1,7 +1,7 @@
 """Predictions as a table: CSV, JSON lines or Parquet by the file's suffix, written batch by batch.
 
-- columns: path, label, confidence; if requested label_2, confidence_2, .. of the next classes; and error, the reason
-  why an image could not be read
+- columns: path, label, confidence; if requested label_2, confidence_2, .. of the next classes; unknown, the probability
+  of no known class, if the model has such a class; and error, the reason why an image could not be read
 - confidences have four digits
 - paths are written unchanged. A spreadsheet may read one that starts with =, +, - or @ as a formula: import that
   column as text
@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from torch import Tensor
 
+from biwaa.domains.labels import UNKNOWN
 from biwaa.errors import BiwaaError
 from biwaa.files import csv_line, replacing
 
@@ -24,10 +25,15 @@ Write = Callable[[Sequence[Row]], None]
 ROW_GROUP = 8192  # Rows of a Parquet row group; so many are in memory until they are written
 
 
-def columns(top: int) -> list[str]:
-    """Names of the columns for the `top` likeliest classes."""
+def columns(classes: Sequence[str], top: int) -> list[str]:
+    """Names of the columns for the `top` likeliest of K classes."""
     more = [name for rank in range(2, top + 1) for name in (f"label_{rank}", f"confidence_{rank}")]
-    return ["path", "label", "confidence", *more, "error"]
+    return ["path", "label", "confidence", *more, *_scored(classes), "error"]
+
+
+def _scored(classes: Sequence[str]) -> list[str]:
+    """The class of images of no known class, if there is one."""
+    return [UNKNOWN] if classes[-1] == UNKNOWN else []
 
 
 def rows(
@@ -43,22 +49,25 @@ def rows(
         top: how many of the likeliest classes.
     """
     confidences, labels = probabilities.topk(top, dim=1)
+    scores = probabilities[:, len(classes) - len(_scored(classes)) :]
     found: list[Row] = []
     for row, name in enumerate(names):
         if row in bad:
-            found.append((name, *(None,) * (2 * top), bad[row]))
+            found.append((name, *(None,) * (2 * top + scores.shape[1]), bad[row]))
             continue
         pairs = zip(labels[row].tolist(), confidences[row].tolist(), strict=True)
-        found.append((name, *(cell for k, p in pairs for cell in (classes[k], round(p, 4))), None))
+        cells = (cell for k, p in pairs for cell in (classes[k], round(p, 4)))
+        found.append((name, *cells, *(round(p, 4) for p in scores[row].tolist()), None))
     return found
 
 
 @contextmanager
-def writing(out: Path, top: int) -> Iterator[Write]:
+def writing(out: Path, classes: Sequence[str], top: int) -> Iterator[Write]:
     """Open a table; the complete file appears once the block has ended without an error.
 
     Args:
         out: the file; what is not a regular file, such as a pipe, gets CSV.
+        classes: K names.
         top: how many of the likeliest classes.
 
     Raises:
@@ -70,7 +79,7 @@ def writing(out: Path, top: int) -> Iterator[Write]:
         raise BiwaaError(
             f"{out}: predictions are written as {', '.join(WRITERS)}; end the file's name in one of these."
         )
-    with replacing(out) as draft, WRITERS[kind](draft, columns(top)) as write:
+    with replacing(out) as draft, WRITERS[kind](draft, columns(classes, top)) as write:
         yield write
 
 
@@ -114,7 +123,8 @@ def _parquet(draft: Path, names: list[str]) -> Iterator[Write]:
         import pyarrow.parquet
     except ImportError:
         raise BiwaaError("Parquet needs the library pyarrow: pip install 'biwaa[parquet]', or write .csv.") from None
-    kinds = [pyarrow.float32() if name.startswith("confidence") else pyarrow.string() for name in names]
+    shares = [name.startswith("confidence") or name == UNKNOWN for name in names]
+    kinds = [pyarrow.float32() if share else pyarrow.string() for share in shares]
     schema = pyarrow.schema(list(zip(names, kinds, strict=True)))
     waiting: list[Row] = []
 

@@ -6,7 +6,7 @@ A check takes all facts and gives a warning, a code with its values, or None whe
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from biwaa.result import (
     SourceNotLearned,
     SourceOnlySelected,
     SourcesContradict,
+    UnknownImages,
     WithoutPseudoLabel,
 )
 from biwaa.solvers.several import Standing
@@ -90,6 +91,7 @@ class Signs:
     """(K,) target images of each pseudo-label that the stage learned from; None where it had none."""
     absent: NDArray[np.bool_] | None = None
     """(K,) whether the target seems to have no image of a class, so that it was left out; None where none was."""
+    unknown_share: float | None = None  # Of the target images, labelled as of no class; None where nobody asked for it
     far_share: float | None = None  # As of the function of this name
     places: tuple[str, ...] = ()  # Several sources
     standing: Standing | None = None  # What each of them is worth
@@ -100,6 +102,29 @@ class Signs:
 def find_warnings(signs: Signs) -> list[AnyWarning]:
     """All that is wrong, gravest first."""
     return [found for check in CHECKS if (found := check(signs))]
+
+
+def of_known(signs: Signs) -> Signs:
+    """Facts of a run whose last class is that of unknown images: of its other classes, and images that are of these."""
+    assert signs.predicted_shares is not None  # a run predicts
+    unknown = float(signs.predicted_shares[-1])
+    images = round(signs.targets * (1 - unknown))
+
+    def known(amounts: Any) -> Any:
+        return None if amounts is None else amounts[:-1]
+
+    def shares(every: Shares | None) -> Shares | None:
+        return None if every is None or not every[:-1].sum() else every[:-1] / every[:-1].sum()
+
+    return replace(
+        signs, classes=signs.classes[:-1], targets=images, unknown_share=unknown,
+        source_shares=known(signs.source_shares), pseudo_labels=known(signs.pseudo_labels), absent=known(signs.absent),
+        # A handful of images, or none, says nothing of how varied predictions are.
+        predicted_shares=shares(signs.predicted_shares) if images >= EXPECTED else None,
+        baseline_shares=shares(signs.baseline_shares),
+        # Label shift is estimated for images of known classes alone.
+        estimated_shares=None if images < signs.targets else shares(signs.estimated_shares),
+    )  # fmt: skip
 
 
 def far_share(source: Tensor, labels: NDArray[np.int64], held_out: Tensor, target: Tensor) -> float:
@@ -204,6 +229,11 @@ def far_from_source(signs: Signs) -> FarFromSource | None:
     return None if far is None or far <= FAR else FarFromSource(share=far)
 
 
+def unknown_images(signs: Signs) -> UnknownImages | None:
+    """What was found where unknown images were looked for."""
+    return None if signs.unknown_share is None else UnknownImages(share=signs.unknown_share)
+
+
 def classes_absent(signs: Signs) -> ClassesAbsent | None:
     """The target seems to have images of some of the classes alone."""
     if signs.absent is None:
@@ -265,6 +295,7 @@ CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
     discriminator_at_fault,
     estimate_low_or_contradictory,
     far_from_source,
+    unknown_images,
     classes_absent,
     shares_moved,
     without_pseudo_label,

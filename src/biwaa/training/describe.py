@@ -30,7 +30,7 @@ from biwaa.judging.evidence import Evidence, sample_rows
 from biwaa.judging.label_shift import Shares, label_shares, predicted_shares, total_variation
 from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
 from biwaa.judging.validators import scores, source_accuracy
-from biwaa.judging.warnings import Signs, far_share, find_warnings
+from biwaa.judging.warnings import Signs, far_share, find_warnings, of_known
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
 from biwaa.models.known import KnownSource
@@ -103,6 +103,7 @@ def describe(
     shares = label_shares(domains.source.labels, len(classes)) if len(domains.source.labels) else None
     true = None if target.labels is None else label_shares(target.labels, len(classes))
     found = _stages(prepared, stages, finished, shares, true)
+    signs = _signs(prepared, rounds, baseline, selected, estimated, folder, solved)
     images = {name: value for name, value in folder.task().items() if name.endswith(("_images", "_scores"))}
     return Result(
         format=FORMAT,
@@ -128,7 +129,7 @@ def describe(
         estimated_accuracy=combined(estimated, len(target.images), solved),
         calibration=calibration(selected.evidence, temperature, scored.labels),
         label_shares=_label_shares(classes, shares, true),
-        warnings=tuple(find_warnings(_signs(prepared, rounds, baseline, selected, estimated, folder, solved))),
+        warnings=tuple(find_warnings(of_known(signs) if recipe.prototypes.unknown != "off" else signs)),
         teacher=_teacher_facts(prepared, lesson),
         accuracy=None if scored.labels is None else _accuracy(found, rounds, selected.name, scored.labels, recipe),
         cost=_cost(stages, recipe, sitting),
