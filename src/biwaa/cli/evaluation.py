@@ -135,7 +135,7 @@ def predict(
 ) -> None:
     """Predict the classes of new images.
 
-    The table has path, label, confidence, unknown if the model was trained with --unknown, and error where an image
+    The table has path, label, confidence, unknown if the model has such a class, and error where an image
     cannot be read.
 
     Example: biwaa predict run new_images sketch.jpg --out predictions.csv
