@@ -206,6 +206,16 @@ def test_every_mistake_in_a_file_is_one_sentence(tmp_path, text, message):
     assert "\n" not in sentence
 
 
+def test_words_that_yaml_takes_for_something_else(tmp_path):
+    """`off` is false in YAML, and 0.3 a number; where a setting is a word, it is the word again."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("unknown: off\nabsent_classes: off\nfreeze_backbone: on\n")
+    found = load_recipe(str(path)).flat()
+    assert (found["unknown"], found["absent_classes"], found["freeze_backbone"]) == ("off", "off", True)
+    path.write_text("unknown: 0.3\n")
+    assert load_recipe(str(path)).flat()["unknown"] == "0.3"
+
+
 @pytest.mark.parametrize(
     "changed, message",
     [

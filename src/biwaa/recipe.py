@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_origin, get_type_hints
 
 import msgspec
 import yaml
@@ -103,6 +103,16 @@ def _group_of() -> dict[str, str]:
 
 GROUP_OF = _group_of()
 """Setting -> its group."""
+
+
+def _texts() -> set[str]:
+    """Settings that are words."""
+    groups = [entry.type for entry in dataclasses.fields(Recipe) if isinstance(entry.type, type)]
+    hints = {name: hint for kind in (Recipe, *groups) for name, hint in get_type_hints(kind).items()}
+    return {name for name in GROUP_OF if hints[name] is str or get_origin(hints[name]) is Literal}
+
+
+TEXTS = _texts()
 RENAMED = {"teacher": "smooth_rounds", "unit_centroids": "cosine_pull"}
 """Names that settings had in files of earlier versions."""
 
@@ -187,6 +197,8 @@ def recipe_from(settings: Mapping[str, Any], where: str) -> Recipe:
     """
     grouped: dict[str, Any] = {}
     for name, value in flattened(settings, where).items():
+        if name in TEXTS and isinstance(value, bool | float):  # YAML reads `off` as false, and 0.3 as a number
+            value = {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value:g}"
         group = GROUP_OF[name]
         if group:
             grouped.setdefault(group, {})[name] = value
