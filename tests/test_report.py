@@ -609,12 +609,16 @@ def browser(tmp_path_factory):
 
 def visit(browser, file, width=1280, scheme="light"):
     """Open a page; its requests are in the performance log."""
+    from selenium.webdriver.support.ui import WebDriverWait  # a browser is there only with it
+
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     media = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
     browser.get_log("performance")
     browser.get(file.as_uri())
+    there = "return document.readyState === 'complete' && decodeURIComponent(location.pathname).endsWith(arguments[0])"
+    WebDriverWait(browser, 30).until(lambda page: page.execute_script(there, file.name))  # on busy cores it is late
 
 
 def requests(browser):
