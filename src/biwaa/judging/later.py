@@ -3,7 +3,7 @@
 N target images of the run, n new ones, D features, K classes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from biwaa.functional import with_temperature
 from biwaa.judging import calibration
 from biwaa.judging.estimate import Interval, mean_of
 from biwaa.judging.evidence import Evidence
-from biwaa.judging.metrics import agreement_with_neighbours
+from biwaa.judging.metrics import agreement, agreement_with_neighbours
+from biwaa.judging.second_opinion import expected_accuracy
 from biwaa.result import Estimate
 from biwaa.solvers.logistic import fit_confusion
 from biwaa.solvers.metric import balanced_weights
@@ -63,10 +64,11 @@ def later_estimates(
         )
     if baseline is None or of_baseline is None:
         return found
-    found["agreement_with_source_only"] = float((predicted == of_baseline.probabilities.argmax(dim=1)).double().mean())
+    found["agreement_with_source_only"] = agreement(new.probabilities, of_baseline.probabilities)
     if baseline.held_out:
-        here = replace(baseline, probabilities=of_baseline.probabilities)
-        found["difference_of_confidences_of_source_only"] = _what_confidence_leaves(here)
+        held_out, labels = baseline.held_out
+        left = expected_accuracy(held_out, labels, of_baseline.probabilities)
+        found["difference_of_confidences_of_source_only"] = left
     if (other := _class_confusion(baseline, of_baseline.features)) is not None:
         found["agreement_with_class_confusion"] = float((other == predicted).double().mean())
     return found
@@ -75,15 +77,6 @@ def later_estimates(
 def combine(found: dict[str, float], images: int, solved: bool) -> Estimate:
     """The mean of `COMBINED` with its interval; where one is missing, or the network was trained whole: no interval."""
     return mean_of(found, COMBINED, images, INTERVAL) if solved else mean_of(found, COMBINED[-1:], images)
-
-
-def _what_confidence_leaves(evidence: Evidence) -> float:
-    """`calibration.difference_of_confidences` at the temperature of the held-out source."""
-    assert evidence.held_out is not None
-    temperature = calibration.held_out_temperature(evidence)
-    held_out, labels = evidence.held_out
-    of_source, of_target = (with_temperature(part, temperature) for part in (held_out, evidence.probabilities))
-    return calibration.difference_of_confidences(of_source, labels, of_target)
 
 
 def _class_confusion(evidence: Evidence, new: Tensor) -> Tensor | None:

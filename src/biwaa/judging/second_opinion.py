@@ -48,11 +48,11 @@ def second_opinion(source: Tensor, labels: Tensor, target: Tensor, classes: int)
 
 
 def expected_accuracy(left_out: Tensor, labels: NDArray[np.int64], target: Tensor) -> float:
-    """Accuracy of source-only: that of cross-validation on the source less what its confidence falls by.
+    """Accuracy of source-only: that on left-out rows of the source less what its confidence falls by.
 
     Args:
-        left_out: (Ns, K) probabilities of the source's rows, each by a regression that it had no part in.
-        labels: (Ns,) of the source.
+        left_out: (Ns, K) probabilities of source rows, each by a model that it had no part in.
+        labels: (Ns,) of these rows.
         target: (Nt, K) source-only's probabilities.
     """
     temperature = calibration.fit_temperature(left_out, labels)

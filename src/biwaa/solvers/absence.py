@@ -23,6 +23,7 @@ from biwaa.solvers.metric import (
     whitening,
     within_class_covariance,
 )
+from biwaa.solvers.prototypes import FIRST_RIDGE
 
 PREDICTED, EXPECTED = 0.5, 0.2
 """Most images of an absent class, in shares of an even part: as predicted, and as expected by likelihood."""
@@ -30,8 +31,6 @@ LEAST, FEWEST = 0.2, 2
 """Share and number of the classes that must seem absent at first. One class alone may be rare, or taken for another."""
 PASSES, MIXTURE, EVEN = 5, 50, 0.1
 """Fits of the metric under new shares, steps of the shares in each, and the even part of the shares it is fitted to."""
-RIDGE = 0.5
-"""Share of the mean eigenvalue in the within-class covariance."""
 
 Adapted = tuple[Tensor, Head]
 """(Nt, K) probabilities of the target, and a head for new rows."""
@@ -118,7 +117,7 @@ def expected_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int
         here = _standardised(source, mass[labels])
         axes = principal_axes(here, target)
         on_axes = here @ axes
-        metric = whitening(within_class_covariance(on_axes, labels, torch.ones_like(weights), classes), RIDGE)
+        metric = whitening(within_class_covariance(on_axes, labels, torch.ones_like(weights), classes), FIRST_RIDGE)
         known, units = F.normalize(on_axes @ metric, dim=1), F.normalize(target @ axes @ metric, dim=1)
         means = F.normalize(one_hot(labels, classes).T @ known, dim=1)
         likelihood = (fit_scale(known @ means.T, labels, weights) * units @ means.T).softmax(dim=1)

@@ -121,9 +121,8 @@ def adapt_prototypes(
         (Nt, K) probabilities, and the student, for new rows; None where the source's own neighbours are of other
         classes, so that neighbours are no guide.
     """
-    start, here, known = _begin(source, labels, target, classes, count, anchors)
-    accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes, (STRENGTH,)).accuracy
-    if neighbour_purity(known, labels, classes) < PURE * accuracy:
+    start, here, known = begin(source, labels, target, classes, count, anchors)
+    if not neighbours_guide(here * source.shape[1] ** -0.5, known, labels, classes):
         return None
     found, metric = refined(start, classes, count)
     truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
@@ -131,6 +130,19 @@ def adapt_prototypes(
         start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, start.neighbours))
         found, metric = refined(start, classes, count)
     return found, student(start.axes @ metric, source, truth, weights, target, found)
+
+
+def neighbours_guide(rows: Tensor, units: Tensor, labels: Tensor, classes: int) -> bool:
+    """Whether the source's own neighbours are of one class often enough to be followed (`PURE`).
+
+    Args:
+        rows: (Ns, D) of mean squared length near 1.
+        units: (Ns, D) in the first metric, at length 1.
+        labels: (Ns,).
+        classes: K.
+    """
+    accuracy = cross_validate(rows, labels, classes, (STRENGTH,)).accuracy
+    return neighbour_purity(units, labels, classes) >= PURE * accuracy
 
 
 def follow_prototypes(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Tensor:
@@ -142,10 +154,10 @@ def follow_prototypes(source: Tensor, labels: Tensor, target: Tensor, classes: i
         target: (Nt, F) standardised.
         classes: K.
     """
-    return refined(_begin(source, labels, target, classes, NEIGHBOURS)[0], classes, NEIGHBOURS)[0]
+    return refined(begin(source, labels, target, classes, NEIGHBOURS)[0], classes, NEIGHBOURS)[0]
 
 
-def _begin(
+def begin(
     source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int, anchors: Anchors | None = None
 ) -> tuple[Start, Tensor, Tensor]:
     """The start, the source on its (F, D) axes, and the source in the first metric at length 1, both (Ns, D)."""

@@ -12,18 +12,17 @@ from torch import Tensor
 
 from biwaa.functional import nearest_neighbours
 from biwaa.solvers.anchors import Anchors
-from biwaa.solvers.logistic import STRENGTH, Head, cross_validate
+from biwaa.solvers.logistic import Head
 from biwaa.solvers.metric import (
     NEIGHBOURS,
     balanced_weights,
     fit_scale,
-    neighbour_purity,
     one_hot,
     principal_axes,
     whitening,
     within_class_covariance,
 )
-from biwaa.solvers.prototypes import FIRST_RIDGE, PURE, Start, refined, student, teach_prototypes
+from biwaa.solvers.prototypes import FIRST_RIDGE, Start, neighbours_guide, refined, student, teach_prototypes
 from biwaa.teachers.voice import Teacher, fused
 
 
@@ -60,8 +59,7 @@ class Remembered(NamedTuple):
         metric = whitening(within, FIRST_RIDGE)
         known = F.normalize(here @ metric, dim=1)
         cosines = known @ F.normalize(truth.T @ known, dim=1).T
-        accuracy = cross_validate(here * width**-0.5, labels, classes, (STRENGTH,)).accuracy
-        guided = neighbour_purity(known, labels, classes) >= PURE * accuracy
+        guided = neighbours_guide(here * width**-0.5, known, labels, classes)
         return cls(
             counts, means, axes, here.square().mean(dim=0), within, beyond.clamp(min=0) / max(width - len(within), 1),
             torch.tensor(fit_scale(cosines, labels, weights)), torch.tensor(float(guided)),

@@ -11,18 +11,17 @@ from torch import Tensor
 
 from biwaa.functional import nearest_neighbours
 from biwaa.solvers.anchors import Anchors, anchored_prior
-from biwaa.solvers.logistic import STRENGTH, Head, cross_validate, fit_logistic
+from biwaa.solvers.logistic import Head, fit_logistic
 from biwaa.solvers.metric import (
     NEIGHBOURS,
     balanced_weights,
     fit_scale,
-    neighbour_purity,
     one_hot,
     principal_axes,
     whitening,
     within_class_covariance,
 )
-from biwaa.solvers.prototypes import FIRST_RIDGE, PURE, Start, refined, student
+from biwaa.solvers.prototypes import FIRST_RIDGE, Start, neighbours_guide, refined, student
 from biwaa.teachers.voice import Teacher, fused
 
 FACTORS = (0.25, 0.5, 0.75, 1.0)
@@ -224,9 +223,8 @@ def adapt_several(
     equal = torch.ones(number).to(source)
     agreement, chance = between(places)
     standing = Standing(equal, equal, agreement, chance)
-    accuracy = cross_validate(here * source.shape[1] ** -0.5, labels, classes, (STRENGTH,)).accuracy
     metric = whitening(places.within(equal), FIRST_RIDGE)
-    if neighbour_purity(F.normalize(here @ metric, dim=1), labels, classes) < PURE * accuracy:
+    if not neighbours_guide(here * source.shape[1] ** -0.5, F.normalize(here @ metric, dim=1), labels, classes):
         return None
     bad = standing.contradicts.to(source.device)
     weights = heard = torch.where(bad, UNHEARD, equal) if not bad.all() else equal  # else nobody knows who is right

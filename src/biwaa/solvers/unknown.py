@@ -10,22 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from biwaa.functional import nearest_neighbours
 from biwaa.solvers.logistic import Head
 from biwaa.solvers.metric import (
     NEIGHBOURS,
-    balanced_weights,
-    fit_scale,
     mean_over_neighbours,
     one_hot,
-    principal_axes,
-    whitening,
-    within_class_covariance,
 )
+from biwaa.solvers.prototypes import PULL, begin
 
-RIDGE, PULL, STEPS, TRUST, FLOOR = 0.5, 5.0, 8, 0.5, -6.0
-"""Share of the mean eigenvalue in the covariance; logits that neighbours of one class add; updates of the centres;
-weight of the source's log-probabilities, and their least value below the likeliest class's."""
+STEPS, TRUST, FLOOR = 8, 0.5, -6.0
+"""Updates of the centres; weight of the source's log-probabilities, and their least below the likeliest class's."""
 CENTRES, ROWS_A_CENTRE, ROUNDS = 1, 5, 15
 """Centres of unknown images for each known class, least rows for each, and updates of k-means."""
 TOGETHER, EVIDENCE = 0.35, 0.6
@@ -59,13 +53,9 @@ def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int) -
         target: (Nt, F).
         classes: K.
     """
-    weights, truth = balanced_weights(labels, classes), one_hot(labels, classes)
-    axes = principal_axes(source, target)
-    here = source @ axes
-    metric = whitening(within_class_covariance(here, labels, torch.ones_like(weights), classes), RIDGE)
-    rows, units = F.normalize(here @ metric, dim=1), F.normalize(target @ axes @ metric, dim=1)
-    means = F.normalize(truth.T @ rows, dim=1)
-    scale, near = fit_scale(rows @ means.T, labels, weights), nearest_neighbours(units, NEIGHBOURS)
+    start, _, rows = begin(source, labels, target, classes, NEIGHBOURS)
+    units, scale, near = start.units, start.scale, start.neighbours
+    means = F.normalize(one_hot(labels, classes).T @ rows, dim=1)
     cosines = units @ means.T
     best = cosines.amax(dim=1)
     smooth = mean_over_neighbours(best[:, None], near)[:, 0]
