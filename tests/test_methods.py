@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from torch import nn
 
 from biwaa.domains.spec import open_domain
-from biwaa.functional import WIDTHS, class_confusion, covariance_distance, mean_discrepancy, nuclear_norm
+from biwaa.functional import class_confusion, covariance_distance, mean_discrepancy, nuclear_norm
+from biwaa.functional.other_methods import WIDTHS
 from biwaa.methods import METHODS
 from biwaa.methods.biwaa import Biwaa, BiwaaSettings
 from biwaa.methods.cdan import RANDOM, Cdan, CdanE

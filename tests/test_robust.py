@@ -122,7 +122,7 @@ def test_what_no_loss_reads_is_not_kept(factors, kept):
 
 
 def test_neighbours_are_the_nearest(monkeypatch):
-    monkeypatch.setattr("biwaa.functional.BLOCK", 7 * 40)
+    monkeypatch.setattr("biwaa.functional.neighbours.BLOCK", 7 * 40)
     features = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
     found = neighbours_of_a_class(features, 4, 5)
     for i in range(40):

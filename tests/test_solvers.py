@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 import biwaa
-from biwaa import functional
 from biwaa.functional import nearest_neighbours
 from biwaa.judging.second_opinion import agreement_of_halves
 from biwaa.solvers.logistic import confusion_head, fit_logistic, source_head
@@ -173,7 +172,7 @@ def test_many_rows_are_searched_approximately_and_rightly(monkeypatch):
     rows = centres[torch.randint(20, (3000,), generator=generator)] + 0.5 * torch.randn(3000, 16, generator=generator)
     rows[7] = rows[8]
     exact = nearest_neighbours(rows, 10)
-    monkeypatch.setattr(functional, "EXACT", 1000)
+    monkeypatch.setattr("biwaa.functional.neighbours.EXACT", 1000)
     found = nearest_neighbours(rows, 10)
     assert found.shape == exact.shape
     assert not (found == torch.arange(3000)[:, None]).any()
