@@ -21,7 +21,7 @@ import torch
 from biwaa.api import adapt
 from biwaa.device import hardware, open_fabric
 from biwaa.domains.catalogue import BENCHMARKS
-from biwaa.domains.domain import match_classes
+from biwaa.domains.classes import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.recipe import Recipe, load_recipe

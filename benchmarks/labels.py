@@ -20,7 +20,7 @@ from torch import Tensor
 
 from biwaa.bench.panel import panel_recipe, plan_panel
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.domain import match_classes
+from biwaa.domains.classes import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.judging.suggestion import suggested_rows

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from sources import BACKBONE, Rows, features, right, standardised
 
 from biwaa.domains.catalogue import BENCHMARKS
-from biwaa.domains.domain import match_classes
+from biwaa.domains.classes import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.images.images import feature_width

@@ -20,8 +20,8 @@ from torch import Tensor
 from biwaa.bench.grid import Work
 from biwaa.bench.panel import PARTS, panel_recipe, plan_panel
 from biwaa.device import hardware
-from biwaa.domains.domain import check_pair
 from biwaa.domains.spec import open_domain
+from biwaa.domains.trainable import check_pair
 from biwaa.files import write_text
 from biwaa.functional import nearest_neighbours, reliability
 from biwaa.recipe import recipe_from

@@ -17,7 +17,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from biwaa.domains.domain import Domain, match_classes
+from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.domains.union import union
 from biwaa.files import write_text

@@ -19,8 +19,8 @@ from scipy.stats import spearmanr
 
 from biwaa.bench.grid import Bench, load_bench
 from biwaa.bench.suites import SOURCE_ONLY
-from biwaa.domains.domain import check_pair
 from biwaa.domains.spec import open_domain
+from biwaa.domains.trainable import check_pair
 from biwaa.files import write_text
 from biwaa.functional import with_temperature
 from biwaa.judging.calibration import expected_calibration_error, held_out_temperature

@@ -16,7 +16,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F2
 
 from biwaa.cli import main
-from biwaa.domains.domain import match_classes
+from biwaa.domains.classes import match_classes
 from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError

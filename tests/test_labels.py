@@ -11,10 +11,10 @@ from PIL import Image
 
 import biwaa
 from biwaa.cli import main
-from biwaa.domains.domain import check_pair
 from biwaa.domains.labels import MISSING, read_labels
 from biwaa.domains.objects import as_domain, as_images
 from biwaa.domains.spec import open_domain
+from biwaa.domains.trainable import check_pair
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 9, 3), dtype=np.uint8)
 NUMBERS = [0, 1, 1, 0, 1, 0]

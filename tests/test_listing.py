@@ -13,7 +13,8 @@ from test_bad_input import biwaa as command
 from test_bad_input import refused, train
 
 import biwaa
-from biwaa.domains.domain import Domain, match_classes
+from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
 from biwaa.domains.stream import PassedOver, image_sets

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 import biwaa
-from biwaa.domains.domain import Domain, check_pair
+from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain
 from biwaa.domains.shift import check_rule, shifted_rows
+from biwaa.domains.trainable import check_pair
 from biwaa.errors import BiwaaError
 from biwaa.judging.warnings import Signs, find_warnings
 from biwaa.methods.method import Task

@@ -10,8 +10,8 @@ from conftest import write_images
 from test_bad_input import biwaa, refused, train
 
 from biwaa import adapt
-from biwaa.domains.domain import check_batch
 from biwaa.domains.spec import open_domain
+from biwaa.domains.trainable import check_batch
 from biwaa.errors import BiwaaError
 from biwaa.recipe import load_recipe
 from biwaa.training import suited

@@ -13,7 +13,8 @@ import torch
 from conftest import SMALL, train_pair, write_images
 
 from biwaa.cli import main
-from biwaa.domains.domain import Domain, match_classes
+from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.inference.predict import predict

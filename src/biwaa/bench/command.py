@@ -15,7 +15,7 @@ from biwaa.bench.render import write_tables
 from biwaa.bench.suites import METHODS_STUDY, PANEL_STUDY, resolve, variants
 from biwaa.checks import not_below
 from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, find
-from biwaa.domains.domain import empty_classes
+from biwaa.domains.classes import empty_classes
 from biwaa.domains.shift import check_rule
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.backbone import build_backbone

@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from biwaa.domains.classes import empty_classes, match_classes
 from biwaa.domains.digits import is_archive, open_archive
-from biwaa.domains.domain import Domain, empty_classes, match_classes
+from biwaa.domains.domain import Domain
 from biwaa.domains.lists import open_list
 from biwaa.domains.sources import array_names, open_arrays, open_folder
 from biwaa.errors import BiwaaError, choices, listed

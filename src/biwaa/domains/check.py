@@ -12,8 +12,10 @@ from biwaa.domains.catalogue import (
     how_it_should_look,
     locate,
 )
-from biwaa.domains.domain import Domain, check_kind, check_pair, drop_unreadable, empty_classes, tell_lacking
+from biwaa.domains.classes import empty_classes, tell_lacking
+from biwaa.domains.domain import Domain, drop_unreadable
 from biwaa.domains.spec import default_data_root, open_domain
+from biwaa.domains.trainable import check_kind, check_pair
 from biwaa.domains.union import union
 from biwaa.errors import BiwaaError, listed, printable
 from biwaa.images.images import FeatureRows, amount, feature_width

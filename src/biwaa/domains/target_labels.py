@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.domains.domain import Domain, match_classes
+from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, read_labels
 from biwaa.domains.listing import table_lines
 from biwaa.errors import BiwaaError, listed

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.domains.domain import Domain, check_kind, check_labelled, classes_by_form, lookalikes
+from biwaa.domains.classes import classes_by_form, lookalikes
+from biwaa.domains.domain import Domain
 from biwaa.domains.listing import PassedOver, Why
+from biwaa.domains.trainable import check_kind, check_labelled
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import ArrayRows, FeatureRows, FileImages, Images
 from biwaa.images.joint import JointImages

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from biwaa.checks import not_below
-from biwaa.domains.domain import Domain, drop_unreadable, match_classes, tell_passed_over
+from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain, drop_unreadable, tell_passed_over
 from biwaa.domains.labels import UNKNOWN
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError

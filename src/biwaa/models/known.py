@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from biwaa.domains.domain import match_classes
+from biwaa.domains.classes import match_classes
 from biwaa.domains.labels import LabelKind
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError, printable

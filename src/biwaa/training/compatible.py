@@ -5,7 +5,8 @@ What the domains decide enters the recipe; what does not go together is refused 
 
 from dataclasses import replace
 
-from biwaa.domains.domain import check_kind, check_pair, match_classes, tell_lacking, with_unknown
+from biwaa.domains.classes import match_classes, tell_lacking, with_unknown
+from biwaa.domains.trainable import check_kind, check_pair
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
 from biwaa.models.backbone import FEATURES

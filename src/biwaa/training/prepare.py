@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from biwaa.device import few_threads
-from biwaa.domains.domain import Domain, check_batch, check_source, drop_unreadable, held_out_counts
+from biwaa.domains.domain import Domain, drop_unreadable
 from biwaa.domains.labels import MISSING
 from biwaa.domains.shift import shifted_rows
+from biwaa.domains.trainable import check_batch, check_source, held_out_counts
 from biwaa.errors import BiwaaError
 from biwaa.functional import coral
 from biwaa.images.augment import Transform

@@ -18,9 +18,7 @@ import torch
 from lightning_fabric import Fabric
 
 from biwaa.device import open_fabric, with_threads, within_memory
-from biwaa.domains.domain import (
-    tell_passed_over,
-)
+from biwaa.domains.domain import tell_passed_over
 from biwaa.domains.target_labels import target_labels
 from biwaa.judging.choice import check_choice
 from biwaa.predictions import Predictions

@@ -7,7 +7,9 @@ from typing import Protocol
 import numpy as np
 from lightning_fabric import Fabric
 
-from biwaa.domains.domain import Domain, check_batch, match_classes
+from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain
+from biwaa.domains.trainable import check_batch
 from biwaa.errors import BiwaaError, listed
 from biwaa.methods import METHODS
 from biwaa.models.zero_shot import ZeroShot

@@ -1,0 +1,118 @@
+"""Names of classes: two domains' are matched by name, never by order, and told apart where they only look alike."""
+
+import unicodedata
+from dataclasses import replace
+
+import numpy as np
+
+from biwaa.domains.domain import Domain
+from biwaa.domains.labels import MISSING, UNKNOWN
+from biwaa.errors import BiwaaError, listed
+from biwaa.progress import say
+
+
+def match_classes(
+    domain: Domain, classes: tuple[str, ...], other: str = "source", subset: bool = False, others: bool = False
+) -> Domain:
+    """Renumber the labels of `domain` by the order of `classes`.
+
+    Args:
+        domain: with labels, or left as it is.
+        classes: names in the order to number them by.
+        other: where they come from, for the message.
+        subset: `domain` may lack some of them.
+        others: images of other classes are of the class `UNKNOWN`, which is one of `classes`.
+
+    Raises:
+        BiwaaError: only one of the two has a class, under NFC; the message names each such class.
+    """
+    if domain.classes is None or domain.labels is None:
+        return domain
+    ours, theirs = classes_by_form(domain.spec, domain.classes), classes_by_form(other, classes)
+    missing = [name for form, name in theirs.items() if form not in ours]
+    extra = [name for form, name in ours.items() if form not in theirs]
+    known = [name for name in theirs.values() if name != UNKNOWN]
+    unknown = others and not lookalikes(extra, known)
+    if (extra and not unknown) or (missing and not subset):
+        parts = [f"only in {other}: {listed(_shown(missing))}"] * bool(missing)
+        parts += [f"only in {domain.spec}: {listed(_shown(extra))}"] * bool(extra)
+        raise BiwaaError(
+            f"the classes differ; {'; '.join([*parts, *lookalikes(extra, list(theirs.values()))])}. "
+            "Rename or remove classes so that both have the same."
+        )
+    number = {form: index for index, form in enumerate(theirs)}
+    order = np.array([number.get(form, len(theirs) - 1) for form in ours], dtype=np.int64)
+    labels = np.where(domain.labels == MISSING, MISSING, order[domain.labels])
+    return replace(domain, classes=classes, labels=labels)
+
+
+def with_unknown(source: Domain) -> Domain:
+    """The source with a class for images of no class, of which it has none.
+
+    Raises:
+        BiwaaError: it has a class of this name.
+    """
+    if UNKNOWN in (source.classes or ()):
+        raise BiwaaError(f"{source.spec} has a class called {UNKNOWN}: rename it, or leave --unknown out.")
+    classes = (*(source.classes or ()), UNKNOWN)
+    return replace(source, classes=classes, may_lack=(*source.may_lack, UNKNOWN), label_kind="text")
+
+
+def classes_by_form(where: str, classes: tuple[str, ...]) -> dict[str, str]:
+    """Names by their Unicode normal form NFC: macOS writes accents apart from their letters, other systems do not.
+
+    Raises:
+        BiwaaError: two names have one form, so that nobody could tell the classes apart.
+    """
+    forms: dict[str, str] = {}
+    for name in classes:
+        before = forms.setdefault(unicodedata.normalize("NFC", name), name)
+        if before != name:
+            raise BiwaaError(
+                f"{where} has two classes called {name}, {before!a} and {name!a} to the computer: "
+                "put their images into one."
+            )
+    return forms
+
+
+def lookalikes(names: list[str], others: list[str]) -> list[str]:
+    """How names differ from others that look the same, or nearly so."""
+
+    def loose(name: str) -> str:
+        return "".join(mark for mark in unicodedata.normalize("NFKC", name).casefold() if not _unseen(mark))
+
+    alike = {loose(name): name for name in others}
+    pairs = [(alike[loose(name)], name) for name in names if loose(name) in alike]
+    found = []
+    for one, two in pairs[:3]:
+        same = unicodedata.normalize("NFKC", one) == unicodedata.normalize("NFKC", two)
+        how = "in case" if one.strip().casefold() == two.strip().casefold() else "in spaces or characters"
+        how = "in spaces" if one.split() == two.split() else how
+        found.append(f"{ascii(one) if same else repr(one)} and {ascii(two) if same else repr(two)} differ {how}")
+    return found
+
+
+def _shown(names: list[str]) -> list[str]:
+    """Names in quotes if they have what would not be seen: spaces around them, characters without a width."""
+    return [name if name == name.strip() and name.isprintable() else repr(name) for name in names]
+
+
+def _unseen(character: str) -> bool:
+    return character.isspace() or not character.isprintable()
+
+
+def empty_classes(domain: Domain) -> list[str]:
+    """Classes without an image that should have one; none where images without a label may be of any class."""
+    if len(domain.unlabelled()):
+        return []
+    return [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
+
+
+def tell_lacking(source: Domain, target: Domain) -> None:
+    """Say which of the source's classes have no image in a labelled target; classes are matched."""
+    if lacking := [name for name in empty_classes(target) if name not in source.may_lack]:
+        known = [name for name in source.classes or () if name != UNKNOWN or name not in source.may_lack]
+        say(
+            f"{target.spec} has no image of {len(lacking)} of the {len(known)} classes of {source.spec} "
+            f"({listed(lacking, 3)})"
+        )
