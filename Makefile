@@ -4,7 +4,7 @@ VENV ?= .venv
 VERSIONS ?= constraints.txt
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
-PAGES := README.md CONTRIBUTING.md $(wildcard docs/*.md docs/concepts/*.md)
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md $(wildcard docs/*.md docs/concepts/*.md)
 
 .PHONY: demo docs test fast oldest pythons check static format format-check lint types install audit wheel
 

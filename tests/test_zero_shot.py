@@ -1,6 +1,7 @@
 """The zero-shot teacher: words of classes, prompts, and open_clip's own code and tokenizer with random weights."""
 
 import functools
+import logging
 import sys
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(BiwaaError, match=r"pip install 'biwaa\[clip\]'"):
         zero_shot.build(DEFAULT)
+
+
+def test_the_callers_logging_is_left_as_it_was(capsys):
+    root = logging.getLogger()
+    before = root.level, list(root.handlers)
+    with zero_shot.quiet():
+        logging.warning("random weights")
+    assert (root.level, root.handlers) == before
+    assert "random weights" not in capsys.readouterr().err
 
 
 # From here on with open_clip itself.

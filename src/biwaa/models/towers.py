@@ -3,8 +3,6 @@
 A tower's features are its embeddings in the space that it shares with texts, before they are brought to length 1.
 """
 
-import logging
-import warnings
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -53,9 +51,7 @@ def build_tower(name: str, image_size: int | None) -> Tower:
     tag = tag or zero_shot.usual_tag(tags)
     facts = library.get_pretrained_cfg(model, tag) if tag else {}
     channels = {key: facts[key] for key in ("mean", "std") if facts.get(key)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of weights that are random until they are loaded
-        logging.getLogger().setLevel(logging.ERROR)
+    with zero_shot.quiet():
         whole = library.create_model(
             model, pretrained=None, pretrained_text=False, force_quick_gelu=bool(facts.get("quick_gelu")),
             force_image_size=image_size, force_preprocess_cfg=channels,

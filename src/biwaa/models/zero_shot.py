@@ -8,8 +8,8 @@ import hashlib
 import logging
 import socket
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -133,6 +133,25 @@ def library(asked: str = "--zero-shot") -> Any:
     return open_clip
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what open_clip says of weights that are random on purpose, in warnings and in the root logger.
+
+    That logger is the caller's, so it is left as it was. Without a handler it would be given one.
+    """
+    root, nowhere = logging.getLogger(), logging.NullHandler()
+    level = root.level
+    root.addHandler(nowhere)
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(nowhere)
+
+
 def build(name: str, image_size: int | None = None, ways_out: str = WAYS_OUT) -> tuple[Any, Any, Any]:
     """A model with its weights, its transform of pictures, and its tokenizer.
 
@@ -155,9 +174,7 @@ def build(name: str, image_size: int | None = None, ways_out: str = WAYS_OUT) ->
     try:
         if name.startswith("hf-hub:"):
             reach_hub()
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")  # of weights that are random on purpose
-            logging.getLogger().setLevel(logging.ERROR)
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             built, _, transform = clip.create_model_and_transforms(
                 model, weights_only=True, force_image_size=image_size, **options

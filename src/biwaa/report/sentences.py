@@ -180,10 +180,8 @@ def _problem(warning: AnyWarning, result: Result) -> str:
                 f"at {in_percent(agreement)} at best, guessing would reach {in_percent(chance)}, and {believed}."
             )
         case FewHeldOut(images=images, wanted=wanted):
-            return (
-                f"Only {images} source images were held out and calibration and estimates of accuracy need {wanted}, "
-                "so take both as rough."
-            )
+            few = f"Only {images} source images were held out and calibration needs {wanted}"
+            return f"{few}, so take confidences as rough."
         case _:
             assert_never(warning)
 

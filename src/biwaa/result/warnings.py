@@ -118,7 +118,7 @@ class SourcesContradict(RunWarning, frozen=True, tag="sources_contradict"):
 
 
 class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
-    """Too few held-out source images to calibrate and to estimate by."""
+    """Too few held-out source images to calibrate confidences by."""
 
     images: int
     wanted: int
