@@ -29,7 +29,6 @@ from biwaa.predictions import read_rows
 from biwaa.recipe import dump_recipe, load_recipe
 from biwaa.report import mistakes
 from biwaa.report.cells import percent, shaded
-from biwaa.report.label_sheet import label_sheet
 from biwaa.report.page import plain
 from biwaa.report.read import read_run
 from biwaa.report.run_page import run_page
@@ -475,36 +474,31 @@ def command_after(page, text):
     return shlex.split(words[words.index("biwaa ") : words.index(" Expect:")])
 
 
-def test_what_now_leads_from_an_estimate_to_a_measurement(evil, bare, tmp_path):
-    """A sheet of images drawn at random; filled in, the command of the page measures by it and the page says so."""
+def test_what_now_leads_from_an_estimate_to_a_measurement(evil, bare, tmp_path, monkeypatch, capsys):
+    """The page's command draws images to label, and the one that it prints measures by them; then the page says so."""
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
     source = write_images(tmp_path / "source", {"cat": 12, "dog": 12}, size=16)
     target = write_images(tmp_path / "target", {"all": 60}, seed=3, size=16) / "all"
     adapt(str(source), str(target), out=folder, recipe=TINY, rounds=1, verbose=False)
-    page, sheet = Page(page_of(folder)), folder / "label_these.csv"
+    page = Page(page_of(folder))
     assert page.text.index("What now?") < page.text.rindex("Measure it: label 50 images") < page.text.rindex("Use it")
     assert "within 12 points" in page.text
+    words = command_after(page, "Measure it: label 50 images")
+    assert words[:4] == ["biwaa", "suggest", str(folder), "--measure"]
+    assert main(words[1:]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("then: "))
+    sheet = tmp_path / "to_measure.csv"
     rows = read_rows(sheet)
     assert len({row["path"] for row in rows}) == 50
-    assert not any(row["label"] for row in rows)
-    assert Page(page_of(folder)).text == page.text
-    assert read_rows(sheet) == rows
     named = [csv_line("path", "label"), *(csv_line(row["path"], "cat" if k < 30 else "") for k, row in enumerate(rows))]
     sheet.write_text("".join(named))
-    page = Page(page_of(folder))
-    assert "30 of 50 labels are filled in" in page.text
-    words = command_after(page, "30 of 50 labels")
-    assert words == ["biwaa", "evaluate", str(folder), str(sheet)]
+    assert words == ["biwaa", "evaluate", str(folder), "to_measure.csv"]
     assert main(words[1:]) == 0
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
-    assert f"Of 30 labelled images of {sheet}" in page.text
+    assert "Of 30 labelled images of to_measure.csv" in page.text
     assert "Measure it" not in page.text
-    assert sheet.read_text() == "".join(named)
-    # Labels of other images stay what they are, and are not offered.
-    assert label_sheet(folder, ["other.png"], seed=1) is None
-    assert sheet.read_text() == "".join(named)
     # Rows of an array cannot be listed by their paths.
-    assert not (bare / "label_these.csv").exists()
     assert "LABELLED" in Page(page_of(bare)).text
     assert "Measure it" not in Page(page_of(evil)).text
 

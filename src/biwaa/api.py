@@ -23,7 +23,8 @@ from biwaa.domains.objects import as_domain, as_source
 from biwaa.errors import BiwaaError
 from biwaa.files import local
 from biwaa.inference.classifier import Classifier, as_new, load
-from biwaa.models.known import KnownSource, check_classes, model_file, open_known
+from biwaa.models.classifiers import is_model, known_source
+from biwaa.models.known import KnownSource
 from biwaa.models.zero_shot import DEFAULT, ZeroShot
 from biwaa.predictions import Predictions
 from biwaa.progress import quiet
@@ -31,7 +32,7 @@ from biwaa.recipe import Recipe, load_recipe
 from biwaa.result import Result, read_result
 from biwaa.teachers.prompts import read_classes
 from biwaa.teachers.scores import as_scores
-from biwaa.training.folder import TARGET_LABELS, RunFolder, own_recipe
+from biwaa.training.folder import CLASSES, TARGET_LABELS, RunFolder, own_recipe
 from biwaa.training.later import Later, estimate_later
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
@@ -115,12 +116,13 @@ class Run:
         root = Path(task["data_root"]) if task.get("data_root") else None
         try:
             here = task["source"] if source is None else source
-            here = here if model_file(here) else as_source(here, root)
+            here = here if is_model(here) else as_source(here, root)
         except BiwaaError as error:
             raise BiwaaError(f"the source of {self.folder} cannot be opened to adapt from it again: {error}") from None
         return adapt(
             here, images, out=out or _next_folder(self.folder), recipe=recipe.replace(target_shift="none"),
             data_root=root, skip_unreadable=skip_unreadable or bool(task.get("skip_unreadable")),
+            classes=str(named) if (named := self.folder / CLASSES).is_file() else None,
         )  # fmt: skip
 
     def estimate(self, images: Any) -> Later:
@@ -170,8 +172,9 @@ def adapt(
 
     Args:
         source: a SPEC or path, a pair (images, labels), or a data set with labels: see `biwaa.domains.objects`. A list
-            of them: several sources, each of which may have only some of the classes (docs/sources.md). None for none:
-            then a teacher stands in its place, and `classes` names the classes.
+            of them: several sources, each of which may have only some of the classes (docs/sources.md). A `Run`, its
+            folder, a model's file, or "timm:MODEL[@FILE]" with `classes`: a model in the place of images. None for
+            none: then a teacher stands in its place, and `classes` names the classes.
         target: the same; labels, if there are any, are used for reporting alone.
         out: run folder to make; None for a temporary one that is deleted with the Run.
         recipe: a named recipe, a YAML file, or a `Recipe`; None for robust, or with `resume` for the run's own.
@@ -185,7 +188,8 @@ def adapt(
         teacher_source: the same of the source's images; without it the teacher is measured by agreement alone.
         zero_shot: have a zero-shot model of open_clip be the teacher; True for its default.
         prompt: templates with `{}` for a class's name; open_clip's seven unless given.
-        classes: names with commas between them, a list of them, a YAML file, or a mapping from classes to their words.
+        classes: names with commas between them, a list of them, a .txt or YAML file, or a mapping from classes to their
+            words; of a timm classifier as the source, what its outputs are: see `biwaa.models.classifiers`.
         target_labels: of some target images, to be trained on and left out of every accuracy: a CSV file with columns
             path and label; a mapping from paths to labels, or a table of both; or one label a target image, None or -1
             where there is none.
@@ -201,12 +205,13 @@ def adapt(
         recipe = (own_recipe(local(out)) if resume and out is not None else None) or "robust"
     resolved = (recipe if isinstance(recipe, Recipe) else load_recipe(recipe)).replace("adapt", **settings)
     root = Path(data_root) if data_root is not None else None
-    lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, classes)
-    known = _known(source)
+    if resume and classes is None and out is not None and (local(out) / CLASSES).is_file():
+        classes = str(local(out) / CLASSES)  # its own
+    known = _known(source, classes)
+    lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, None if known and known.named else classes)
     here = None if source is None or known else as_source(source, root)
     there = as_domain(target, "target", root)
     if known:
-        check_classes(known, tuple(words))
         here = replace(no_source(known.classes, there), spec=known.spec, label_kind=known.label_kind)
     pair = Pair(
         here or _no_source(lesson, words, there),
@@ -240,19 +245,19 @@ def adapt(
     return run
 
 
-def _known(source: Any) -> KnownSource | None:
+def _known(source: Any, classes: Any) -> KnownSource | None:
     """The model that is the source, where one is named; in a list it must be alone.
 
     Raises:
-        BiwaaError: it is not, or its file is not of a model.
+        BiwaaError: it is not, or it is no model, or the classes do not fit it.
     """
     entries = source if isinstance(source, list) else [source]
     specs = [str(one.folder) if isinstance(one, Run) else one for one in entries]
     for spec in specs:
-        if file := model_file(spec):
+        if is_model(spec):
             if len(specs) > 1:
                 raise BiwaaError(f"{spec} is a model, which is a source by itself: name it without other sources.")
-            return open_known(str(spec), file)
+            return known_source(str(spec), classes)
     return None
 
 

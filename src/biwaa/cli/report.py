@@ -5,13 +5,14 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from biwaa.cli.metavars import Device, ImagePaths, RunFolder
+from biwaa.cli.metavars import Classes, Device, ImagePaths, RunFolder
 
 
 def check(
     specs: Positional[Annotated[tuple[str, ...], arg(metavar="SPEC..")]],
     batch_size: int | None = None,
     source_held_out: float = 0.1,
+    classes: Classes | None = None,
     data_root: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -23,17 +24,26 @@ def check(
         specs: one domain, one source or several and the target, or a benchmark of the catalogue.
         batch_size: of the training to come; unset: as `biwaa train` plans here.
         source_held_out: share of the source that the training to come keeps to judge by.
+        classes: what the outputs of a timm classifier are, as for `biwaa train`.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         json: print images and classes of each domain as JSON.
     """
+    from biwaa.checks import not_below
     from biwaa.domains.check import check_domains
-    from biwaa.models.known import check_known, model_file
+    from biwaa.errors import BiwaaError
+    from biwaa.models.classifiers import is_model, known_source
+    from biwaa.models.known import check_known
     from biwaa.training.suited import least_images_here
 
-    if len(specs) == 2 and (file := model_file(specs[0])):
-        check_known(specs[0], file, specs[1], data_root)
-        return
     least = least_images_here("robust") if batch_size is None else batch_size
+    not_below(2, batch_size=least)
+    if model := next((spec for spec in specs[:-1] or specs if is_model(spec)), None):
+        if len(specs) > 2:
+            raise BiwaaError(f"{model} is a model, which is a source by itself: name it without other sources.")
+        check_known(known_source(specs[0], classes), specs[1] if len(specs) > 1 else None, data_root, json)
+        return
+    if classes is not None:
+        raise BiwaaError("--classes is of a timm classifier's outputs: name one as timm:MODEL, or leave it out.")
     check_domains(specs, least, data_root, as_json=json, source_held_out=source_held_out)
 
 

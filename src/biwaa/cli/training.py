@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 import tyro
 from tyro.conf import UseAppendAction, arg
 
-from biwaa.cli.metavars import RunFolder, Scores, Spec
+from biwaa.cli.metavars import Classes, RunFolder, Scores, Spec
 from biwaa.errors import BiwaaError
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class TrainFlags:
     """Scores by a model of open_clip; unset: ViT-B-16/openai."""
     prompt: Annotated[tuple[str, ...], arg(metavar="TEXT ..")] = ()
     """What it reads, with {} for a class's name."""
-    classes: Annotated[str | None, arg(metavar="WORDS")] = None
-    """Names with commas, or a .yaml file of their words."""
+    classes: Classes | None = None
+    """Names with commas, or a .txt or .yaml file of them."""
     target_labels: Scores | None = None
     """CSV of path,label: some target images to train on."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
@@ -82,7 +82,7 @@ def with_model(arguments: Sequence[str]) -> list[str]:
 
 
 def resumed(flags: TrainFlags, folder: Path) -> TrainFlags:
-    """The flags' defaults for going on with the run in `folder`: its own images.
+    """The flags' defaults for going on with the run in `folder`: its own images and teacher.
 
     Raises:
         BiwaaError: its run.json cannot be read.
@@ -93,10 +93,13 @@ def resumed(flags: TrainFlags, folder: Path) -> TrainFlags:
         task = RunFolder(folder).task()
         source = task["source"]
         named = () if source == "none" else (source,) if isinstance(source, str) else tuple(source)
+        lesson = {name: tuple(values) for name, values in (task.get("lesson") or {}).items()}
+        one = {name: str(values[0]) for name, values in lesson.items() if name != "prompt"}
         return replace(
             flags, source=named, target=task["target"], held_out=task.get("held_out"),
             data_root=Path(task["data_root"]) if task.get("data_root") else None,
-            skip_unreadable=bool(task.get("skip_unreadable")),
+            skip_unreadable=bool(task.get("skip_unreadable")), teacher=one.get("teacher"),
+            teacher_source=one.get("teacher_source"), zero_shot=one.get("zero_shot"), prompt=lesson.get("prompt", ()),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BiwaaError(f"{folder / 'run.json'} is damaged: the run cannot be resumed. Name another folder.") from None

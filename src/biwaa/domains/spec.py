@@ -21,6 +21,10 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".r
 """Endings of files that have to be unpacked."""
 
 
+CLASSIFIER = "timm:"
+"""How a timm classifier's SPEC begins, which only a source can be (`models.classifiers`)."""
+
+
 def default_data_root() -> Path:
     """The folder of benchmarks: $BIWAA_DATA, or ./data."""
     return Path(os.environ.get("BIWAA_DATA", "data"))
@@ -50,11 +54,15 @@ def open_domain(spec: str, data_root: Path | None = None) -> Domain:
 def _open(spec: str, data_root: Path | None) -> Domain:
     if spec.startswith("hf:"):
         return open_hub(spec)
+    if spec.startswith(CLASSIFIER):
+        raise BiwaaError(f"{spec} is a classifier, which can be a source and nothing else: name images here.")
     arrays = re.fullmatch(r"(.+\.npz):([^:/\\]+)", spec)
     if arrays:
         return open_arrays(spec, local(arrays[1]), arrays[2])
     path = local(spec)
     if path.is_dir():
+        if all((path / name).is_file() for name in ("run.json", "recipe.yaml")):
+            raise BiwaaError(f"{spec} is a run's folder, which can be a source and nothing else: name images here.")
         return open_folder(spec, path)
     if listing := list_and_root(spec):
         return open_list(spec, *listing)

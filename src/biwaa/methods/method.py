@@ -88,6 +88,8 @@ class Method(nn.Module):
         self.task = task
         self.standing: Standing | None = None
         """What each of several sources was found to be worth, where the method weighs them."""
+        self.said: Tensor | None = None
+        """(Nt, K) what it predicts of the target, where its head is but a student that says nearly the same."""
 
     @classmethod
     def solved(cls, frozen: bool) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from biwaa.methods.method import Batch, Loss, Method, classification
 from biwaa.solvers.logistic import Head, source_head
+from biwaa.solvers.prototypes import head_like
 
 
 class SourceOnly(Method):
@@ -24,7 +25,10 @@ class SourceOnly(Method):
     def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
         """Class-balanced logistic regression; of a source whose images are not there, the head that is known."""
         if self.task.memory:
-            head = self.task.memory.to(target).head
-            assert head is not None  # without one this stage is not planned
-            return head
+            memory = self.task.memory.to(target)
+            assert memory.head is not None  # without one this stage is not planned
+            if memory.outputs is None:
+                return memory.head
+            self.said = memory.said(target).softmax(dim=1)
+            return head_like(target, self.said)
         return source_head(source, labels, self.task.classes)

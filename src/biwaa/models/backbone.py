@@ -220,10 +220,10 @@ def _side_by_side(name: str, image_size: int | None) -> Backbone:
     return Backbone(whole, module.eval(), sum(one.features for one in parts), size, BLACK, WHOLE, parts)
 
 
-def build_timm(name: str, image_size: int | None, **pretrained: Any) -> nn.Module:
-    """Timm's model without its classifier; with random weights unless `pretrained` says otherwise."""
+def build_timm(name: str, image_size: int | None, **others: Any) -> nn.Module:
+    """Timm's model without its classifier and with random weights, unless `others` say otherwise."""
     config: Any = timm.get_pretrained_cfg(name)
-    options: dict[str, Any] = {"num_classes": 0, **pretrained}
+    options: dict[str, Any] = {"num_classes": 0, **others}
     if image_size and config and config.fixed_input_size and image_size != config.input_size[-1]:
         options["img_size"] = image_size
     model: nn.Module = timm.create_model(name, **options)

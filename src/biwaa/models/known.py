@@ -1,6 +1,7 @@
 """A model as a source: its classes, its frozen backbone, and what it remembers of the images that it was trained on."""
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from biwaa.domains.classes import match_classes
 from biwaa.domains.labels import LabelKind
@@ -41,6 +43,10 @@ class KnownSource:
     """The model's own, on the backbone's features as they are."""
     fingerprint: str
     """SHA-256 of the model's file."""
+    outputs: Tensor | None = None
+    """(M,) the class of each of the head's rows, where a class has several of them; None: one each."""
+    named: tuple[str, ...] = ()
+    """The class of each output that the whole classifier has, empty where it is none of the classes."""
 
     def lesson(self, standardise: Standardise) -> Memory:
         """What training gets, for target features that were standardised so."""
@@ -48,7 +54,7 @@ class KnownSource:
             return self.memory
         deviation = torch.where(standardise.deviation.isfinite(), standardise.deviation, 0.0)
         weight, bias = self.head.weight * deviation, self.head.bias + self.head.weight @ standardise.mean
-        return Memory(None, Head(None, weight, bias))
+        return Memory(None, Head(None, weight, bias), self.outputs)
 
 
 def model_file(given: Any) -> Path | None:
@@ -86,19 +92,26 @@ def open_known(spec: str, file: Path) -> KnownSource:
     )  # fmt: skip
 
 
-def check_known(spec: str, file: Path, target: str, data_root: Path | None) -> None:
-    """Print what a model knows as a source, and make sure that it can be adapted to a target.
+def check_known(known: KnownSource, target: str | None, data_root: Path | None, as_json: bool = False) -> None:
+    """Print what a model knows as a source, and make sure that it can be adapted to a target, where one is named.
 
     Raises:
-        BiwaaError: it is no model, or the target has other classes or is of another kind.
+        BiwaaError: the target has other classes or is of another kind.
     """
-    known, there = open_known(spec, file), open_domain(target, data_root)
     statistics = known.memory.statistics if known.memory else None
-    what = f"statistics of {int(statistics.counts.sum())} images" if statistics else "a head alone"
-    print(printable(f"{spec}: a model of {len(known.classes)} classes on {known.backbone.name}, with {what}"))
-    match_classes(there, known.classes, other=spec, subset=True)
-    check_width(known, feature_width(there.images))
-    print(printable(f"{spec} can be adapted to {target}"))
+    images = int(statistics.counts.sum()) if statistics else None
+    what = f"statistics of {images} images" if images else "a head alone"
+    facts: list[dict[str, Any]] = [
+        {"spec": known.spec, "classes": known.classes, "backbone": known.backbone.name, "statistics_of": images}
+    ]
+    lines = [f"{known.spec}: a model of {len(known.classes)} classes on {known.backbone.name}, with {what}"]
+    if target is not None:
+        there = open_domain(target, data_root)
+        check_width(known, feature_width(there.images))
+        match_classes(there, known.classes, other=known.spec, subset=True)
+        facts.append({"spec": target, "images": len(there.images), "classes": there.counts() or None})
+        lines.append(f"{known.spec} can be adapted to {target}")
+    print(json.dumps(facts, indent=2) if as_json else "\n".join(map(printable, lines)))
 
 
 def check_width(known: KnownSource, width: int | None) -> None:

@@ -1,5 +1,6 @@
 """Where a backbone's weights come from: the hub, a state dict, an installed package; never a silent random start."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 
 from biwaa.errors import BiwaaError, listed
 from biwaa.models.backbone import BACKBONES, DIGITS, Backbone, build_timm
@@ -51,9 +52,7 @@ def load_weights(backbone: Backbone, weights: str, frozen: bool = False) -> str:
     except Exception as error:  # the clients raise errors of many libraries; each means that there are no weights
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if packaged := packaged_file(backbone.name):
-        _fit_by_position(backbone, read_state(packaged))
-        say(f"the hub cannot be reached: the ImageNet weights of {backbone.name} are those of an installed package")
-        return f"package {OFFLINE[backbone.name]}, ImageNet-1k"
+        return _from_package(backbone.module, backbone.name, packaged)
     installed = next((usual for usual, name in PACKAGED.items() if packaged_file(name)), None)
     if installed:
         package = f"--backbone {installed}, whose weights are installed"
@@ -68,16 +67,60 @@ def load_weights(backbone: Backbone, weights: str, frozen: bool = False) -> str:
     )
 
 
+def whole_model(name: str, file: Path | None) -> nn.Module:
+    """A timm model with its classifier and its weights.
+
+    Args:
+        name: of the model.
+        file: a state dict of all of it, whose classifier says how many outputs there are; None for published weights.
+
+    Raises:
+        BiwaaError: the weights do not fit, or are not to be had.
+    """
+    config: Any = timm.get_pretrained_cfg(name)
+    if file:
+        state = {key.removeprefix("module."): value for key, value in read_state(file).items()}
+        layer = getattr(config, "classifier", None) or "fc"
+        last = state.get(f"{layer}.weight") if isinstance(layer, str) else None
+        if last is None:
+            raise BiwaaError(f"{file} has no classifier {layer} of {name}: name a state dict of the whole model.")
+        model: nn.Module = build_timm(name, None, num_classes=len(last))
+        fit(model, name, state, str(file))
+        return model
+    try:
+        if config is None or not config.has_weights:
+            raise ValueError("timm has none")
+        overlay = {"pretrained_cfg_overlay": {"state_dict": read_state(hub_file(config))}} if config.hf_hub_id else {}
+        return build_timm(name, None, num_classes=config.num_classes, pretrained=True, **overlay)
+    except Exception as error:  # the clients raise errors of many libraries; each means that there are no weights
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    packaged = packaged_file(name)
+    if not packaged:
+        raise BiwaaError(
+            f"no weights of timm's {name} ({reason}): connect to the hub once, or name a state dict of the whole "
+            f"model, timm:{name}@FILE."
+        )
+    model = build_timm(name, None, num_classes=config.num_classes)
+    _from_package(model, name, packaged)
+    return model
+
+
+def _from_package(module: nn.Module, name: str, file: Path) -> str:
+    _fit_by_position(module, name, read_state(file))
+    say(f"the hub cannot be reached: the ImageNet weights of {name} are those of an installed package")
+    return f"package {OFFLINE[name]}, ImageNet-1k"
+
+
 def _from_torchvision(backbone: Backbone) -> str:
     state = torchvision.models.AlexNet_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
-    _fit(backbone, state, "torchvision")
+    fit(backbone.module, backbone.name, state, "torchvision")
     return "torchvision, ImageNet-1k"
 
 
 def _from_file(backbone: Backbone, file: Path) -> None:
     state = read_state(file)
     try:
-        _fit(backbone, state, str(file))
+        fit(backbone.module, backbone.name, state, str(file))
     except BiwaaError as misfit:
         if not timm.is_model(backbone.name):
             raise
@@ -144,24 +187,34 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fit(backbone: Backbone, state: dict[str, Tensor], where: str) -> None:
-    """Load by name: a classifier in `state` is ignored, a missing tensor is an error."""
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    own = backbone.module.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+def fit(module: nn.Module, name: str, state: Mapping[str, Tensor], where: str) -> None:
+    """Load by tensors' names: a classifier in `state` is ignored where `module` has none, a missing tensor is an error.
+
+    Args:
+        module: to be filled.
+        name: of the model, for messages.
+        state: tensors by name, which may begin with `module.`.
+        where: they come from, likewise.
+
+    Raises:
+        BiwaaError: they do not fit.
+    """
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    own = module.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     if missing:
-        raise BiwaaError(f"{where} does not fit {backbone.name}: it lacks {listed(missing, 3)}.")
-    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
+        raise BiwaaError(f"{where} does not fit {name}: it lacks {listed(missing, 3)}.")
+    wrong = [key for key in own if key in state and own[key].shape != state[key].shape]
     if wrong:
         shapes = f"{wrong[0]} is {tuple(state[wrong[0]].shape)}, not {tuple(own[wrong[0]].shape)}"
-        raise BiwaaError(f"{where} does not fit {backbone.name}: {shapes}.")
-    backbone.module.load_state_dict({name: state.get(name, own[name]) for name in own})
+        raise BiwaaError(f"{where} does not fit {name}: {shapes}.")
+    module.load_state_dict({key: state.get(key, own[key]) for key in own})
 
 
-def _fit_by_position(backbone: Backbone, state: dict[str, Tensor]) -> None:
+def _fit_by_position(module: nn.Module, name: str, state: dict[str, Tensor]) -> None:
     """Load tensors that have other names but timm's order, as in the packages; every shape is checked."""
-    own: dict[str, Any] = backbone.module.state_dict()
-    values = list(state.values())[: len(own)]  # the rest is the ImageNet classifier
+    own: dict[str, Any] = module.state_dict()
+    values = list(state.values())[: len(own)]  # of a backbone; the rest is the ImageNet classifier
     if [value.shape for value in values] != [value.shape for value in own.values()]:
-        raise BiwaaError(f"the package {OFFLINE[backbone.name]} does not fit this timm's {backbone.name}.")
-    backbone.module.load_state_dict(dict(zip(own, values, strict=True)))
+        raise BiwaaError(f"the package {OFFLINE[name]} does not fit this timm's {name}.")
+    module.load_state_dict(dict(zip(own, values, strict=True)))

@@ -56,6 +56,11 @@ class ZeroShot:
         """For messages and for the report."""
         return f"zero-shot {self.model}"
 
+    @property
+    def flags(self) -> dict[str, list[str]]:
+        """The model and its templates as flags; the classes' words have a file of their own."""
+        return {"zero_shot": [self.model]} | ({"prompt": [*self.prompts]} if self.prompts else {})
+
     def fingerprint(self) -> str:
         """Of model, templates and names."""
         return hashlib.sha256(repr((self.model, self.prompts, sorted(self.names.items()))).encode()).hexdigest()

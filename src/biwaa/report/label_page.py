@@ -12,6 +12,7 @@ from biwaa.report.page import filled
 from biwaa.report.read import TargetImages
 from biwaa.report.repeat import train_again
 from biwaa.report.thumbnails import Thumbnail, thumbnail
+from biwaa.result import Result
 from biwaa.training.suggest import Suggestion, suggest
 
 
@@ -35,10 +36,7 @@ def write_suggestions(
     target = found.result.target
     images = TargetImages(target.spec, found.result.fingerprints.get("target_images", ""), data_root)
     shown = [thumbnail(images, name, "") for name in found.names]
-    command = shlex.join(
-        ["biwaa", "evaluate", str(run), str(out)] if measure
-        else [*train_again(found.result, run), "--target-labels", str(out), "--out", f"{run}-labelled"]
-    )  # fmt: skip
+    command = _command(run, found.result, out, measure)
     told = [f"{len(shown)} images to label are in {out}"]
     if len(found.names) < count:
         told.append(f"there are no more than {len(shown)} without a label")
@@ -46,6 +44,17 @@ def write_suggestions(
         write_text(page, _page(out, found, shown, known, command, measure))
         told.append(f"open {page} in a browser to label them, and save the file from there in its place")
     return "\n".join([*told, f"then: {command}"])
+
+
+def _command(run: Path, result: Result, out: Path, measure: bool) -> str:
+    """What takes the labels."""
+    if measure:
+        return shlex.join(["biwaa", "evaluate", str(run), str(out)])
+    recipe, words = str(run / "recipe.yaml"), train_again(result, run, labels=False)
+    if words is None:
+        return f"biwaa.adapt(source, target, .., recipe={recipe!r}, target_labels={str(out)!r})"
+    labelled = ["--target-labels", str(out), "--out", f"{run}-labelled"]
+    return shlex.join(["biwaa", "train", "--recipe", recipe, *words, *labelled])
 
 
 def _page(

@@ -3,13 +3,14 @@
 import shlex
 from pathlib import Path
 
+from biwaa.files import expanded
 from biwaa.recipe import dump_recipe
 from biwaa.report.cells import Cell, PageTable, number
 from biwaa.report.read import Reading
 from biwaa.report.section import Section
 from biwaa.report.sources import source_words
 from biwaa.result import Result
-from biwaa.training.folder import TARGET_LABELS
+from biwaa.training.folder import CLASSES, TARGET_LABELS, RunFolder
 
 
 def repeat(run: Reading) -> Section:
@@ -17,24 +18,52 @@ def repeat(run: Reading) -> Section:
     page = Section("repeat", "How do I repeat it?")
     result = run.result
     words = train_again(result, run.folder.path)
-    words += ["--target-labels", str(run.folder.path / TARGET_LABELS)] if result.target.labels_given else []
     page.lead = (
-        "The same recipe on the same images, with the same versions on the same kind of machine, gives the same model. "
-        "For a catalogued benchmark add --data-root."
+        "The same recipe on the same images, with the same versions on the same kind of machine, gives the same model."
     )
-    if result.teacher:
-        page.notes.append(f"The teacher ({result.teacher.where}) has to be given again, as it was.")
-    page.code = [("Command", f"{shlex.join(words)} --out again"), ("Recipe", dump_recipe(run.recipe))]
+    if words:
+        recipe = ["--recipe", str(run.folder.path / "recipe.yaml")]
+        page.code = [("Command", shlex.join(["biwaa", "train", *recipe, *words, "--out", "again"]))]
+    else:
+        page.notes.append("Some of what it was given was an object in Python, which no command can name.")
+    page.code.append(("Recipe", dump_recipe(run.recipe)))
     page.tables = [_facts(run), _time(run), _machine(run)]
     return page
 
 
-def train_again(result: Result, run: Path) -> list[str]:
-    """The words of the command that trains on the same images with the same settings; `--out` has to follow."""
-    words = ["biwaa", "train", "--recipe", str(run / "recipe.yaml")]
-    words += [word for spec in result.source_specs for word in ("--source", spec)]
+def train_again(result: Result, run: Path, labels: bool = True) -> list[str] | None:
+    """The words by which `biwaa train` is given the same images, classes and teacher.
+
+    Args:
+        result: of the run.
+        run: its folder.
+        labels: also the labels of the target that it was given.
+
+    Returns:
+        None where some of it was an object in Python.
+    """
+    try:
+        task = RunFolder(run).task()
+    except (OSError, ValueError):
+        return None
+    specs = (*result.source_specs, result.target.spec, *([result.held_out.spec] if result.held_out else []))
+    lesson: dict[str, list[str]] = task.get("lesson") or {}
+    if not all(map(is_spec, specs)) or (result.teacher and not lesson):
+        return None
+    words = [word for spec in result.source_specs for word in ("--source", spec)]
     words += ["--target", result.target.spec]
-    return words + (["--held-out", result.held_out.spec] if result.held_out else [])
+    words += ["--held-out", result.held_out.spec] if result.held_out else []
+    for name, values in lesson.items():
+        words += [f"--{name.replace('_', '-')}", *values]
+    words += ["--classes", str(run / CLASSES)] if (run / CLASSES).is_file() else []
+    words += ["--target-labels", str(run / TARGET_LABELS)] if labels and result.target.labels_given else []
+    words += ["--data-root", task["data_root"]] if task.get("data_root") else []
+    return words + (["--skip-unreadable"] if task.get("skip_unreadable") else [])
+
+
+def is_spec(spec: str) -> bool:
+    """Whether a command can name it: a domain that was handed over in Python has no SPEC."""
+    return ":" in spec or expanded(spec.partition("@")[0]).exists()
 
 
 def _facts(run: Reading) -> PageTable:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from biwaa.predictions import Predictions
 from biwaa.report.how import how
-from biwaa.report.label_sheet import label_sheet
 from biwaa.report.mistakes import mistakes
 from biwaa.report.page import render
 from biwaa.report.read import Reading, TargetImages, read_run
@@ -16,7 +15,7 @@ from biwaa.result import TEACHER
 
 
 def run_page(path: Path, data_root: Path | None = None, predictions: Predictions | None = None) -> str:
-    """The HTML of a run's page; label_these.csv is written beside it.
+    """The HTML of a run's page.
 
     Raises:
         BiwaaError: as for `read_run`.
@@ -26,8 +25,7 @@ def run_page(path: Path, data_root: Path | None = None, predictions: Predictions
     images = TargetImages(result.target.spec, result.fingerprints.get("target_images", ""), data_root)
     source = " and ".join(map(_name, result.source_specs)) or TEACHER
     target = _name(result.target.spec)
-    sheet = label_sheet(path, run.predictions.names, result.seed)
-    sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run), what_now(run, sheet)]
+    sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run), what_now(run)]
     return render(f"{source} to {target}: biwaa", (source, target), _meta(run), sections)
 
 

@@ -271,8 +271,13 @@ def distilled(
     axes = principal_axes(target, target)
     near = nearest_neighbours(target @ axes, count)
     found = own_probabilities(teacher, one_hot(labels, classes), balanced_weights(labels, classes), near)
-    nothing = target[:0]
-    return found, student(axes, nothing, found[:0], nothing[:, 0], target, found)
+    return found, head_like(target, found, axes)
+
+
+def head_like(target: Tensor, found: Tensor, axes: Tensor | None = None) -> Head:
+    """A head that says of (Nt, F) rows what was found, (Nt, K); on (F, D) axes, or the rows' own."""
+    axes, nothing = principal_axes(target, target) if axes is None else axes, target[:0]
+    return student(axes, nothing, found[:0], nothing[:, 0], target, found)
 
 
 def refined(start: Start, classes: int, count: int) -> tuple[Tensor, Tensor]:

@@ -77,11 +77,24 @@ class Memory(NamedTuple):
     """None where only a head is known."""
     head: Head | None
     """Source-only's, on features that are standardised by the target's own statistics."""
+    outputs: Tensor | None = None
+    """(M,) the class of each of the head's rows, where a class has several of them; None: one each."""
 
     def to(self, where: Tensor) -> Self:
         """On a tensor's device."""
         head = self.head and Head(*(None if part is None else part.to(where) for part in self.head))  # type: ignore[arg-type]
-        return type(self)(self.statistics and self.statistics.to(where), head)
+        outputs = None if self.outputs is None else self.outputs.to(where.device)
+        return type(self)(self.statistics and self.statistics.to(where), head, outputs)
+
+    def said(self, rows: Tensor) -> Tensor:
+        """(N, K) logits of (N, F) rows by the head; probabilities of outputs of one class are added."""
+        assert self.head is not None
+        logits = scores(self.head, rows)
+        if self.outputs is None:
+            return logits
+        each = logits.double().softmax(dim=1)
+        summed = each.new_zeros(len(rows), int(self.outputs.max()) + 1).index_add(1, self.outputs, each)
+        return summed.clamp(min=1e-30).log().to(logits)
 
 
 def scores(head: Head, rows: Tensor) -> Tensor:
@@ -110,7 +123,7 @@ def solve_remembered(
     if known is not None and (known.guided > 0 or head is None):
         return adapt_remembered(known, target, count, teacher, anchors)[1]
     assert head is not None  # one of the two is there
-    said = scores(head, target)
+    said = memory.said(target)
     own = teacher or Teacher.of("source", said.cpu().numpy(), None).to(target.device)
     return teach_prototypes(target, said.shape[1], own, count, anchors)[1]
 

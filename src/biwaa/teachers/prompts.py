@@ -32,38 +32,55 @@ def in_words(name: str) -> str:
     return " ".join(word if word.isupper() and len(word) > 1 else word.lower() for word in words) or name
 
 
-def read_classes(given: str) -> dict[str, Any]:
-    """The value of --classes: names with commas between them, or a YAML file.
+def read_entries(given: str) -> list[Any] | dict[str, Any]:
+    """The value of --classes: names with commas between them, a .txt file with one a line, or a YAML file.
 
-    The file holds class names, or a mapping from each to its words: a name, a list of names, or `prompts:` with whole
-    texts. All of it may stand under `classes:`.
+    The YAML file holds class names, or a mapping from each to what stands for it. All of it may stand under `classes:`.
 
     Returns:
-        Class -> what stands for it, None where nothing does.
+        Names in their order, an empty one for an empty line; or class -> what stands for it.
 
     Raises:
         BiwaaError: no such file, or it holds something else.
     """
     path = expanded(given)
-    if path.suffix.lower() not in (".yaml", ".yml"):
+    kind = path.suffix.lower()
+    if kind not in (".yaml", ".yml", ".txt"):
         names = [name.strip() for name in given.split(",")]
         if not all(names):
-            raise BiwaaError(f"--classes {given[:200]} has an empty name: write cat,dog or name a .yaml file.")
-        return dict.fromkeys(names)
+            raise BiwaaError(f"--classes {given[:200]} has an empty name: write cat,dog or name a .txt or .yaml file.")
+        return list(names)
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        held = [line.strip() for line in text.rstrip().splitlines()] if kind == ".txt" else yaml.safe_load(text)
     except OSError as error:
         raise BiwaaError(f"no such file of classes: {path} ({error.strerror}).") from None
     except Exception as error:  # on hostile text the reader raises what it likes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BiwaaError(f"{path} is not readable as YAML: {reason}.") from None
+        what = "text in UTF-8" if kind == ".txt" else "YAML"
+        raise BiwaaError(f"{path} is not readable as {what}: {reason}.") from None
     if isinstance(held, dict) and set(held) == {"classes"}:
         held = held["classes"]
-    if isinstance(held, list):
-        held = dict.fromkeys(held)
-    if not isinstance(held, dict) or not held:
+    if not isinstance(held, list | dict) or not held:
         raise BiwaaError(f"{path} must hold a list of classes, or lines `class: its name`.")
-    return {str(name): value for name, value in held.items()}
+    return {str(name): value for name, value in held.items()} if isinstance(held, dict) else held
+
+
+def read_classes(given: str) -> dict[str, Any]:
+    """The value of --classes where images have words: class -> its words, None where there are none.
+
+    Words are a name, a list of names, or `prompts:` with whole texts.
+
+    Raises:
+        BiwaaError: as of `read_entries`, or a class is named twice.
+    """
+    held = read_entries(given)
+    if isinstance(held, dict):
+        return held
+    names = [str(name) for name in held if name not in ("", None)]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BiwaaError(f"--classes names {twice[0]} twice: name each class once.")
+    return dict.fromkeys(names)
 
 
 def texts(classes: Sequence[str], given: Mapping[str, Any], templates: Sequence[str]) -> Texts:

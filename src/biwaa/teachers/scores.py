@@ -11,7 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Scores:
     """(C,) names of the columns; None: in the order of the run's classes."""
     rows: tuple[str, ...] | None = None
     """(M,) names of the rows; None: in the order of the images."""
+    spec: str = ""
+    """The file as it was named; empty for an object."""
 
     def __post_init__(self) -> None:
         """Refuse what no image and no class can be read from.
@@ -118,11 +120,9 @@ def read_scores(spec: str) -> Scores:
         raise BiwaaError(f"{spec} is no teacher: it is a .csv or .npz file of class scores.")
     if not path.is_file():
         raise BiwaaError(f"no such file: {path}.")
-    return (
-        _read_arrays(path, f"{named[2]}_x" if named else "scores", spec)
-        if path.suffix.lower() == ".npz"
-        else (_read_csv(path))
-    )
+    arrays = path.suffix.lower() == ".npz"
+    found = _read_arrays(path, f"{named[2]}_x" if named else "scores", spec) if arrays else _read_csv(path)
+    return replace(found, spec=spec)
 
 
 def _read_arrays(path: Path, key: str, where: str) -> Scores:

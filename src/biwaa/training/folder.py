@@ -24,12 +24,14 @@ from biwaa.tensors import save_tensors
 
 TARGET_LABELS = "target_labels.csv"
 """Labels that were handed over to be trained on."""
+CLASSES = "classes.yaml"
+"""Classes that were named: of a classifier that is the source its outputs, of a zero-shot teacher their words."""
 STARTED = ("recipe.yaml", "run.json")  # Without the other, what a crash at the very start leaves: no run yet
 Listener = Callable[[dict[str, Any]], None]
 """Called with each entry of log.jsonl: stage, step, losses by name, steps_per_second."""
 CONTENTS = (
     "recipe.yaml", "model.safetensors", "predictions.csv", "labels.csv", "result.json", "log.jsonl", "run.json",
-    "report.html", "evaluations.json", TARGET_LABELS,
+    "report.html", "evaluations.json", TARGET_LABELS, CLASSES,
 )  # fmt: skip
 HALFWAY = ".replacing"  # Holds the files of a run while they are set aside, one by one
 

@@ -3,8 +3,12 @@
 Labels of the target are opened here and in `describe.py`, after a stage is trained, and never before.
 """
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
@@ -14,13 +18,14 @@ from biwaa.judging.calibration import held_out_temperature
 from biwaa.judging.choice import choose
 from biwaa.models.place import Place
 from biwaa.models.saved import SavedModel, save_model
+from biwaa.models.zero_shot import ZeroShot
 from biwaa.predictions import Predictions
 from biwaa.recipe import Recipe
 from biwaa.result import REFERENCES, SOURCE_ONLY, Result, write_result
 from biwaa.solvers.logistic import Head
 from biwaa.solvers.remembered import Memory
 from biwaa.training.describe import describe
-from biwaa.training.folder import TARGET_LABELS, RunFolder
+from biwaa.training.folder import CLASSES, TARGET_LABELS, RunFolder
 from biwaa.training.prepare import Pair, Prepared
 from biwaa.training.stage import Trained, load_network_state
 from biwaa.training.teach import Lesson
@@ -87,14 +92,26 @@ def write_labels(folder: RunFolder, target: Domain) -> None:
     _write_table(path, zip(target.images.names, [classes[k] for k in target.labels], strict=True))
 
 
-def write_given(folder: RunFolder, domains: Pair) -> None:
-    """Write the labels that were handed over, so that the run goes on with them, and nothing is measured on them."""
+def write_given(folder: RunFolder, domains: Pair, lesson: Lesson | None) -> None:
+    """Write the labels that were handed over, and the classes that were named, so that the run goes on with them.
+
+    Nothing is measured on the images of these labels.
+    """
     classes, given = domains.source.classes or (), domains.given
-    assert given is not None
-    names = zip(domains.target.images.names, given.tolist(), strict=True)
-    known = [(name, classes[k]) for name, k in names if k != MISSING]
-    named = [(str(Path(name).absolute()) if Path(name).is_file() else name, label) for name, label in known]
-    _write_table(folder.path / TARGET_LABELS, named)
+    if given is not None:
+        names = zip(domains.target.images.names, given.tolist(), strict=True)
+        known = [(name, classes[k]) for name, k in names if k != MISSING]
+        named = [(str(Path(name).absolute()) if Path(name).is_file() else name, label) for name, label in known]
+        _write_table(folder.path / TARGET_LABELS, named)
+    words: dict[str, Any] = dict(lesson.names) if isinstance(lesson, ZeroShot) else {}
+    if domains.known and domains.known.named:
+        outputs = enumerate(domains.known.named)
+        for name, rows in itertools.groupby(sorted((name, row) for row, name in outputs if name), lambda one: one[0]):
+            words[name] = [row for _, row in rows]
+    elif not domains.known and not len(domains.source.images):
+        words = {name: words.get(name) for name in classes}
+    if words:
+        write_text(folder.path / CLASSES, yaml.safe_dump(words, allow_unicode=True, sort_keys=False))
 
 
 def _write_table(path: Path, rows: Iterable[tuple[str, str]]) -> None:

@@ -102,8 +102,8 @@ def _train(pair: Pair, recipe: Recipe, asked: Recipe, out: Path, options: Option
         together(fabric),
         whole(planned_images(recipe), foretold(recipe, len(pair.source.images) + len(pair.target.images))),
     ):
-        if folder.writes and prepared.domains.given is not None:
-            write_given(folder, prepared.domains)
+        if folder.writes:
+            write_given(folder, prepared.domains, options.lesson)
         fabric.barrier()  # no process may go on before the folder is the run's
         begin = time.perf_counter()
         stages: list[Trained] = []
@@ -148,6 +148,7 @@ def _task(pair: Pair, options: Options) -> dict[str, Any]:
         task |= {"given_labels": hashlib.sha256(pair.given.tobytes()).hexdigest()}
     if options.lesson:
         task |= {"teacher": options.lesson.where, "teacher_scores": options.lesson.fingerprint()}
+        task |= {"lesson": options.lesson.flags}
     return task
 
 

@@ -90,6 +90,7 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     elif solved:
         head, size = solve(network, method, seen, fabric), ROWS
         left_out = head.left_out if head.left_out is None else head.left_out.cpu()
+        own = None if method.said is None else method.said.cpu()
         if head.absent is not None:
             extra["absent"] = head.absent.cpu()
     else:
@@ -97,13 +98,13 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
         begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
     evidence = gather(network, data, target, size, fabric, what, solved or own is not None, left_out)
-    if own is not None:  # the teacher itself is judged on the target, and its student stands for it elsewhere
+    if own is not None:  # it is judged by its own words on the target, and its student stands for it elsewhere
         evidence = replace(evidence, probabilities=own)
     if plan.previous is not None:
         extra["pseudo_labels"] = plan.previous.argmax(dim=1).bincount(minlength=data.classes)
     if plan.find_neighbours:
         extra["neighbours"] = neighbours_of_a_class(target.pooled, plan.recipe.schedule.neighbours, data.classes)
-    if prepared.held_out_inputs and own is None:
+    if prepared.held_out_inputs and plan.name != TEACHER:
         held_out = predict(network, prepared.held_out_inputs, size, fabric, f"{what} held-out images")
         extra["held_out"] = held_out.probabilities
     if method.standing:

@@ -25,6 +25,10 @@ class Lesson(Protocol):
     def where(self) -> str:
         """The file, argument or model."""
 
+    @property
+    def flags(self) -> dict[str, list[str]]:
+        """The values of the flags that give it on a command line; empty where none can."""
+
     def fingerprint(self) -> str:
         """A hash that changes whenever its answers change."""
 
@@ -40,6 +44,14 @@ class GivenScores:
     def where(self) -> str:
         """The target's file or argument."""
         return self.target.where
+
+    @property
+    def flags(self) -> dict[str, list[str]]:
+        """The files' names."""
+        if not self.target.spec or (self.source and not self.source.spec):
+            return {}
+        named = {"teacher": [self.target.spec]}
+        return named | ({"teacher_source": [self.source.spec]} if self.source else {})
 
     def fingerprint(self) -> str:
         """Of values and names."""
