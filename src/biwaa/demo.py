@@ -23,6 +23,8 @@ from biwaa.result import SOURCE_ONLY
 from biwaa.training.folder import RunFolder
 from biwaa.training.stage import load_stage
 
+COLUMNS, ROWS = 10, 3  # Images a row of the picture, and rows of target images
+
 
 def run_demo(out: Path, seed: int) -> Run:
     """Make the data, adapt, and draw samples with both predictions; an earlier demo in `out` is replaced.
@@ -43,7 +45,7 @@ def run_demo(out: Path, seed: int) -> Run:
     return run
 
 
-def draw_samples(run: Run, source: Domain, target: Domain, path: Path, columns: int = 10, rows: int = 3) -> None:
+def draw_samples(run: Run, source: Domain, target: Domain, path: Path) -> None:
     """A picture: some source images with their labels, and target images with what both models predict.
 
     Args:
@@ -51,15 +53,13 @@ def draw_samples(run: Run, source: Domain, target: Domain, path: Path, columns: 
         source: its source.
         target: its target, with labels.
         path: the PNG to write.
-        columns: images a row.
-        rows: rows of target images.
     """
     before, after = (
         load_stage(RunFolder(run.folder), name).probabilities.argmax(dim=1).tolist()
         for name in (SOURCE_ONLY, run.result.model.stage)
     )
     score = {stage.name: f"{100 * stage.accuracy.over_images:.0f} %" for stage in run.result.stages if stage.accuracy}
-    figure = matplotlib.figure.Figure(figsize=(columns * 0.95, rows * 1.35 + 2), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(COLUMNS * 0.95, ROWS * 1.35 + 2), layout="constrained")
     figure.suptitle(
         f"digits on photographs, labels from clean digits alone: source-only {score[SOURCE_ONLY]} right, "
         f"adapted {score[run.result.model.stage]}",
@@ -67,7 +67,7 @@ def draw_samples(run: Run, source: Domain, target: Domain, path: Path, columns: 
     )
     assert source.labels is not None  # make_data writes both
     assert target.labels is not None
-    grid = figure.subplots(rows + 1, columns)
+    grid = figure.subplots(ROWS + 1, COLUMNS)
     for index, axes in enumerate(grid[0]):
         _show(axes, source.images.read(index), [(f"label: {source.labels[index]}", "black")])
     for index, axes in enumerate(grid[1:].flat):

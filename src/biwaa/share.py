@@ -21,7 +21,7 @@ from biwaa.errors import BiwaaError, listed
 from biwaa.evaluations import Evaluation, read_evaluations
 from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
-from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
+from biwaa.report.estimate import doubt, estimate_error, estimate_text
 from biwaa.report.sentences import selected_text, unseen_images, warning_texts
 from biwaa.result import Accuracy, DomainFacts, Result, SourcesContradict, TeacherFacts, read_result, write_result
 from biwaa.version import __version__
@@ -47,18 +47,7 @@ def model_card(run: str | PathLike[str], repo_id: str, licence: str | None = Non
         BiwaaError: the folder holds no finished run.
     """
     run = Path(run)
-    recipe = load_recipe(str(run / "recipe.yaml"))
-    return _card(public(_result(run)), recipe, read_evaluations(run), repo_id, licence)
-
-
-def _whence(result: Result) -> str:
-    taught = f"a teacher ({result.teacher.where})" if result.teacher else ""
-    named = listed([f"`{spec}`" for spec in result.source_specs], len(result.source_specs))
-    labelled = f"{'what a model remembers' if result.remembered else 'labelled images'} of {named}" if named else ""
-    return "from " + " and ".join(part for part in (labelled, taught) if part)
-
-
-def _card(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation], repo_id: str, licence: str | None) -> str:
+    result = public(_result(run))
     target, model = result.target.spec, result.model
     sources = result.sources or ((result.source,) if result.source.images else ())
     front: dict[str, Any] = {
@@ -83,16 +72,29 @@ def _card(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation], rep
         "## Data", "",
         *(f"- source: `{one.spec}`, {one.images} labelled images.{_terms(one.spec)}" for one in sources),
         *([f"- teacher: {result.teacher.where}."] if result.teacher else []),
-        f"- target: `{target}`, {result.target.images} images; no label of them was used in training.{_terms(target)}",
+        f"- target: `{target}`, {result.target.images} images; {_labels_used(result)}.{_terms(target)}",
         f"- the backbone's weights: {model.weights}.", "",
         "## Figures", "",
-        *_figures(result, recipe, evaluations), "",
+        *_figures(result, load_recipe(str(run / "recipe.yaml")), read_evaluations(run)), "",
         "## Use", "",
         "```python", "import biwaa", "", f'model = biwaa.from_pretrained("{repo_id}")',
         'print(model.predict(["image.jpg"]))', "```", "",
         "## Cite", "", "```bibtex", CITATION, "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _whence(result: Result) -> str:
+    taught = f"a teacher ({result.teacher.where})" if result.teacher else ""
+    named = listed([f"`{spec}`" for spec in result.source_specs], len(result.source_specs))
+    labelled = f"{'what a model remembers' if result.remembered else 'labelled images'} of {named}" if named else ""
+    return "from " + " and ".join(part for part in (labelled, taught) if part)
+
+
+def _labels_used(result: Result) -> str:
+    if given := result.target.labels_given:
+        return f"labels of {given} of them were used in training"
+    return "no label of them was used in training"
 
 
 def public(result: Result) -> Result:
@@ -157,11 +159,10 @@ def push_to_hub(
     result = public(_result(run))
     recipe = load_recipe(str(run / "recipe.yaml"))
     recipe = recipe.replace(weights=public_spec(recipe.network.weights))
-    card = _card(result, recipe, read_evaluations(run), repo_id, licence)
     api = HfApi(token=token, library_name="biwaa", library_version=__version__)
     with tempfile.TemporaryDirectory(prefix="biwaa-push-") as draft:
         folder = Path(draft)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "README.md").write_text(model_card(run, repo_id, licence), encoding="utf-8")
         (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
         write_result(folder, result)
         (folder / "model.safetensors").symlink_to((run / "model.safetensors").absolute())
@@ -220,13 +221,11 @@ def _figures(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation]) 
         lines += ["The target has no labels: no accuracy was measured.", ""]
     selected = selected_text(result)
     lines += [f"{selected[0].upper()}{selected[1:]}.", ""]
-    share = shown_estimate(result)
-    if share is None:
-        lines.append(f"Accuracy estimated without labels: unknown, since {doubt(result)}.")
-    else:
-        about = "an estimate, not a measurement"
-        estimated = f"{100 * share:.0f} %{interval_text(result)} ({about})"
-        lines.append(f"Accuracy estimated without labels: {estimated}. {estimate_error(result, recipe)}")
+    about = f"Accuracy estimated without labels: {estimate_text(result)}"
+    lines.append(
+        f"{about}." if doubt(result)
+        else f"{about} (an estimate, not a measurement). {estimate_error(result, recipe)}"
+    )  # fmt: skip
     if texts := warning_texts(result, recipe):
         lines += ["", *(f"- warning: {text}" for text in texts)]
     return lines

@@ -181,7 +181,8 @@ Recipes: {", ".join(NAMED)}, or a YAML file.
 `biwaa COMMAND --help` lists flags. --quiet before or after COMMAND's words
 leaves out all but errors and results. `biwaa --completion bash` (or zsh) prints
 what a shell needs to complete commands and flags; `biwaa --version`.
-Exit codes: 0 done, 2 something to fix, 130 interrupted, 143 terminated."""
+Exit codes: 0 done, 1 a threshold is not met (estimate), 2 something to fix,
+130 interrupted, 143 terminated."""
 
 
 def _columns(option: Option) -> list[str]:

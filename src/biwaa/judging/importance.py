@@ -13,12 +13,13 @@ from sklearn.preprocessing import StandardScaler
 
 Floats = NDArray[np.float64]
 
+SEED = 0  # Of the choice of held-out rows
 FOLD = 5  # One row in five is held out to choose the strength of regularisation, as the paper's authors do
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of regularisation, from strong to weak, on standardised features."""
 
 
-def density_ratio(source: NDArray[Any], target: NDArray[Any], images: NDArray[Any], seed: int = 0) -> Floats:
+def density_ratio(source: NDArray[Any], target: NDArray[Any], images: NDArray[Any]) -> Floats:
     """w(x) = n_s / n_t * P(target | x) / P(source | x), from a logistic regression that tells the domains apart.
 
     The paper's authors fit a small network with their choice among decays; here it is linear in the standardised
@@ -29,14 +30,13 @@ def density_ratio(source: NDArray[Any], target: NDArray[Any], images: NDArray[An
         source: (T, D) features of source images that were trained on.
         target: (M, D) features of target images.
         images: (S, D) features of the source images to weigh.
-        seed: of the choice of held-out rows.
 
     Returns:
         (S,) weights above 0.
     """
     if min(len(source), len(target)) < FOLD:
         return np.ones(len(images))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     # In each domain by itself, so that the shares of the domains are the same in both parts.
     held_out = np.concatenate([rng.permutation(len(part)) % FOLD == 0 for part in (source, target)])
     domain = np.repeat([0, 1], [len(source), len(target)])

@@ -13,6 +13,7 @@ from torch import Tensor
 from biwaa.functional import entropy, nearest_neighbours
 from biwaa.result import Accuracy
 
+NEIGHBOURS = 5
 Z_90 = 1.6449  # Of the normal distribution, 90 % lie within so many standard deviations
 
 
@@ -68,7 +69,7 @@ def mean_entropy(probabilities: Tensor) -> float:
     return float(entropy(probabilities).mean())
 
 
-def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = 5) -> float:
+def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = NEIGHBOURS) -> float:
     """Share of each image's k nearest neighbours (by cosine, itself left out) with its predicted class, averaged.
 
     Args:
@@ -86,17 +87,16 @@ def neighbour_agreement(features: Tensor, predictions: Tensor, k: int = 5) -> fl
 
 
 def agreement_with_neighbours(
-    features: Tensor, predictions: Tensor, others: Tensor, their_predictions: Tensor, k: int = 5
+    features: Tensor, predictions: Tensor, others: Tensor, their_predictions: Tensor
 ) -> float:
-    """The same with neighbours among other images: share of the k nearest of (O, D) `others` with the image's class.
+    """The same with `NEIGHBOURS` among other images: share of those nearest of `others` with the image's class.
 
     Args:
         features: (M, D), at least one.
         predictions: (M,) predicted classes.
         others: (O, D), at least one.
         their_predictions: (O,) predicted classes.
-        k: neighbours; all where there are fewer.
     """
     mine, theirs = (F.normalize(part.detach().float(), dim=1) for part in (features, others))
-    nearest = (mine @ theirs.T).topk(min(k, len(theirs)), dim=1).indices
+    nearest = (mine @ theirs.T).topk(min(NEIGHBOURS, len(theirs)), dim=1).indices
     return float((their_predictions[nearest] == predictions[:, None]).double().mean())

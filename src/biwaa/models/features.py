@@ -17,10 +17,10 @@ from biwaa.models.backbone import Backbone
 from biwaa.progress import track
 from biwaa.tensors import weights_digest
 
+BATCH = 32  # Images at a time
 
-def store_features(
-    images: Images, name: str, backbone: Backbone, transform: Transform, fabric: Fabric, batch: int = 32
-) -> Stored:
+
+def store_features(images: Images, name: str, backbone: Backbone, transform: Transform, fabric: Fabric) -> Stored:
     """(N, F) float32 features of all images, in evaluation mode; computed now unless the store has them.
 
     Args:
@@ -29,7 +29,6 @@ def store_features(
         backbone: with its weights.
         transform: of the images.
         fabric: device and precision.
-        batch: images at a time.
     """
     if isinstance(images, FeatureRows):  # computed elsewhere
         return Stored(images.array, {})
@@ -39,7 +38,7 @@ def store_features(
         unreadable: dict[int, str] = {}
         done = 0
         with track(f"features of {name}", len(rows), "images") as advance, torch.inference_mode():
-            for pixels, bad in pixel_batches(images, transform.resize, batch):
+            for pixels, bad in pixel_batches(images, transform.resize, BATCH):
                 on_device = as_tensor(pixels, fabric.device)
                 with fabric.autocast():
                     features = module(transform.normalise(transform.centre(on_device)))

@@ -43,11 +43,11 @@ class PageTable:
         return tuple(all(cell.numeric for cell in column) for column in columns) or (False,) * len(self.header)
 
 
-def percent(share: float | None, shade: float = 0.0, sign: bool = False) -> Cell:
+def percent(share: float | None, sign: bool = False) -> Cell:
     """A share in [0, 1] as percent; a dash where there is none."""
     if share is None or math.isnan(share):
         return NONE
-    return Cell(f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}", 100 * share, shade)
+    return Cell(f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}", 100 * share)
 
 
 def number(value: float | None, digits: int = 3) -> Cell:

@@ -9,6 +9,7 @@ from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
 from biwaa.report.advice import reads
 from biwaa.result import (
     Collapsed,
+    Estimate,
     EstimateLow,
     EstimatesDisagree,
     FarFromSource,
@@ -79,13 +80,20 @@ def shown_estimate(result: Result) -> float | None:
     return None if doubt(result) else result.estimated_accuracy.value
 
 
-def interval_text(result: Result) -> str:
-    """`, 90 % interval 61 to 83 %, at least 59 %`; empty where the method has no interval."""
-    found = result.estimated_accuracy
+def interval_text(found: Estimate) -> str:
+    """`, 90 % interval 61 to 83 %, at least 59 % in 95 of 100 cases`; empty where there is no interval."""
     if found.low is None or found.high is None or found.lower_bound is None:
         return ""
     low, high, bound = (f"{100 * share:.0f}" for share in (found.low, found.high, found.lower_bound))
     return f", 90 % interval {low} to {high} %, at least {bound} % in 95 of 100 cases"
+
+
+def estimate_text(result: Result) -> str:
+    """The estimate with its interval, or why there is none."""
+    share = shown_estimate(result)
+    if share is None:
+        return f"unknown, since {doubt(result)}"
+    return f"{100 * share:.0f} %{interval_text(result.estimated_accuracy)}"
 
 
 def estimate_error(result: Result, recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from biwaa.errors import BiwaaError
-from biwaa.report.estimate import doubt, interval_text, shown_estimate
+from biwaa.report.estimate import doubt, estimate_text, interval_text
 from biwaa.report.sentences import in_percent
 from biwaa.result import Result
 from biwaa.training.later import FEWEST, Later
@@ -63,9 +63,8 @@ def later_words(found: Later, result: Result | None, thresholds: Thresholds, upd
     lines += ["", "Has the place changed?", f"  {_moved(found)}", *_classes(found)]
     lines += ["", "Adapt again?", f"  {_again(found)}"]
     if updated is not None:
-        share = shown_estimate(updated)
-        text = f"unknown, since {doubt(updated)}" if share is None else f"{100 * share:.0f} %{interval_text(updated)}"
-        lines += ["", "Adapted again", f"  the new run is in {found.updated}; its own estimate there: {text}"]
+        text = f"the new run is in {found.updated}; its own estimate there: {estimate_text(updated)}"
+        lines += ["", "Adapted again", f"  {text}"]
     lines += _thresholds(found, thresholds)
     return "\n".join(lines)
 
@@ -82,10 +81,9 @@ def _accuracy(found: Later, result: Result | None) -> str:
         return f"unknown, since in the run itself {doubt(result) if result else 'a warning contradicts it'}"
     if given.value is None:
         return "unknown, since the run kept nothing to estimate from"
-    text = f"{100 * given.value:.0f} %"
-    if given.low is not None and given.high is not None and given.lower_bound is not None:
-        low, high, bound = (f"{100 * share:.0f}" for share in (given.low, given.high, given.lower_bound))
-        return f"{text}, 90 % interval {low} to {high} %, lower bound {bound} %"
+    text = f"{100 * given.value:.0f} %{interval_text(given)}"
+    if given.low is not None:
+        return text
     if result is None:
         return f"{text}, the mean confidence alone, which is rather too high (name the run's folder for more)"
     return f"{text}, without an interval (errors were not measured for {unmeasured})"

@@ -7,7 +7,7 @@ import msgspec
 from biwaa.evaluations import Evaluation
 from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
-from biwaa.report.estimate import doubt, estimate_error, interval_text, shown_estimate
+from biwaa.report.estimate import doubt, estimate_error, estimate_text
 from biwaa.report.sentences import in_percent, selected_text, stage_name, unseen_images, warning_texts
 from biwaa.report.sources import SOURCE_COLUMNS, source_columns, source_words
 from biwaa.result import SOURCE_ONLY, TEACHER, Accuracy, Result
@@ -59,9 +59,7 @@ def evaluated(found: Evaluation, result: Result | None) -> str:
     if found.of_source:
         measured.append("  these are images of the run's source: this says nothing about the target")
     elif result:
-        share = shown_estimate(result)
-        text = f"unknown, since {doubt(result)}" if share is None else f"{100 * share:.0f} %{interval_text(result)}"
-        parts["Estimated without labels"] = [f"accuracy on the target {result.target.spec}: {text}",
+        parts["Estimated without labels"] = [f"accuracy on the target {result.target.spec}: {estimate_text(result)}",
                                              "  go by what was measured"]  # fmt: skip
     by_class = [(name, (share,)) for name, share in found.by_class.items() if share is not None]
     parts["By class"] = _table(("class", "right, %"), by_class)
@@ -106,10 +104,8 @@ def _accuracies(rows: Sequence[tuple[str, Accuracy | None]], first: str = "stage
 
 
 def _estimate(result: Result, recipe: Recipe) -> list[str]:
-    what, share = "estimated target accuracy, without labels", shown_estimate(result)
-    if share is None:
-        return [f"{what}: unknown, since {doubt(result)}"]
-    return [f"{what}: {100 * share:.0f} %{interval_text(result)}", f"  {estimate_error(result, recipe)}"]
+    lines = [f"estimated target accuracy, without labels: {estimate_text(result)}"]
+    return lines if doubt(result) else [*lines, f"  {estimate_error(result, recipe)}"]
 
 
 def _shares(result: Result) -> list[str]:

@@ -97,6 +97,7 @@ def _estimate(page: Section, run: Reading) -> list[str]:
     """The label-free estimate with its error, or why there is none; sentences for the lead if nothing was measured."""
     result, found = run.result, run.result.estimated_accuracy.readings
     share, why, known = shown_estimate(result), doubt(result), run.measured
+    interval = interval_text(result.estimated_accuracy)
     given, images = result.target.labels_given, result.target.images
     which = f"The other {images - given}" if given else f"The {images}"
     unmeasured = f"{which} target images have no labels, so accuracy was not measured."
@@ -108,7 +109,7 @@ def _estimate(page: Section, run: Reading) -> list[str]:
         Figure(
             f"≈ {100 * share:.0f} %",
             "right, estimated without labels",
-            ("go by what was measured; " if known else "") + (interval_text(result)[2:] or "its error: see below"),
+            ("go by what was measured; " if known else "") + (interval[2:] or "its error: see below"),
             estimated=True,
         )
     )
@@ -127,7 +128,7 @@ def _estimate(page: Section, run: Reading) -> list[str]:
     if not known:
         text += " To be sure, label some target images and pass them with --held-out."
     page.notes.append(text)
-    agree = f"By how far models and neighbours agree, about {100 * share:.0f} % are right{interval_text(result)}."
+    agree = f"By how far models and neighbours agree, about {100 * share:.0f} % are right{interval}."
     return [] if known else [unmeasured, agree]
 
 
