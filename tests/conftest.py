@@ -1,7 +1,12 @@
-"""One thread, a cache of the tests' own, and where the real images are."""
+"""One thread, a cache of the tests' own, where the real images are, and what is run or made once for several tests."""
 
+import io
 import os
+import subprocess
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,8 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from PIL import Image
 
+from biwaa.bench import engine
+from biwaa.cli import main
 from biwaa.recipe import recipe_from
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Options, train_run
@@ -43,6 +51,38 @@ def data_root():
     if not root.is_dir():
         pytest.skip("no real images: set BIWAA_DATA to a folder with pacs/, office10/ and digits.npz")
     return root
+
+
+AS_SEEN = {"COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def command(*words) -> subprocess.CompletedProcess:
+    """What the installed command does, here: a process of its own would first import for seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with patch.dict(os.environ, AS_SEEN), redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as ended:
+            code = ended.code
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def benched(*words) -> subprocess.CompletedProcess:
+    """What `biwaa bench` does, here; its runs are trained here too, one after the other."""
+    with patch.object(engine, "local", lambda works, processes: map(engine.train_one, works)):
+        return command("bench", *words)
+
+
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of several processes of tests makes for all of them; not to be written to."""
+    mine = tmp_path_factory.getbasetemp()
+    place = (mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine) / name
+    with FileLock(f"{place}.lock"):
+        if not (place / "whole").exists():
+            place.mkdir(exist_ok=True)
+            make(place)
+            (place / "whole").touch()
+    return place
 
 
 def write_images(folder: Path, counts: dict[str, int], size: int = 20, seed: int = 0, suffix: str = ".png") -> Path:

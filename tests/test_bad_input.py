@@ -3,23 +3,20 @@
 Most commands run within the tests' process: starting one takes seconds. The first tests start the installed command.
 """
 
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_images
+from conftest import AS_SEEN, write_images
+from conftest import command as biwaa
 
-from biwaa.cli import main
 from biwaa.errors import BiwaaError
 from biwaa.inference.classifier import load
 from biwaa.tensors import load_tensors
@@ -30,24 +27,10 @@ TINY = ["--backbone", "cnn", "--weights", "none", "--image-size", "12", "--resiz
         "--discriminator", "8"]  # fmt: skip
 
 
-AS_SEEN = {"COLUMNS": "200", "NO_COLOR": "1"}
-
-
 def installed(*words):
     """The installed command, in a process of its own."""
     environment = {**os.environ, **AS_SEEN}
     return subprocess.run([COMMAND, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
-
-
-def biwaa(*words):
-    """What the installed command does, here."""
-    out, err = io.StringIO(), io.StringIO()
-    with patch.dict(os.environ, AS_SEEN), redirect_stdout(out), redirect_stderr(err):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as ended:
-            code = ended.code
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def train(source, target, out, *more, by=biwaa):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, SMALL_FILE, install_plugin
+from conftest import SMALL, SMALL_FILE, benched, install_plugin
 from test_catalogue import lay_out
 from test_report import Page
 
@@ -40,7 +40,12 @@ FROZEN = {"freeze_backbone": True, "weights": "auto"}
 SETTINGS = recipe_from({**SMALL, "steps": 8, "batch_size": 16, "rounds": 1}, "test").flat()
 
 
-def bench(folder, *words, **environment):
+def bench(folder, *words):
+    return benched(*WORDS, "--out", folder, *words)
+
+
+def installed(folder, *words, **environment):
+    """By the installed command, in a process of its own."""
     return subprocess.run(
         [COMMAND, "bench", *WORDS, "--out", str(folder), *words],
         capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -57,9 +62,9 @@ def small(variant_names=("source_only", "mcc"), seeds=(1, 2), **settings):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A bench of two methods and two seeds, run through the command with two processes."""
+    """A bench of two methods and two seeds, run through the command."""
     folder = tmp_path_factory.mktemp("bench") / "tables"
-    done = bench(folder, "--methods", "mcc", "biwaa", "dann@2", "--seeds", "1", "2", "--processes", "2")
+    done = installed(folder, "--methods", "mcc", "biwaa", "dann@2", "--seeds", "1", "2")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -132,8 +137,7 @@ def test_finished_runs_are_never_run_again(finished):
     gains_part = done.stdout.split("Points over source-only")[1].split("##")[0]
     assert "MCC" in gains_part
     assert "BIWAA" not in gains_part  # it lacks a seed, so it is compared with none
-    shown = subprocess.run([COMMAND, "bench", folder, "--show"], capture_output=True, text=True, check=True)
-    assert "10 of 12 runs are finished." in shown.stdout
+    assert "10 of 12 runs are finished." in benched(folder, "--show").stdout
 
 
 def test_other_settings_are_refused(finished):
@@ -146,8 +150,7 @@ def test_other_settings_are_refused(finished):
         done = bench(folder, *words)
         assert done.returncode == 2
         assert told in done.stderr
-    done = subprocess.run([COMMAND, "bench", *WORDS[1:5], "digits/parts", "--tasks", WORDS[-1], "--out", folder],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = benched(*WORDS[1:5], "digits/parts", "--tasks", WORDS[-1], "--out", folder)
     assert "holds the bench digits/methods, not digits/parts" in done.stderr
 
 
@@ -229,7 +232,7 @@ def test_a_run_that_keeps_losing_its_process_fails(tmp_path):
 
 def test_a_killed_process_is_replaced(tmp_path):
     """SIGKILL to a worker in the middle of a run: it is taken up again, its neighbour too, and the grid ends whole."""
-    works = small(("source_only", "mcc"), (1, 2), steps=400).works(tmp_path, Path())
+    works = small(("source_only", "mcc"), (1,), steps=400).works(tmp_path, Path())
     killed = []
 
     def kill():
@@ -279,7 +282,7 @@ def test_an_interrupt_ends_all_its_processes_and_the_bench_goes_on(number, code,
     assert children
     assert not left
     assert not list(markers.glob("*.running"))  # an interrupt is no death
-    done = subprocess.run([*words, "--processes", "1"], capture_output=True, text=True, check=False)
+    done = benched(*words[2:])
     assert done.returncode == 0, done.stderr
 
 
@@ -439,7 +442,7 @@ def test_a_plugins_method_can_be_benched(tmp_path):
         "import biwaa\nfrom biwaa.methods.mcc import Mcc\nbiwaa.register_method('mine')(type('Mine', (Mcc,), {}))\n",
     )
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = bench(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", "--threads", "1", PYTHONPATH=path)
+    done = installed(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", "--threads", "1", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "| mine |" in done.stdout
     rows = {
@@ -448,21 +451,11 @@ def test_a_plugins_method_can_be_benched(tmp_path):
     assert rows["mine"]["over_images"] == rows["mcc"]["over_images"]
     page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
     (tmp_path / "my_method.py").write_text(re.search(r"```python\n(.*?register_method.*?)```", page, flags=re.S)[1])
-    again = bench(
-        tmp_path / "b",
-        "--methods",
-        "sharp@2",
-        "--seeds",
-        "1",
-        "--plugin",
-        str(tmp_path / "my_method.py"),
-        "--threads",
-        "1",
-    )
+    plugin = ["--plugin", str(tmp_path / "my_method.py")]
+    again = installed(tmp_path / "b", "--methods", "sharp@2", "--seeds", "1", "--threads", "1", *plugin)
     assert again.returncode == 0, again.stderr
     assert "| sharp, 2 rounds |" in again.stdout
-    shown = subprocess.run([COMMAND, "bench", tmp_path / "b", "--show"], capture_output=True, text=True, check=True)
-    assert "| mine |" in shown.stdout  # also where it is not installed
+    assert "| mine |" in benched(tmp_path / "b", "--show").stdout  # also where it is not installed
     assert "mine" not in {variant.name for variant in variants("methods", load_recipe("paper"), ())}
 
 
@@ -479,18 +472,18 @@ def test_numbers_among_cluster_options():
 
 @pytest.mark.slow
 def test_two_benches_on_one_folder_share_the_work(tmp_path):
-    command = [COMMAND, "bench", *WORDS, "--out", str(tmp_path / "b"), "--methods", "mcc", "bnm", "--seeds", "1", "2"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    words = [COMMAND, "bench", *WORDS, "--out", str(tmp_path / "b"), "--methods", "mcc", "--seeds", "1", "2"]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ends = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
-    assert all("6/6 runs" in stderr for _, stderr in ends)
+    assert all("4/4 runs" in stderr for _, stderr in ends)
     runs = list((tmp_path / "b" / "runs").glob("*/log.jsonl"))
-    assert len(runs) == 6
+    assert len(runs) == 4
     for log in runs:  # nothing was trained twice: each run's log holds its one stage's steps once
         steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
         assert steps == sorted(set(steps))
     logs = "".join(path.read_text() for path in (tmp_path / "b" / "runs").glob("*.log"))
-    assert logs.count("the model is in") == 6
+    assert logs.count("the model is in") == 4
 
 
 def test_ray_survives_a_killed_worker(tmp_path):
@@ -512,7 +505,7 @@ from test_bench import small
 folder = Path({str(tmp_path / "b")!r})
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
 cluster.add_node(num_cpus=1)
-bench = enrol(small(("source_only", "mcc"), (1, 2), steps=400), folder)
+bench = enrol(small(("source_only", "mcc"), (1,), steps=400), folder)
 works = bench.works(folder, Path())
 
 def kill():
@@ -540,7 +533,7 @@ finally:
                           env=environment)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "killed" in done.stdout
-    assert "['finished', 'finished', 'finished', 'finished']" in done.stdout
+    assert "['finished', 'finished']" in done.stdout
     assert "runs are finished" not in done.stdout
     assert "| MCC |" in done.stdout
 
@@ -578,12 +571,12 @@ def test_slurm_through_submitit(tmp_path):
     for name, text in (("sbatch", SBATCH), ("sacct", SACCT), ("scancel", "#!/bin/sh\n"), ("srun", "#!/bin/sh\n")):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-    done = bench(
-        tmp_path / "b", "--methods", "mcc", "--seeds", "1", "2", "--cluster", "slurm",
+    done = installed(
+        tmp_path / "b", "--methods", "mcc", "--seeds", "1", "--cluster", "slurm",
         "--cluster-options", "time", "5", PATH=f"{tools}:{os.environ['PATH']}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + "".join(p.read_text() for p in (tmp_path / "b" / "slurm").glob("*.err"))
-    assert "digits/methods: 4/4 runs" in done.stderr
+    assert "digits/methods: 2/2 runs" in done.stderr
     assert "| MCC |" in done.stdout
 
 
@@ -648,7 +641,7 @@ def test_the_papers_recipes_run_on_a_miniature(name, task, rate, network, rounds
              "--out", tmp_path / "table", "--tasks", task.lower(), "--seeds", "42", "--backbone", backbone,
              "--weights", "none", "--image-size", side, "--steps", "2", "--rounds", rounds, "--batch-size", "16",
              "--threads", "1"]  # fmt: skip
-    done = subprocess.run([COMMAND, "bench", *map(str, words)], capture_output=True, text=True, check=False)
+    done = benched(*words)
     assert done.returncode == 0, done.stderr
     assert f"warning: {name}:{source} is not the benchmark's" in done.stderr
     run = tmp_path / "table" / "runs" / f"{task}.biwaa.42"

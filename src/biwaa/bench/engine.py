@@ -139,7 +139,8 @@ def _start_worker(slots: "multiprocessing.Queue[int]", processes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench's own process decides
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(max(1, cores() // processes))
+    # As many as torch would take by itself, which is what OMP_NUM_THREADS says where it is set, or fewer.
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // processes)))
     if gpus := torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
