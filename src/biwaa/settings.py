@@ -17,7 +17,7 @@ MOST_STEPS = 10_000_000
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What it sees."""
+    """Data."""
 
     image_size: int | None = None
     """Pixels a side that the backbone sees; unset: its own (224 for most)."""
@@ -28,13 +28,13 @@ class DataSettings:
     crop_area: float = 0.08
     """Least share of the image that a random crop covers."""
     crops: Literal[1, 10] = 10
-    """Views a prediction averages: the centre, or four corners and centre, each also flipped."""
+    """Views that a prediction averages: the centre, or four corners and the centre, each also flipped."""
     batch_size: int = 36
     """Images of each domain in a step."""
     class_balanced: bool = True
     """Sample the source, and from the second round the target by its predictions, evenly over classes."""
     source_held_out: float = 0.0
-    """Share of each class of the source that is kept from training, to choose and to calibrate by."""
+    """Share of each source class that is held out of training, for selection and calibration."""
     source_shift: str = "none"
     """Label shift or size for experiments: long-tail:RATIO, reversed:RATIO or dirichlet:ALPHA[:SEED] over the classes,
     per-class:N[:SEED], images:N[:SEED], or classes:A-B, the A-th to the B-th class alone."""
@@ -57,14 +57,14 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What is trained."""
+    """Network."""
 
     backbone: str = "resnet50"
     """A timm model, alexnet, lenet, dtn, cnn, or auto."""
     weights: str = "auto"
-    """Of the backbone: auto, none (random), or a file."""
+    """Backbone weights: auto, none (random), or a file."""
     freeze_backbone: bool | None = False
-    """Train the head alone; unset: where there is no GPU."""
+    """Keep the backbone as it is; unset: only without a GPU."""
     statistics: Literal["domain", "source", "coral"] = "domain"
     """Frozen features are standardised by each domain's own mean and deviation (coral: the source's are then given the
     target's covariance), or all by the source's."""
@@ -92,13 +92,13 @@ class ScheduleSettings:
     """Rounds and steps."""
 
     rounds: int = 10
-    """Trainings from scratch, later ones with what earlier ones predicted."""
+    """Trainings from scratch; later ones learn from earlier predictions."""
     steps: int = 5004
-    """Steps a round."""
+    """Training steps in each round."""
     iterate: bool = True
     """Later rounds use what earlier ones predicted, in sampling the target and in pseudo-labels; off: independent."""
     scouts: int = 1
-    """The first rounds, which are independent of each other; those after them learn from all before."""
+    """First rounds, which are independent; each later round learns from all before it."""
     smooth_rounds: bool = False
     """Smooth earlier rounds' average over neighbours and even out its label distribution before it teaches."""
     neighbours: int = 10
@@ -108,7 +108,8 @@ class ScheduleSettings:
     round_update: float = 0.2
     """A round's predictions lose this share of their weight with each later round."""
     choice: str = "last"
-    """Of the model: last, or a label-free score by name; auto: last where heads are solved, else nuclear_norm."""
+    """How the model is selected: last, or a label-free score by name; auto: last where heads are solved, else
+    nuclear_norm."""
     baseline: bool = True
     """First train source-only with the same settings, to compare the adapted model with."""
 
@@ -146,7 +147,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """The machine."""
+    """Machine."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train."""

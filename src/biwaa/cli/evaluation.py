@@ -34,7 +34,7 @@ def evaluate(
         batch_size: images at a time.
         skip_unreadable: leave out images that cannot be decoded.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
-        domain: where the images are from; source: with that domain's statistics.
+        domain: which domain the images are from; its statistics are used.
         json: print the figures as JSON.
         overwrite: replace the file that --out names.
     """
@@ -70,19 +70,19 @@ def estimate(
 ) -> None:
     """Estimate a model's accuracy on new images without labels.
 
-    And say whether they have moved away from the run's target. The exit code is 1 where a threshold is not met.
+    It also says whether they have moved away from the run's target. The exit code is 1 if a threshold is not met.
 
     Example: biwaa estimate run new_images --least-bound 0.7
 
     Args:
-        run: a run folder; of a model.safetensors alone less can be said.
+        run: a run folder; a model.safetensors alone gives less.
         spec: new images, as for biwaa train; labels are not looked at.
-        least_accuracy: threshold of the estimate, a share.
-        least_bound: threshold of its lower bound, a share.
-        not_moved: threshold: the images look like the run's target.
+        least_accuracy: least estimate, as a share such as 0.7.
+        least_bound: least lower bound of the estimate, as a share.
+        not_moved: require that the images look like the run's target.
         json: print one line of JSON.
         prometheus: print Prometheus' text format.
-        update: then adapt to the new images, in a new folder RUN-2, RUN-3, ..
+        update: then adapt to the new images, in a new run folder (RUN-2, then RUN-3).
         out: also write what is printed here.
         device: where to compute.
         batch_size: images at a time.
@@ -147,7 +147,7 @@ def predict(
         top_k: how many of the likeliest classes.
         device: where to compute.
         batch_size: images at a time.
-        domain: where the images are from; source: with that domain's statistics.
+        domain: which domain the images are from; its statistics are used.
         overwrite: replace the table if there is one.
     """
     from biwaa.files import check_new

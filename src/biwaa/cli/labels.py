@@ -23,9 +23,9 @@ def suggest(
 
     Args:
         run: a run folder.
-        count: how many.
+        count: how many images.
         out: the table to write, .csv; the page is .html.
-        measure: draw at random instead, to measure with biwaa evaluate.
+        measure: draw them at random, to measure with biwaa evaluate.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         overwrite: replace the files if they are there.
     """

@@ -22,8 +22,8 @@ def check(
 
     Args:
         specs: one domain, one source or several and the target, or a benchmark of the catalogue.
-        batch_size: of the training to come; unset: as `biwaa train` plans here.
-        source_held_out: share of the source that the training to come keeps to judge by.
+        batch_size: of the planned training; unset: as `biwaa train` would take here.
+        source_held_out: share of the source that the planned training holds out.
         classes: what the outputs of a timm classifier are, as for `biwaa train`.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         json: print images and classes of each domain as JSON.
@@ -53,12 +53,12 @@ def report(
     data_root: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the page of a run or a bench: did it work, why, where not.
+    """Write the report of a run or a bench: did it work, why, where not.
 
     Example: biwaa report run
 
     Args:
-        folder: of a run or of a bench.
+        folder: a run folder, or the folder of a bench.
         out: the HTML file; unset: report.html in the folder.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         overwrite: replace the file that --out names.
@@ -80,9 +80,9 @@ def explain(
     device: Device = "auto",
     overwrite: bool = False,
 ) -> None:
-    """Draw where in images the features come from that are aligned.
+    """Draw where in an image the aligned features come from.
 
-    Without the weighting and with it.
+    Each image is drawn without the weighting of features and with it.
 
     Example: biwaa explain run sketches --beside dann_run --out explain.png
 
@@ -91,8 +91,8 @@ def explain(
         paths: images, folders of images, list files or FILE.npz:NAME.
         out: the PNG file to write.
         beside: another run to compare with, such as one by DANN.
-        rows: images to show; of more, so many are drawn.
-        seed: of that draw.
+        rows: images to show; of more images, this many at random.
+        seed: of that choice.
         device: where to compute.
         overwrite: replace the picture if there is one.
     """

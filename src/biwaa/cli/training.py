@@ -28,15 +28,15 @@ class TrainFlags:
     """Settings that the short help shows."""
 
     source: UseAppendAction[tuple[Spec, ...]] = ()
-    """Labelled images; several: once each; none: with a teacher."""
+    """Labelled images; repeat the flag for several sources."""
     target: Spec
-    """Images of the other place; labels only serve the report."""
+    """Images to adapt to; labels, if any, only serve the report."""
     out: RunFolder
     """Run folder to make."""
     recipe: str = "robust"
     """Named recipe or YAML file; flags win over it."""
     resume: bool = False
-    """Go on with the run in the folder; --out alone will do."""
+    """Go on with the run in --out; no other flag is needed."""
     overwrite: bool = False
     """Replace the run in the folder."""
     skip_unreadable: bool = False
@@ -48,17 +48,17 @@ class TrainFlags:
     json: bool = False
     """Print result.json in place of the summary."""
     teacher: Scores | None = None
-    """Another model's class scores of the target, .csv or .npz."""
+    """Scores of the target by another model, .csv or .npz."""
     teacher_source: Scores | None = None
-    """The same of the source."""
+    """Scores of the source by the same model."""
     zero_shot: Annotated[str | None, arg(metavar="MODEL")] = None
-    """Scores by a model of open_clip; unset: ViT-B-16/openai."""
+    """Teacher from open_clip; unless named: ViT-B-16/openai."""
     prompt: Annotated[tuple[str, ...], arg(metavar="TEXT ..")] = ()
-    """What it reads, with {} for a class's name."""
+    """Texts for that model, with {} for a class's name."""
     classes: Classes | None = None
-    """Names with commas, or a .txt or .yaml file of them."""
+    """Names of the classes: cat,dog or a .txt or .yaml file."""
     target_labels: Scores | None = None
-    """CSV of path,label: some target images to train on."""
+    """CSV file (path,label) of target labels to train on."""
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Also log to these."""
 
