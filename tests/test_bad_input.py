@@ -335,7 +335,7 @@ def test_evaluate_and_predict(pair, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("train", "--epochs", "3"), "counts steps of --batch-size images, not epochs; did you mean --steps (training steps in"),
+        (("train", "--epochs", "3"), "counts steps of --batch-size images, not epochs; did you mean --steps (training"),
         (("bench", "digits", "--epoch=3"), "did you mean --steps"), (("train", "--lr", "1"), "--learning-rate"),
         (("train", "--sorce", "a"), "train has no flag --sorce: did you mean --source (labelled images"),
         (("predict", "run", "--batchsize", "2"), "did you mean --batch-size"),
