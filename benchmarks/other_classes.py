@@ -5,9 +5,10 @@
 The rule: the first classes in their order are 4 of 7 (PACS, satellite images), 5 of 10 (Office), 25 of 65 (Office-Home)
 and 25 of 81 (groceries). In `partial` the target has these alone; in `open` the source has these alone, and the target
 keeps all; in `strangers` the target has the others alone; `closed` is the task as it is, for false alarms of --unknown
-auto. Every domain is standardised after its
-classes were chosen. Heads are those of the default on a frozen backbone (`prototypes`), without held-out images;
-compared are source-only, the default with --absent-classes off, and minimum class confusion that has converged.
+auto. `likeness` is that of each of these targets to the source's classes, for the warning that most images seem to be
+of none. Every domain is standardised after its classes were chosen. Heads are those of the default on a frozen backbone
+(`prototypes`), without held-out images; compared are source-only, the default with --absent-classes off, and minimum
+class confusion that has converged.
 """
 
 import json
@@ -27,12 +28,14 @@ from biwaa.device import hardware, open_fabric
 from biwaa.domains.classes import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
+from biwaa.judging.likeness import likeness
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.models.network import Standardise
 from biwaa.recipe import recipe_from
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, confusion_head, source_head
+from biwaa.solvers.metric import principal_axes
 from biwaa.solvers.prototypes import head_of_both
 from biwaa.solvers.unknown import EVIDENCE, find_unknown
 from biwaa.training.describe import versions
@@ -159,6 +162,24 @@ def strangers_figures(rows: Rows, first: int) -> dict[str, Any]:
     return alarms(Rows(source, rows.labels[kept], target, rows.truth[others], first))
 
 
+def likeness_figures(rows: Rows, first: int) -> dict[str, float | None]:
+    """Likeness to the source's classes of targets with these, some of these, others beside them, and others alone."""
+    kept, others = rows.labels < first, rows.truth >= first
+    some = standardised(rows.source[kept]), rows.labels[kept]
+    pairs = {
+        "closed": (rows.source, rows.labels, rows.target),
+        "partial": (rows.source, rows.labels, first_classes(rows, first).target),
+        "open": (*some, rows.target),
+        "strangers": (*some, standardised(rows.target[others])),
+    }
+    found = {}
+    for name, (source, labels, target) in pairs.items():
+        projection = principal_axes(source, source) * source.shape[1] ** -0.5  # source-only's
+        value = likeness(source @ projection, labels, target @ projection)
+        found[name] = None if value is None else round(value, 3)
+    return found
+
+
 def alarms(rows: Rows) -> dict[str, Any]:
     """Share of the target's images that --unknown auto takes for unknown, in percent, and its evidence."""
     evidence, share = find_unknown(*rows[:3], rows.classes).evidence, 0.0  # without evidence no image is unknown
@@ -188,6 +209,7 @@ def main(out: Path, data_root: Path, data_sets: tuple[str, ...] = (), threads: i
             "open": partial(open_figures, rows, first),
             "strangers": partial(strangers_figures, rows, first),
             "closed": partial(alarms, rows),
+            "likeness": partial(likeness_figures, rows, first),
         }
         for name, measure in parts.items():
             if name not in entry:

@@ -41,6 +41,7 @@ from biwaa.result import (
     FarFromSource,
     FewHeldOut,
     LabelShift,
+    LikeNoClass,
     RoundsAtChance,
     SourceForgotten,
     SourceNotLearned,
@@ -72,6 +73,7 @@ HEALTHY = Signs(
     held_out_source=200,
     pseudo_labels=np.array([120, 80, 120, 80]),
     far_share=0.1,
+    likeness=2.0,
     estimates={"confidence": 0.85, "agreement_of_rounds": 0.9},
 )
 ONE_CLASS = np.array([0.0, 1.0, 0.0, 0.0])
@@ -194,6 +196,16 @@ def test_far_target_images():
     assert only(far_share=0.8) == FarFromSource(share=0.8)
 
 
+def test_a_target_that_is_like_no_class():
+    assert only(likeness=-0.4) == LikeNoClass(likeness=-0.4)
+    few = np.array([0.48, 0.48, 0.02, 0.02])  # two classes explain it
+    assert find_warnings(changed(likeness=-0.4, predicted_shares=few, baseline_shares=few, source_shares=few,
+                                 estimated_shares=few)) == []  # fmt: skip
+    # Images that were labelled so are no surprise.
+    assert find_warnings(with_unknown(0.3, likeness=-0.4)) == [UnknownImages(share=0.3)]
+    assert find_warnings(with_unknown(0.0, likeness=-0.4)) == [LikeNoClass(likeness=-0.4), UnknownImages(share=0.0)]
+
+
 def test_estimates_that_are_low_or_contradict():
     assert only(estimates={"a": 0.35, "b": 0.4, "c": 0.45}) == EstimateLow(estimate=0.4)
     found = only(estimates={"a": 0.9, "b": 0.5, "c": 0.85})
@@ -239,7 +251,7 @@ def test_every_check_runs():
     kinds = [Collapsed, SourceNotLearned, SourcesContradict, SourceForgotten, RoundsAtChance, DiscriminatorSeparates,
              EstimateLow, FarFromSource, LabelShift, FewHeldOut]  # fmt: skip
     assert [type(one) for one in found] == kinds
-    assert len(CHECKS) == 14
+    assert len(CHECKS) == 15
 
 
 # Sentences
@@ -255,6 +267,7 @@ EVERY = (
     EstimatesDisagree(lowest="confidence", low=0.5, highest="agreement_of_rounds", high=0.9),
     EstimateLow(estimate=0.4),
     FarFromSource(share=0.8),
+    LikeNoClass(likeness=-0.4),
     LabelShift(distance=0.45),
     ClassesAbsent(classes=("dog", "eel")),
     UnknownImages(share=0.3),
@@ -472,7 +485,7 @@ def test_no_estimate_is_shown_where_it_cannot_be_trusted(result):
     assert shown_estimate(result) == 0.84
     assert doubt(result) == ""
     silent = (Collapsed, SourceNotLearned, SourceForgotten, RoundsAtChance, EstimatesDisagree, EstimateLow,
-              FarFromSource)  # fmt: skip
+              FarFromSource, LikeNoClass)  # fmt: skip
     for warning in EVERY:
         warned = msgspec.structs.replace(result, warnings=(warning,))
         assert (shown_estimate(warned) is None) == isinstance(warning, silent)

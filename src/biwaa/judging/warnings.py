@@ -27,6 +27,7 @@ from biwaa.result import (
     FarFromSource,
     FewHeldOut,
     LabelShift,
+    LikeNoClass,
     RoundsAtChance,
     SourceForgotten,
     SourceNotLearned,
@@ -56,6 +57,11 @@ DROP, DEVIATIONS = 0.05, 2.0
 SHIFT = 0.2
 """Total variation, beyond what sampling scatters, from which a fifth of the images would have to change class."""
 FAR = 0.5  # Share of target images outside of all source classes; of the source's own images it is 1 %, by construction
+LIKENESS, EVENLY = 0.3, 0.7
+"""Least likeness to the source's classes. Of tasks of our panel with the source's classes, or some of them, the lowest
+has 0.53; of those with none of them 26 of 35 have less than 0.3 (docs/other_classes.md). A target of one or two classes
+can have less too. Where these are found, predictions are of fewer classes in effect than the second, a share of the
+source's; those of strangers are of more."""
 LOW = 0.6
 """Estimated accuracy that deserves a warning: estimates are rather too high, and pseudo-labels that are wrong half of
 the time do harm."""
@@ -93,6 +99,7 @@ class Signs:
     """(K,) whether the target seems to have no image of a class, so that it was left out; None where none was."""
     unknown_share: float | None = None  # Of the target images, labelled as of no class; None where nobody asked for it
     far_share: float | None = None  # As of the function of this name
+    likeness: float | None = None  # To the source's classes, of groups of target images (`likeness`)
     places: tuple[str, ...] = ()  # Several sources
     standing: Standing | None = None  # What each of them is worth
     estimates: Mapping[str, float] | None = None
@@ -229,6 +236,16 @@ def far_from_source(signs: Signs) -> FarFromSource | None:
     return None if far is None or far <= FAR else FarFromSource(share=far)
 
 
+def like_no_class(signs: Signs) -> LikeNoClass | None:
+    """Most of the target seems to be of no class of the source, and is not labelled so."""
+    if signs.likeness is None or signs.likeness >= LIKENESS or signs.unknown_share:
+        return None
+    shares = signs.predicted_shares
+    if shares is not None and effective_classes(shares) < EVENLY * len(signs.classes):
+        return None
+    return LikeNoClass(likeness=signs.likeness)
+
+
 def unknown_images(signs: Signs) -> UnknownImages | None:
     """What was found where unknown images were looked for."""
     return None if signs.unknown_share is None else UnknownImages(share=signs.unknown_share)
@@ -295,6 +312,7 @@ CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (
     discriminator_at_fault,
     estimate_low_or_contradictory,
     far_from_source,
+    like_no_class,
     unknown_images,
     classes_absent,
     shares_moved,

@@ -13,10 +13,12 @@ from biwaa.result import (
     EstimateLow,
     EstimatesDisagree,
     FarFromSource,
+    LikeNoClass,
     Result,
     RoundsAtChance,
     SourceForgotten,
     SourceNotLearned,
+    SourcesContradict,
 )
 
 READINGS = {
@@ -72,6 +74,10 @@ def doubt(result: Result) -> str:
             return "the estimates are low, and low ones are rather too high"
         case FarFromSource():
             return "most target images look like no class of the source"
+        case LikeNoClass():
+            return "most target images seem to be of no class of the source"
+        case SourcesContradict():
+            return "the sources contradict each other"
     return "" if result.estimated_accuracy.value is not None else "this run kept nothing to estimate from"
 
 

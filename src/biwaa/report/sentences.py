@@ -7,6 +7,7 @@ from the settings at hand.
 from typing import assert_never
 
 from biwaa.errors import listed
+from biwaa.judging.warnings import LIKENESS
 from biwaa.recipe import Recipe
 from biwaa.report.advice import (
     Advice,
@@ -37,6 +38,7 @@ from biwaa.result import (
     FarFromSource,
     FewHeldOut,
     LabelShift,
+    LikeNoClass,
     Result,
     RoundsAtChance,
     SourceForgotten,
@@ -135,6 +137,12 @@ def _problem(warning: AnyWarning, result: Result) -> str:
                 f"{in_percent(share)} of the target images are farther from every class of the source than 99 % of the "
                 "source's own images are."
             )
+        case LikeNoClass(likeness=likeness):
+            return (
+                "Most target images seem to be of no class of the source, or all of one or two classes: groups of like "
+                "images do not differ from each other as the source's classes do "
+                f"(likeness {likeness:.2f}; {LIKENESS:g} or more is usual)."
+            )
         case UnknownImages(share=0):
             return (
                 "No target image was labelled unknown: nothing showed clearly that there are images of no known class. "
@@ -225,7 +233,7 @@ def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
             return "look at some images, and name the share of unknown ones, as in --unknown 0.3, if there are any"
         case UnknownImages(share=share) if share < HARDLY_ANY:
             return ""
-        case FarFromSource() | UnknownImages():
+        case FarFromSource() | LikeNoClass() | UnknownImages():
             return "check with `biwaa check` that the target shows the source's classes"
         case EstimatesDisagree() | EstimateLow() if result.accuracy or result.held_out:
             return "go by the measured accuracy"
@@ -269,7 +277,7 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
             ways = [more_held_out(recipe, images, wanted)]
         case ClassesAbsent():
             ways = [adapt_to_all(recipe)]
-        case EstimatesDisagree() | SourceNotLearned() | SourcesContradict() | UnknownImages():
+        case EstimatesDisagree() | SourceNotLearned() | SourcesContradict() | UnknownImages() | LikeNoClass():
             ways = []
         case _:
             assert_never(warning)

@@ -13,7 +13,7 @@ from biwaa.report.read import Reading
 from biwaa.report.repeat import train_again
 from biwaa.report.section import Section, Step
 from biwaa.report.sentences import remedies
-from biwaa.result import FarFromSource, FewHeldOut, SourceNotLearned
+from biwaa.result import FarFromSource, FewHeldOut, LikeNoClass, SourceNotLearned
 from biwaa.training.folder import CLASSES
 
 IMAGES = 50  # Of so many, the share that is right is within 12 points of that of all, in 90 of 100 cases
@@ -26,7 +26,11 @@ def what_now(run: Reading) -> Section:
     if not run.result.finished:
         page.steps.append(_finish(run))
     again = train_again(run.result, run.folder.path)
-    if again and run.result.source_specs and isinstance(run.result.contradiction, SourceNotLearned | FarFromSource):
+    if (
+        again
+        and run.result.source_specs
+        and isinstance(run.result.contradiction, SourceNotLearned | FarFromSource | LikeNoClass)
+    ):
         page.steps.append(_check(run))
     if not run.measured:
         files = sum(Path(name).is_file() for name in run.predictions.names)

@@ -41,6 +41,7 @@ from biwaa.result.warnings import (
     FarFromSource,
     FewHeldOut,
     LabelShift,
+    LikeNoClass,
     RoundsAtChance,
     RunWarning,
     SourceForgotten,
@@ -55,9 +56,9 @@ __all__ = [
     "FORMAT", "LAST", "REFERENCES", "SOURCE_ONLY", "TARGET_LABELS", "TEACHER", "Accuracy", "AnyWarning", "Calibration",
     "CalibrationError", "ClassesAbsent", "Collapsed", "Cost", "DiscriminatorIdle", "DiscriminatorSeparates",
     "DomainFacts", "Estimate", "EstimateLow", "EstimatesDisagree", "FarFromSource", "FewHeldOut", "LabelFree",
-    "LabelShares", "LabelShift", "Model", "RememberedFacts", "Result", "RoundsAtChance", "RunWarning", "Selected",
-    "SourceFacts", "SourceForgotten", "SourceNotLearned", "SourceOnlySelected", "SourcesContradict", "Stage",
-    "TargetAccuracy", "TeacherFacts", "UnknownImages", "WithoutPseudoLabel", "dump_result", "read_result",
+    "LabelShares", "LabelShift", "LikeNoClass", "Model", "RememberedFacts", "Result", "RoundsAtChance", "RunWarning",
+    "Selected", "SourceFacts", "SourceForgotten", "SourceNotLearned", "SourceOnlySelected", "SourcesContradict",
+    "Stage", "TargetAccuracy", "TeacherFacts", "UnknownImages", "WithoutPseudoLabel", "dump_result", "read_result",
     "write_result",
 ]  # fmt: skip
 
@@ -154,7 +155,13 @@ def _contradicts(warning: AnyWarning, estimate: Estimate) -> bool:
         return low is None or high is None or not low <= warning.estimate <= high
     return isinstance(
         warning,
-        Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | EstimatesDisagree | FarFromSource,
+        Collapsed
+        | SourceNotLearned
+        | SourceForgotten
+        | RoundsAtChance
+        | EstimatesDisagree
+        | FarFromSource
+        | LikeNoClass,
     ) or (isinstance(warning, SourcesContradict) and warning.all_of_them)
 
 

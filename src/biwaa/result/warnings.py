@@ -78,6 +78,13 @@ class FarFromSource(RunWarning, frozen=True, tag="far_from_source"):
     share: float
 
 
+class LikeNoClass(RunWarning, frozen=True, tag="like_no_class"):
+    """Most of the target seems to be of no class of the source."""
+
+    likeness: float
+    """To the classes (`judging.likeness`)."""
+
+
 class LabelShift(RunWarning, frozen=True, tag="label_shift"):
     """The target's label distribution is estimated to differ from the source's."""
 
@@ -126,6 +133,6 @@ class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
 
 AnyWarning = (
     Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle
-    | EstimatesDisagree | EstimateLow | FarFromSource | UnknownImages | ClassesAbsent | LabelShift
-    | WithoutPseudoLabel | SourceOnlySelected | FewHeldOut | SourcesContradict
+    | EstimatesDisagree | EstimateLow | FarFromSource | LikeNoClass | UnknownImages | ClassesAbsent
+    | LabelShift | WithoutPseudoLabel | SourceOnlySelected | FewHeldOut | SourcesContradict
 )  # fmt: skip

@@ -9,6 +9,7 @@ from biwaa.judging import label_shift
 from biwaa.judging.estimate import INDEPENDENT
 from biwaa.judging.evidence import Evidence, sample_rows
 from biwaa.judging.label_shift import label_shares, predicted_shares
+from biwaa.judging.likeness import likeness_of
 from biwaa.judging.metrics import agreement
 from biwaa.judging.validators import source_accuracy
 from biwaa.judging.warnings import Signs, far_share
@@ -46,6 +47,8 @@ def gather_signs(
         facts["absent"] = selected.absent.numpy()
     if baseline:
         facts["baseline_shares"] = predicted_shares(baseline.probabilities)
+        if solved:
+            facts["likeness"] = likeness_of(baseline)
     if len(rounds) > 1:
         last, before = rounds[-1].probabilities, rounds[-2].probabilities
         facts["round_agreement"] = agreement(last, before)

@@ -1,0 +1,81 @@
+"""A target of strangers: images of no class of the source are told from images of its classes in another place."""
+
+import numpy as np
+import pytest
+import torch
+
+import biwaa
+from biwaa.judging.likeness import FEWEST, FEWEST_A_CLASS, likeness
+from biwaa.judging.warnings import LIKENESS
+from biwaa.recipe import load_recipe
+from biwaa.report.estimate import doubt, shown_estimate
+from biwaa.report.sentences import warning_texts
+from biwaa.result import LikeNoClass
+
+CLASSES, WIDTH = 12, 64
+
+
+def images(kinds, place, seed, count=400):
+    """Round classes that are poses of one another too: within each class images differ along the same five directions.
+
+    A place scales every feature, and adds noise of its own.
+    """
+    rng, world = np.random.default_rng(seed), np.random.default_rng(0)
+    centres, poses = world.normal(size=(CLASSES, WIDTH)), world.normal(size=(5, WIDTH))
+    labels = rng.choice(kinds, size=count)
+    rows = centres[labels] + 0.5 * rng.normal(size=(count, 5)) @ poses + 0.7 * rng.normal(size=(count, WIDTH))
+    if place:
+        rows = rows * np.random.default_rng(place).uniform(0.5, 1.8, size=WIDTH) + 1 + 0.3 * rng.normal(size=rows.shape)
+    return rows.astype(np.float32), labels
+
+
+def scaled(rows):
+    return torch.from_numpy((rows - rows.mean(0)) / rows.std(0))
+
+
+def measured(kinds, place=1, seed=2, count=400):
+    source, labels = images(range(6), 0, 1)
+    return likeness(scaled(source), torch.from_numpy(labels), scaled(images(kinds, place, seed, count)[0]))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_images_of_other_classes_are_unlike_images_of_the_same_classes(place):
+    same, some, other = (measured(kinds, place) for kinds in (range(6), range(3), range(6, 12)))
+    assert same > LIKENESS + 1
+    assert some > LIKENESS + 0.2
+    assert other < LIKENESS
+
+
+def test_half_strangers_lie_between():
+    assert measured(range(6, 12)) < measured(range(12)) < measured(range(6))
+
+
+def test_the_names_of_classes_do_not_matter():
+    source, labels = images(range(6), 0, 1)
+    target = scaled(images(range(6), 1, 2)[0])
+    assert likeness(scaled(source), torch.from_numpy(labels), target) == pytest.approx(
+        likeness(scaled(source), torch.from_numpy(20 - 3 * labels), target), abs=0.05
+    )
+
+
+def test_where_there_is_too_little_nothing_is_said():
+    source, labels = (part[: 6 * FEWEST_A_CLASS] for part in images(range(6), 0, 1))
+    rows, of, target = scaled(source), torch.from_numpy(labels), scaled(images(range(6), 1, 2, FEWEST)[0])
+    assert likeness(rows, of, target) is not None
+    assert likeness(rows, of, target[1:]) is None
+    assert likeness(rows[1:], of[1:], target) is None
+    assert likeness(rows, torch.zeros_like(of), target) is None
+    assert likeness(rows[:, :12], of, target[:, :12]) is None
+
+
+@pytest.mark.parametrize("unknown", ["off", "auto"])
+def test_a_run_on_strangers_gives_no_estimate(tmp_path, unknown):
+    source, (target, _) = images(range(6), 0, 1), images(range(6, 12), 1, 2)
+    run = biwaa.adapt(source, target, out=tmp_path / "run", unknown=unknown, batch_size=24, verbose=False)
+    assert run.result.estimated_accuracy.value > 0.3
+    assert any(isinstance(one, LikeNoClass) for one in run.result.warnings)
+    assert shown_estimate(run.result) is None
+    assert "no class of the source" in doubt(run.result)
+    assert any("seem to be of no class" in text for text in warning_texts(run.result, load_recipe("robust")))
+    closed = biwaa.adapt(source, images(range(6), 1, 2)[0], out=tmp_path / "closed", batch_size=24, verbose=False)
+    assert not any(isinstance(one, LikeNoClass) for one in closed.result.warnings)
