@@ -298,5 +298,6 @@ def selected_text(result: Result) -> str:
     """Which stage was selected, and how."""
     by = result.model.chosen_by
     how = "because it is the last round" if by == LAST else f"by {by}, without labels"
-    what = TEACHER if result.model.stage == TEACHER else f"{result.model.stage} (last step)"
+    stage = result.model.stage
+    what = f"{stage} (last step)" if result.cost.steps and stage != TEACHER else stage
     return f"selected: {what}, {how}"

@@ -128,8 +128,7 @@ def _estimate(page: Section, run: Reading) -> list[str]:
     if not known:
         text += " To be sure, label some target images and pass them with --held-out."
     page.notes.append(text)
-    agree = f"By how far models and neighbours agree, about {100 * share:.0f} % are right{interval}."
-    return [] if known else [unmeasured, agree]
+    return [] if known else [unmeasured, f"About {100 * share:.0f} % are estimated to be right{interval}."]
 
 
 def _choices(run: Reading) -> PageTable | None:
