@@ -79,8 +79,9 @@ def weighed(sources: Sequence[Rows], target: Rows, classes: int) -> dict[str, An
     found = adapt_several(rows, labels, there, classes, origins)
     if found is None:
         return {"accuracy": None}
-    facts = {name: [round(one, 4) for one in part.tolist()] for name, part in found[2]._asdict().items()}
-    return {"accuracy": right(found[1], there, target[1]), **facts, "contradicts": found[2].contradicts.tolist()}
+    facts = {name: [round(one, 4) for one in part.tolist()] for name, part in found.standing._asdict().items()}
+    accuracy = right(found.head, there, target[1])
+    return {"accuracy": accuracy, **facts, "contradicts": found.standing.contradicts.tolist()}
 
 
 def as_one(sources: Sequence[Rows], target: Rows, classes: int) -> float | None:

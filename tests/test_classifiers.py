@@ -167,7 +167,7 @@ def test_imagenets_outputs_have_names_of_their_own(capsys):
     if not packaged_file("tf_efficientnet_lite0"):
         pytest.skip("needs the extra [offline]")
     known = open_classifier("timm:efficientnet-lite0", ["n02123045 cat", "282 cat", "n02504458 elephant"])
-    assert "cat 281 (tabby), cat 282 (tiger cat), elephant 386 (African elephant)" in capsys.readouterr().err
+    assert "cat: 281 tabby, 282 tiger cat, elephant: 386 African elephant" in capsys.readouterr().err
     assert known.outputs.tolist() == [0, 0, 1]
     assert open_classifier("timm:efficientnet-lite0", ["n02504458", "n02123045"]).classes == ("n02123045", "n02504458")
     backbone = build_backbone("efficientnet-lite0")

@@ -10,6 +10,7 @@ from test_sources import places, standardised
 import biwaa
 from biwaa.cli import main
 from biwaa.errors import BiwaaError
+from biwaa.inference.evaluate import evaluate_run
 from biwaa.models.known import check_backbone, open_known
 from biwaa.models.saved import load_model
 from biwaa.report.run_page import run_page
@@ -61,6 +62,9 @@ def test_a_run_is_a_source_and_so_is_the_run_that_comes_of_it(trained, tmp_path)
     assert first.result.baseline.accuracy.over_images == pytest.approx(with_images.result.baseline.accuracy.over_images)
     again = biwaa.adapt(str(tmp_path / "second" / "model.safetensors"), (third, labels), verbose=False)
     assert right(again) == right(first)
+    np.savez(tmp_path / "source.npz", source_x=places(2)[0][0], source_y=labels)
+    there, _ = evaluate_run(first.folder, f"{tmp_path}/source.npz:source", "cpu", 32, False, place="source")
+    assert there.accuracy.over_images > 0.95  # it has that place's statistics too
     known = (load_model(folder).memory for folder in (run.folder, tmp_path / "second"))
     for one, other in zip(*(memory.statistics for memory in known), strict=True):
         torch.testing.assert_close(one, other)
@@ -112,7 +116,10 @@ def test_what_a_model_as_a_source_refuses(trained, tmp_path, capfd):
             check_backbone(known, *other)
     assert "the method is prototypes" in said(method="dann", freeze_backbone=True)
     assert "--classes names others" in said(classes="a,b")
+    assert "--source-shift would take some: leave it out" in said(source_shift="images:9")
+    assert "--statistics source is of them: leave it out" in said(statistics="source")
     assert "is a source by itself" in said(source=[str(run.folder), (third, labels)])
+    assert "would be replaced" in said(out=run.folder, overwrite=True)
     assert "is a model of rows of 16 features" in said(target=third[:, :9])
     assert "is a model of rows of 16 features" in said(target=np.zeros((9, 8, 8, 3), dtype=np.uint8))
     assert "only in target: 9" in said(target=(third, np.where(labels == 4, 9, labels)))

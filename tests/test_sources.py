@@ -49,8 +49,8 @@ def solved(parts, target):
     origins = torch.cat([torch.full((len(rows),), number) for number, (rows, _) in enumerate(parts)])
     found = adapt_several(source, labels, standardised(target), CLASSES, origins)
     assert found is not None
-    right = found[0].argmax(dim=1).numpy() == np.arange(len(target)) % CLASSES
-    return right.mean(), found[1], found[2]
+    right = found.found.argmax(dim=1).numpy() == np.arange(len(target)) % CLASSES
+    return right.mean(), found.head, found.standing
 
 
 def test_several_sources_are_worth_more_than_one():

@@ -102,7 +102,7 @@ def test_where_unknown_is_not_found_it_is_refused():
     with pytest.raises(BiwaaError, match="has a class called unknown"):
         biwaa.adapt((source, np.where(labels == 0, "unknown", "other")), target, unknown="auto", batch_size=24)
     teacher = np.ones((len(target), KNOWN), np.float32)
-    with pytest.raises(BiwaaError, match="no labels of the target"):
+    with pytest.raises(BiwaaError, match="without a teacher"):
         biwaa.adapt((source, labels), target, unknown="auto", teacher=teacher, batch_size=24)
 
 
@@ -122,3 +122,38 @@ def test_a_target_without_any_known_image_is_said_to_have_none(tmp_path, capsys)
         run = biwaa.adapt(**given, unknown=unknown, out=tmp_path / unknown)
         assert any(said in text for text in warning_texts(run.result, load_recipe("robust")))
         assert not any(isinstance(one, Collapsed | LabelShift) for one in run.result.warnings)
+
+
+def test_several_sources_and_a_remembered_one_find_unknown_images_too(tmp_path):
+    source, labels, target, truth = domains()
+    wanted = np.where(truth < KNOWN, truth.astype(str), "unknown")
+    places = [(source[half], labels[half]) for half in (slice(0, 200), slice(200, 400))]
+    several = biwaa.adapt(places, target, out=tmp_path / "several", unknown="0.5", verbose=False)
+    assert (several.predict(target).astype(str) == wanted).mean() > 0.95
+    assert all(one.weight is not None for one in several.result.sources)
+    one = biwaa.adapt((source, labels), target, out=tmp_path / "one", verbose=False)
+    for run, unknown in ((one.folder, "auto"), (several.folder, "0.5")):
+        there = (target, truth.astype(str))  # labels of classes that the model lacks are unknown
+        known = biwaa.adapt(run, there, out=tmp_path / f"from {run.name}", unknown=unknown, verbose=False)
+        assert (known.predict(target).astype(str) == wanted).mean() > 0.95
+        assert known.result.baseline.predicted_shares["unknown"] == 0
+        # What came of it is a source as well, of the known classes.
+        again = biwaa.adapt(known, target[truth < KNOWN], verbose=False)
+        assert len(again.classes) == KNOWN
+        assert (again.predict(target[truth < KNOWN]).astype(str) == truth[truth < KNOWN].astype(str)).mean() > 0.95
+
+
+def test_labels_of_the_target_go_with_unknown():
+    source, labels, target, truth = domains()
+    wanted = np.where(truth < KNOWN, truth.astype(str), "unknown")
+    given = {f"target[{row}]": wanted[row] for row in range(0, 500, 9)}
+    run = biwaa.adapt((source, labels), target, target_labels=given, unknown="auto", verbose=False)
+    said = run.predictions.labels
+    assert [run.result.classes[said[row]] for row in range(0, 500, 9)] == list(given.values())
+    assert (run.predict(target).astype(str) == wanted).mean() > 0.95
+    # A label says that there are unknown images where nothing else does.
+    closed, few = target[truth < KNOWN], {"target[0]": "unknown", "target[1]": "1"}
+    for labelled, count in ((None, 0), (few, 1)):
+        found = biwaa.adapt((source, labels), closed, target_labels=labelled, unknown="auto", verbose=False)
+        assert sum(found.predictions.labels == KNOWN) >= count
+        assert (sum(found.predictions.labels == KNOWN) > 0) == (count > 0)

@@ -170,6 +170,10 @@ def test_a_run_with_and_without_a_source(open_clip, folders, tmp_path, monkeypat
     assert alone.classes == ("red_thing", "BlueThing")
     assert alone.teacher.prompts["red_thing"] == ("a red thing",)
     assert "a blue thing" in (folders / "alone" / "report.html").read_text()
+    assert main(["train", "--resume", "--out", "alone"]) == 0  # the run knows its classes and its teacher
+    new = biwaa.Run("alone").update("source").result
+    assert new.teacher == alone.teacher
+    assert new.target.spec == "source"
 
 
 @pytest.mark.parametrize(

@@ -105,23 +105,26 @@ class Run:
             skip_unreadable: leave out images that cannot be decoded, as the run did if it did.
 
         Raises:
-            BiwaaError: the source is gone, or the run had a teacher, which knows other images.
+            BiwaaError: the source is gone, or the run's teacher was scores of other images.
         """
         task, recipe = RunFolder(self.folder).task(), own_recipe(self.folder)
-        if self.result.teacher is not None or recipe is None:
+        lesson = task.get("lesson") or {}
+        zero_shot = lesson.get("zero_shot", [False])[0]
+        if (self.result.teacher is not None and not zero_shot) or recipe is None:
             raise BiwaaError(
-                f"{self.folder} learned from a teacher, which has to be asked about the new images: train again with "
-                "them as --target, and with --teacher or --zero-shot."
+                f"{self.folder} learned from a teacher's scores, which are of other images: train again with the new "
+                "ones as --target, and with the scores of these as --teacher."
             )
         root = Path(task["data_root"]) if task.get("data_root") else None
         try:
             here = task["source"] if source is None else source
-            here = here if is_model(here) else as_source(here, root)
+            here = None if here == "none" else here if is_model(here) else as_source(here, root)
         except BiwaaError as error:
             raise BiwaaError(f"the source of {self.folder} cannot be opened to adapt from it again: {error}") from None
         return adapt(
             here, images, out=out or _next_folder(self.folder), recipe=recipe.replace(target_shift="none"),
             data_root=root, skip_unreadable=skip_unreadable or bool(task.get("skip_unreadable")),
+            zero_shot=zero_shot, prompt=lesson.get("prompt", ()),
             classes=str(named) if (named := self.folder / CLASSES).is_file() else None,
         )  # fmt: skip
 
@@ -211,6 +214,10 @@ def adapt(
     lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, None if known and known.named else classes)
     here = None if source is None or known else as_source(source, root)
     there = as_domain(target, "target", root)
+    if known and out is not None and _lies_in(known.spec, local(out)):
+        raise BiwaaError(f"{known.spec} is the source and would be replaced: name another folder for the new run.")
+    if here and words and not zero_shot and set(words) != set(here.classes or ()):
+        raise BiwaaError(f"--classes names others than {here.spec} has: leave it out, a source names its own classes.")
     if known:
         here = replace(no_source(known.classes, there), spec=known.spec, label_kind=known.label_kind)
     pair = Pair(
@@ -261,6 +268,11 @@ def _known(source: Any, classes: Any) -> KnownSource | None:
     return None
 
 
+def _lies_in(spec: str, folder: Path) -> bool:
+    """Whether a SPEC is a folder or a file in it."""
+    return Path(spec).resolve().is_relative_to(folder.resolve())
+
+
 def _lesson(
     teacher: Any, teacher_source: Any, zero_shot: str | bool, prompt: Sequence[str],
     classes: str | Sequence[str] | Mapping[str, Any] | None,
@@ -293,10 +305,10 @@ def _no_source(lesson: Lesson | None, words: Mapping[str, Any], target: Domain) 
     if lesson is None:
         raise BiwaaError("without a --source there must be a teacher: add --zero-shot or --teacher FILE.")
     classes = tuple(words)
-    if not classes and isinstance(lesson, GivenScores):
+    if isinstance(lesson, GivenScores):
         if lesson.source:
             raise BiwaaError("--teacher-source needs a --source.")
-        classes = lesson.target.classes or ()
+        classes = classes or lesson.target.classes or ()
     if not classes:
         raise BiwaaError("without a --source the classes must be named: add --classes cat,dog.")
     return no_source(classes, target)

@@ -43,7 +43,10 @@ def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["biwaa"])
+            written = (file.metadata() or {}).get("biwaa")
+            if written is None:
+                raise ValueError("it has tensors alone")
+            facts = json.loads(written)
             if not isinstance(facts, dict):
                 raise ValueError("its facts have no names")
             if only is not None:

@@ -70,6 +70,10 @@ def _open(spec: str, data_root: Path | None) -> Domain:
         raise BiwaaError(f"{spec} does not name its arrays: write {spec}:NAME for NAME_x and NAME_y.")
     if path.name.lower().endswith(ARCHIVES) and path.exists():
         raise BiwaaError(f"{spec} is an archive: unpack it and name the folder of its images.")
+    if path.suffix.lower() in (".pth", ".pt", ".safetensors") and path.exists():
+        raise BiwaaError(
+            f"{spec} is a model, and here are images wanted; as a --source a timm classifier is {CLASSIFIER}MODEL@FILE."
+        )
     if path.exists():
         raise BiwaaError(f"{spec} is a single file: a domain is {FORMS}.")
     named = re.fullmatch(r"([\w-]+):(.+)", spec)

@@ -4,6 +4,7 @@ Everything else of a target's labels stays out of training's reach; what is hand
 """
 
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.domains.classes import match_classes
+from biwaa.domains.classes import classes_by_form, lookalikes, match_classes
 from biwaa.domains.domain import Domain
-from biwaa.domains.labels import MISSING, read_labels
+from biwaa.domains.labels import MISSING, Labels, read_labels
 from biwaa.domains.listing import table_lines
 from biwaa.errors import BiwaaError, listed
 from biwaa.files import local
@@ -34,6 +35,10 @@ class _Given(NamedTuple):
     values: Sequence[Any]
     paths: Sequence[str] | None = None  # None: one value a target image, in their order
     lines: Sequence[int] | None = None  # Of a file
+
+    def at(self, place: int) -> str:
+        """Where a label stands."""
+        return f"{self.where}, line {self.lines[place]}" if self.lines else f"{self.where}, label {place + 1}"
 
 
 def target_labels(given: Any, target: Domain, classes: tuple[str, ...], source: str) -> NDArray[np.int64]:
@@ -58,6 +63,7 @@ def target_labels(given: Any, target: Domain, classes: tuple[str, ...], source: 
     if labels is None:
         raise BiwaaError(f"{handed.where} has no label filled in: write a class beside some images, or leave it out.")
     known = labels.numbers != MISSING
+    _check_classes(handed, labels, classes, source)
     as_domain = Domain(handed.where, target.images, labels.classes, labels.numbers)
     numbers = match_classes(as_domain, classes, other=source, subset=True).labels
     assert numbers is not None  # there are labels
@@ -108,27 +114,40 @@ def _read_file(file: Path) -> _Given:
     )
 
 
+def _check_classes(given: _Given, labels: Labels, classes: tuple[str, ...], source: str) -> None:
+    """Make sure that every label is a class of the source; NFC as everywhere.
+
+    Raises:
+        BiwaaError: one is none.
+    """
+    allowed = classes_by_form(source, classes)
+    for number, name in enumerate(labels.classes):
+        if unicodedata.normalize("NFC", name) not in allowed:
+            place = int(np.flatnonzero(labels.numbers == number)[0])
+            alike = "".join(f" ({one})" for one in lookalikes([name], list(allowed.values())))
+            raise BiwaaError(
+                f"{given.at(place)}: {name[:200]} is no class of {source}{alike}, which has {listed(list(classes))}: "
+                "correct the label, or leave it out."
+            )
+
+
 def _rows(given: _Given, target: Domain) -> NDArray[np.int64]:
     """(M,) the target's row of each path."""
     paths = given.paths or ()
     found = places(paths, target.images.names)
-
-    def where(place: int) -> str:
-        return f"{given.where}, line {given.lines[place]}" if given.lines else given.where
-
     for place, row in enumerate(found):
         if row is None:
             count = sum(row is None for row in found)
             more = f" and {count - 1} more" if count > 1 else ""
             like = listed(list(target.images.names[:1]))
             raise BiwaaError(
-                f"{where(place)}: {target.spec} has no image {paths[place][:500]}{more}, or several that end so: its "
-                f"images are called like {like}."
+                f"{given.at(place)}: {target.spec} has no image {paths[place][:500]}{more}, or several that end so: "
+                f"its images are called like {like}."
             )
     first: dict[int | None, int] = {}
     for place, row in enumerate(found):
         if row in first:
             also = f"line {given.lines[first[row]]}" if given.lines else paths[first[row]]
-            raise BiwaaError(f"{where(place)}: {paths[place][:500]} is there twice ({also}): keep one of the two.")
+            raise BiwaaError(f"{given.at(place)}: {paths[place][:500]} is there twice ({also}): keep one of the two.")
         first[row] = place
     return np.array(found, dtype=np.int64)

@@ -91,9 +91,9 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     - agreement of neighbours falls where predictions are scattered
     - agreement of halves falls where the solution depends on which source images and which features there are
 
-    Without source-only: the mean of agreement with a teacher, if there is one, and among neighbours, without an
-    interval. Where heads are trained by steps, errors of that mean were not measured; there it is the mean of the three
-    `AGREEMENTS` of several rounds, or agreement among neighbours.
+    Without the source's images: the mean of agreement with a teacher and with source-only, as far as there are any, and
+    among neighbours, without an interval. Where heads are trained by steps, errors of that mean were not measured;
+    there it is the mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours.
 
     Args:
         found: readings by name, as of `estimates`.
@@ -102,8 +102,8 @@ def combined(found: Mapping[str, float], images: int, solved: bool) -> Estimate:
     """
     if solved and COMBINED[0] in found:
         return mean_of(found, COMBINED, images, INTERVAL)
-    if solved:  # there is no source-only
-        return mean_of(found, ("agreement_with_teacher", "agreement_of_neighbours"), images)
+    if solved:  # there are no images of the source
+        return mean_of(found, ("agreement_with_teacher", *AGREEMENTS[1:]), images)
     return mean_of(found, AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:], images)
 
 

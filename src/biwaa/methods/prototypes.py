@@ -23,9 +23,9 @@ from biwaa.solvers.absence import Adapted, without_absent
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, confusion_head
 from biwaa.solvers.prototypes import adapt_prototypes, head_of_both, teach_head, teach_prototypes
-from biwaa.solvers.remembered import solve_remembered
+from biwaa.solvers.remembered import begin_remembered, solve_remembered
 from biwaa.solvers.several import adapt_several
-from biwaa.solvers.unknown import EVIDENCE, find_unknown, never, with_rate
+from biwaa.solvers.unknown import EVIDENCE, Begun, never, unknown_among, with_rate
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,27 @@ class Prototypes(Method):
         if self.own.unknown == "off":
             return self._solved(source, labels, target, self.task.classes)
         known = self.task.classes - 1
-        seen = find_unknown(source, labels, target, known)
-        if self.own.rate is None and seen.evidence < EVIDENCE:
+        begun = self._begun(source, labels, target, known)
+        anchors = Anchors.of(self.task.given, known + 1, target.device)
+        labelled = anchors is not None and bool((anchors.labels == known).any())  # somebody has seen unknown images
+        seen = unknown_among(begun.start, begun.means, anchors)
+        if self.own.rate is None and seen.evidence < EVIDENCE and not labelled:
             return never(self._solved(source, labels, target, known))
         found = seen.found if self.own.rate is None else with_rate(seen.found, self.own.rate)
-        return head_of_both(source, labels, target, found)
+        return begun.head(target, found)
+
+    def _begun(self, source: Tensor, labels: Tensor, target: Tensor, known: int) -> Begun:
+        """What is known of one source, of several as they are weighed, or of a remembered one."""
+        if self.task.memory:
+            statistics = self.task.memory.to(target).statistics
+            assert statistics is not None  # a head alone is refused
+            return Begun(*begin_remembered(statistics, target, self.neighbours), source, labels, source[:, 0])
+        if self.task.origins is not None:
+            origins = self.task.origins.to(source.device)
+            if heard := adapt_several(source, labels, target, known, origins, self.neighbours):  # weighs them
+                self.standing = heard.standing
+                return Begun(heard.start, heard.means, source, labels, heard.weights)
+        return Begun.of(source, labels, target, known, self.neighbours)
 
     def _solved(self, source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
         """Adapt, and again without classes that seem absent; where neighbours are no guide, confuse classes little."""
@@ -92,8 +108,8 @@ class Prototypes(Method):
         if self.task.origins is not None:
             origins = self.task.origins.to(source.device)
             if several := adapt_several(source, labels, target, classes, origins, self.neighbours, teacher, anchors):
-                self.standing = several[2]
-                return several[1]
+                self.standing = several.standing
+                return several.head
 
         def adapt(rows: Tensor, their_labels: Tensor, number: int) -> Adapted:
             found = None  # several sources were tried

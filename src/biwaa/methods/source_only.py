@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from biwaa.methods.method import Batch, Loss, Method, classification
 from biwaa.solvers.logistic import Head, source_head
 from biwaa.solvers.prototypes import head_like
+from biwaa.solvers.unknown import never
 
 
 class SourceOnly(Method):
@@ -28,7 +29,8 @@ class SourceOnly(Method):
             memory = self.task.memory.to(target)
             assert memory.head is not None  # without one this stage is not planned
             if memory.outputs is None:
-                return memory.head
+                known = len(memory.head.weight)  # it knows no class `unknown`
+                return never(memory.head) if known < self.task.classes else memory.head
             self.said = memory.said(target).softmax(dim=1)
             return head_like(target, self.said)
         return source_head(source, labels, self.task.classes)

@@ -50,7 +50,11 @@ def known_source(spec: str, classes: Names) -> KnownSource:
         return open_classifier(spec, classes)
     file = model_file(spec)
     assert file is not None  # the caller asked `is_model`
-    known = open_known(spec, file)
+    try:
+        known = open_known(spec, file)
+    except BiwaaError as error:
+        told = str(error).removesuffix(".")
+        raise BiwaaError(f"{told}; weights of a timm classifier are named as {CLASSIFIER}MODEL@FILE.") from None
     check_classes(known, tuple(read_entries(classes)) if isinstance(classes, str) else tuple(map(str, classes or ())))
     return known
 
@@ -83,7 +87,8 @@ def open_classifier(spec: str, classes: Names) -> KnownSource:
     digest = hashlib.sha256(f"{weights_digest(model)} {named}".encode("utf-8", "surrogateescape"))
     return KnownSource(
         spec, every, "text", backbone, Transform(resize, backbone.image_size, backbone.mean, backbone.std, 1), None,
-        Head(None, weight[rows], bias[rows]), digest.hexdigest(), outputs if len(rows) > len(every) else None, named,
+        Head(None, weight[rows], bias[rows]), digest.hexdigest(),
+        outputs=outputs if len(rows) > len(every) else None, named=named,
     )  # fmt: skip
 
 
@@ -126,8 +131,11 @@ def _named(spec: str, classes: Names, count: int, model: nn.Module) -> tuple[str
             raise BiwaaError(f"--classes calls output {row} of {spec} both {found[row]} and {name}: give it one name.")
         found[row] = name
     if len(pairs) < count and labels:
-        words = [f"{name} {row} ({labels.index_to_description(row).partition(',')[0]})" for row, name in pairs]
-        say(f"outputs of {spec}, as ImageNet numbers them: {listed(words, SHOWN)}")
+        words: dict[str, list[str]] = {}
+        for row, name in sorted(pairs):
+            words.setdefault(name, []).append(f"{row} {labels.index_to_description(row).partition(',')[0]}")
+        every = [f"{name}: {', '.join(some[:2])}" + ", .." * (len(some) > 2) for name, some in words.items()]
+        say(f"outputs of {spec}, as ImageNet calls them: {listed(every, SHOWN)}")
     return tuple(found)
 
 

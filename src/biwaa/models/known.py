@@ -43,6 +43,8 @@ class KnownSource:
     """The model's own, on the backbone's features as they are."""
     fingerprint: str
     """SHA-256 of the model's file."""
+    standardise: Standardise | None = None
+    """Of the source's own features, where the model has it."""
     outputs: Tensor | None = None
     """(M,) the class of each of the head's rows, where a class has several of them; None: one each."""
     named: tuple[str, ...] = ()
@@ -76,6 +78,8 @@ def open_known(spec: str, file: Path) -> KnownSource:
         BiwaaError: the file is not a model that biwaa wrote.
     """
     model = load_model(file)
+    statistics, head = model.memory and model.memory.statistics, linear_head(model.network)
+    classes = model.classes[: len(statistics.counts)] if statistics else model.classes  # no `unknown`
     network, width = model.network, model.network.backbone
     if model.backbone == FEATURES:
         backbone = features_backbone(_inputs(network))
@@ -87,8 +91,9 @@ def open_known(spec: str, file: Path) -> KnownSource:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     return KnownSource(
-        spec, model.classes, model.label_kind, backbone, replace(model.transform, crops=1), model.memory,
-        linear_head(network), digest,
+        spec, classes, model.label_kind, backbone, replace(model.transform, crops=1), model.memory,
+        head._replace(weight=head.weight[: len(classes)], bias=head.bias[: len(classes)]), digest,
+        model.source,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from biwaa.domains.labels import LabelKind, as_given
+from biwaa.domains.labels import UNKNOWN, LabelKind, as_given
 from biwaa.errors import BiwaaError
 from biwaa.files import local
 from biwaa.images.augment import Transform
@@ -158,8 +158,10 @@ def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
         own.load_state_dict(source)
     head = Head(plain.get("projection"), plain["weight"], plain["bias"]) if plain else None
     memory = Memory(Remembered(**known), head) if known else None
-    if memory:
-        check_memory(memory, backbone.features, classes)
+    if memory and memory.statistics:
+        # The source of a model that labels images `unknown` has no such class.
+        lacks = len(memory.statistics.counts) == classes - 1 and facts.classes[-1] == UNKNOWN
+        check_memory(memory, backbone.features, classes - lacks)
     if facts.label_kind == "integer":
         as_given(facts.classes, facts.label_kind)  # raises ValueError where they are no numbers
     return SavedModel(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from biwaa.errors import BiwaaError
 from biwaa.files import check_new, csv_line, write_text
+from biwaa.methods import METHODS
 from biwaa.report.page import filled
 from biwaa.report.read import TargetImages
 from biwaa.report.repeat import train_again
 from biwaa.report.thumbnails import Thumbnail, thumbnail
-from biwaa.result import Result
 from biwaa.training.suggest import Suggestion, suggest
 
 
@@ -36,7 +36,7 @@ def write_suggestions(
     target = found.result.target
     images = TargetImages(target.spec, found.result.fingerprints.get("target_images", ""), data_root)
     shown = [thumbnail(images, name, "") for name in found.names]
-    command = _command(run, found.result, out, measure)
+    command = _command(run, found, out, measure)
     told = [f"{len(shown)} images to label are in {out}"]
     if len(found.names) < count:
         told.append(f"there are no more than {len(shown)} without a label")
@@ -46,13 +46,18 @@ def write_suggestions(
     return "\n".join([*told, f"then: {command}"])
 
 
-def _command(run: Path, result: Result, out: Path, measure: bool) -> str:
+def _command(run: Path, found: Suggestion, out: Path, measure: bool) -> str:
     """What takes the labels."""
+    result = found.result
+    if measure and not all(Path(name).is_file() for name in found.names):
+        spec = result.target.spec
+        return f"give these rows their labels in {spec} itself, -1 for all others, and evaluate {run} on it"
     if measure:
         return shlex.join(["biwaa", "evaluate", str(run), str(out)])
     recipe, words = str(run / "recipe.yaml"), train_again(result, run, labels=False)
     if words is None:
         return f"biwaa.adapt(source, target, .., recipe={recipe!r}, target_labels={str(out)!r})"
+    words += [] if METHODS[result.method].sees_target else ["--method", "auto"]  # it would not look at them
     labelled = ["--target-labels", str(out), "--out", f"{run}-labelled"]
     return shlex.join(["biwaa", "train", "--recipe", recipe, *words, *labelled])
 

@@ -247,9 +247,26 @@ def head_of_both(source: Tensor, labels: Tensor, target: Tensor, found: Tensor) 
     classes = found.shape[1]
     axes, weights = principal_axes(source, target), balanced_weights(labels, classes)
     of_source = within_class_covariance(source @ axes, labels, torch.ones_like(weights), classes)
-    of_target = within_class_covariance(target @ axes, found.argmax(dim=1), reliability(found) ** 2, classes)
-    metric = whitening((of_source + of_target) / 2, LATER_RIDGE)
-    return student(axes @ metric, source, one_hot(labels, classes), weights, target, found)
+    return head_from(axes, of_source, source, one_hot(labels, classes), weights, target, found)
+
+
+def head_from(
+    axes: Tensor, within: Tensor, source: Tensor, truth: Tensor, weights: Tensor, target: Tensor, found: Tensor
+) -> Head:
+    """As `head_of_both`, where the source's (D, D) covariance within classes is known on (F, D) axes.
+
+    Args:
+        axes: of both places.
+        within: of the source.
+        source: (Ns, F); no rows where its images are not there.
+        truth: (Ns, K).
+        weights: (Ns,).
+        target: (Nt, F).
+        found: (Nt, K) probabilities.
+    """
+    named, sure = found.argmax(dim=1), reliability(found) ** 2
+    of_target = within_class_covariance(target @ axes, named, sure, found.shape[1])
+    return student(axes @ whitening((within + of_target) / 2, LATER_RIDGE), source, truth, weights, target, found)
 
 
 def distilled(

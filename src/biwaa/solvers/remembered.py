@@ -69,6 +69,10 @@ class Remembered(NamedTuple):
         """On a tensor's device."""
         return type(self)(*(part.to(where) for part in self))
 
+    def first(self, classes: int) -> Self:
+        """Of the first classes alone."""
+        return self._replace(counts=self.counts[:classes], means=self.means[:classes])
+
 
 class Memory(NamedTuple):
     """What training gets of a source whose images are not there."""
@@ -85,6 +89,11 @@ class Memory(NamedTuple):
         head = self.head and Head(*(None if part is None else part.to(where) for part in self.head))  # type: ignore[arg-type]
         outputs = None if self.outputs is None else self.outputs.to(where.device)
         return type(self)(self.statistics and self.statistics.to(where), head, outputs)
+
+    def first(self, classes: int) -> Self:
+        """Of the first classes alone, where a class has one output."""
+        head = self.head and self.head._replace(weight=self.head.weight[:classes], bias=self.head.bias[:classes])
+        return self._replace(statistics=self.statistics and self.statistics.first(classes), head=head)
 
     def said(self, rows: Tensor) -> Tensor:
         """(N, K) logits of (N, F) rows by the head; probabilities of outputs of one class are added."""
@@ -128,6 +137,22 @@ def solve_remembered(
     return teach_prototypes(target, said.shape[1], own, count, anchors)[1]
 
 
+def begin_remembered(
+    source: Remembered, target: Tensor, count: int = NEIGHBOURS, anchors: Anchors | None = None
+) -> tuple[Start, Tensor]:
+    """The start, and the (K, D) class means in its metric at length 1; arguments as of `adapt_remembered`."""
+    kept = len(source.variances)
+    axes = principal_axes((source.axes * (source.variances * kept).sqrt()).T, target)
+    turn = axes.T @ source.axes  # (D, R)
+    within = turn @ source.within @ turn.T + source.rest * (torch.eye(axes.shape[1]).to(target) - turn @ turn.T)
+    metric = whitening(within, FIRST_RIDGE)
+    there = target @ axes
+    units, means = F.normalize(there @ metric, dim=1), F.normalize(source.means @ axes @ metric, dim=1)
+    prior = (float(source.scale) * units @ means.T).softmax(dim=1)
+    near = nearest_neighbours(units, count)
+    return Start(axes, there, within, units, prior, float(source.scale), near, anchors), means
+
+
 def adapt_remembered(
     source: Remembered, target: Tensor, count: int = NEIGHBOURS, teacher: Teacher | None = None,
     anchors: Anchors | None = None,
@@ -145,23 +170,13 @@ def adapt_remembered(
         (Nt, K) probabilities, and the student.
     """
     classes = len(source.counts)
-    kept = len(source.variances)
-    axes = principal_axes((source.axes * (source.variances * kept).sqrt()).T, target)
-    turn = axes.T @ source.axes  # (D, R)
-    within = turn @ source.within @ turn.T + source.rest * (torch.eye(axes.shape[1]).to(target) - turn @ turn.T)
-    metric = whitening(within, FIRST_RIDGE)
-    there = target @ axes
-    units, means = F.normalize(there @ metric, dim=1), F.normalize(source.means @ axes @ metric, dim=1)
-    prior = (float(source.scale) * units @ means.T).softmax(dim=1)
-    start = Start(
-        axes, there, within, units, prior, float(source.scale), nearest_neighbours(units, count), anchors
-    )  # fmt: skip
+    start, _ = begin_remembered(source, target, count, anchors)
     found, metric = refined(start, classes, count)
     if teacher:
-        start = start._replace(prior=fused(prior, teacher, None, None, found, start.neighbours))
+        start = start._replace(prior=fused(start.prior, teacher, None, None, found, start.neighbours))
         found, metric = refined(start, classes, count)
     nothing = target[:0]
-    return found, student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
+    return found, student(start.axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
 
 
 def check_memory(memory: Memory, width: int, classes: int) -> None:

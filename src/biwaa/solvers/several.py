@@ -60,6 +60,22 @@ def balanced(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
     return found / found.mean()
 
 
+class Heard(NamedTuple):
+    """What several sources say of a target, weighed."""
+
+    found: Tensor
+    """(Nt, K) probabilities."""
+    head: Head
+    """The student."""
+    standing: Standing
+    start: Start
+    """Where the last refinement began."""
+    means: Tensor
+    """(K, D) mean over the sources of their class means, in the start's metric and at length 1."""
+    weights: Tensor
+    """(Ns,) of all rows."""
+
+
 class Places(NamedTuple):
     """Rows of several sources on the same axes."""
 
@@ -99,6 +115,8 @@ class Experts(NamedTuple):
     units: Tensor
     """(N, D) the rows in the metric, at length 1."""
     scale: float
+    means: Tensor
+    """(K, D) mean over sources of their class means, at length 1."""
     cosines: Tensor
     """(N, K) logits: cosines with the mean over sources of their class means."""
     regression: Tensor
@@ -128,9 +146,8 @@ def ask_experts(places: Places, rows: Tensor, weights: Tensor) -> Experts:
     cosines, regression = scale * units @ joint.T, F.linear(rows @ narrow, *head)
     alone = torch.stack([(units @ mean.T).masked_fill(~held, NOTHING).argmax(dim=1)
                          for mean, held in zip(means, holds, strict=True)])  # fmt: skip
-    return Experts(
-        within, units, scale, cosines.masked_fill(unseen, NOTHING), regression.masked_fill(unseen, NOTHING), alone
-    )
+    cosines, regression = (part.masked_fill(unseen, NOTHING) for part in (cosines, regression))
+    return Experts(within, units, scale, joint, cosines, regression, alone)
 
 
 def between(places: Places) -> tuple[Tensor, Tensor]:
@@ -188,7 +205,7 @@ def adapt_several(
     count: int = NEIGHBOURS,
     teacher: Teacher | None = None,
     anchors: Anchors | None = None,
-) -> tuple[Tensor, Head, Standing] | None:
+) -> Heard | None:
     """As `adapt_prototypes`, from several sources.
 
     1. within-class whitening around each source's own class means
@@ -209,8 +226,7 @@ def adapt_several(
         anchors: the target's rows with a label; with them the prior is logistic regression alone, as with one source.
 
     Returns:
-        (Nt, K) probabilities, the student, and what the sources are worth; None where the sources' own neighbours are
-        of other classes, so that neighbours are no guide.
+        None where the sources' own neighbours are of other classes, so that neighbours are no guide.
     """
     number = int(origins.max()) + 1
     many = origins.bincount(minlength=number)
@@ -252,4 +268,5 @@ def adapt_several(
     share = min(1.0, len(target) / len(source))  # many sources must not outweigh the target
     of_rows = balanced(weights[origins], labels, classes) * share
     head = student(axes @ metric, source, truth, of_rows, target, found)
-    return found, head, standing._replace(weights=weights / weights.sum(), relevance=relevance)
+    standing = standing._replace(weights=weights / weights.sum(), relevance=relevance)
+    return Heard(found, head, standing, start, said.means, of_rows)

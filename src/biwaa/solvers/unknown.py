@@ -4,19 +4,21 @@ Ns source rows, Nt target rows, F features, K known classes; features are standa
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head
 from biwaa.solvers.metric import (
     NEIGHBOURS,
+    balanced_weights,
     mean_over_neighbours,
     one_hot,
 )
-from biwaa.solvers.prototypes import PULL, begin
+from biwaa.solvers.prototypes import PULL, Start, begin, head_from
 
 STEPS, TRUST, FLOOR = 8, 0.5, -6.0
 """Updates of the centres; weight of the source's log-probabilities, and their least below the likeliest class's."""
@@ -39,7 +41,48 @@ class Unknown(NamedTuple):
     """How clearly known and unknown images are apart; above `EVIDENCE` where there are some."""
 
 
+class Begun(NamedTuple):
+    """What is known of the source, and the target in its metric."""
+
+    start: Start
+    means: Tensor
+    """(K, D) of the source's classes, in the start's metric and at length 1."""
+    source: Tensor
+    """(Ns, F); no rows where its images are not there."""
+    labels: Tensor
+    """(Ns,)."""
+    weights: Tensor
+    """(Ns,)."""
+
+    @classmethod
+    def of(cls, source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int = NEIGHBOURS) -> Self:
+        """From one source.
+
+        Args:
+            source: (Ns, F).
+            labels: (Ns,) of all K classes.
+            target: (Nt, F).
+            classes: K.
+            count: neighbours of a row.
+        """
+        start, _, rows = begin(source, labels, target, classes, count)
+        means = F.normalize(one_hot(labels, classes).T @ rows, dim=1)
+        return cls(start, means, source, labels, balanced_weights(labels, classes))
+
+    def head(self, target: Tensor, found: Tensor) -> Head:
+        """A head for both places, of what was found: (Nt, K + 1)."""
+        assert self.start.within is not None  # there is a source
+        truth = one_hot(self.labels, found.shape[1])
+        return head_from(self.start.axes, self.start.within, self.source, truth, self.weights, target, found)
+
+
 def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Unknown:
+    """As `unknown_among`, from one source; arguments as of `Begun.of`."""
+    begun = Begun.of(source, labels, target, classes)
+    return unknown_among(begun.start, begun.means)
+
+
+def unknown_among(start: Start, means: Tensor, anchors: Anchors | None = None) -> Unknown:
     """Find known classes and unknown images together, by EM in the metric in which the source's classes are round.
 
     1. Images are split in two by their cosine to the nearest class mean of the source, averaged over neighbours (Otsu).
@@ -48,14 +91,11 @@ def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int) -
        source's prediction.
 
     Args:
-        source: (Ns, F).
-        labels: (Ns,) of all K classes.
-        target: (Nt, F).
-        classes: K.
+        start: where the refinement of prototypes begins.
+        means: (K, D) of the source's classes, in the start's metric and at length 1.
+        anchors: the target's rows with a label, K for unknown; they stay at it.
     """
-    start, _, rows = begin(source, labels, target, classes, NEIGHBOURS)
-    units, scale, near = start.units, start.scale, start.neighbours
-    means = F.normalize(one_hot(labels, classes).T @ rows, dim=1)
+    units, scale, near, classes = start.units, start.scale, start.neighbours, len(means)
     cosines = units @ means.T
     best = cosines.amax(dim=1)
     smooth = mean_over_neighbours(best[:, None], near)[:, 0]
@@ -65,15 +105,25 @@ def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int) -
     far = units[~known]
     others = k_means(far, min(CENTRES * classes, max(len(far) // ROWS_A_CENTRE, 1)))
     found = torch.cat([logs.exp() * known[:, None], (scale * units @ others.T).softmax(dim=1) * ~known[:, None]], dim=1)
+    found = _fixed(found, anchors, scale * units @ others.T, classes)
     for _ in range(STEPS):
         centres = F.normalize(found.T @ units, dim=1)
         centres[:classes] = F.normalize(centres[:classes] + means, dim=1)
         logits = scale * units @ centres.T + PULL * mean_over_neighbours(found, near)
         logits[:, :classes] += logs
-        found = logits.softmax(dim=1)
+        found = _fixed(logits.softmax(dim=1), anchors, logits[:, classes:], classes)
     every = torch.cat([found[:, :classes], found[:, classes:].sum(dim=1, keepdim=True)], dim=1)
     nearest = cosines.argmax(dim=1)
     return Unknown(every, _evidence(units, near, best, nearest, every[:, -1] < 0.5, classes))
+
+
+def _fixed(found: Tensor, anchors: Anchors | None, far: Tensor, classes: int) -> Tensor:
+    """(Nt, K + M) memberships, those of labelled rows at their labels; (Nt, M) logits say where an unknown one is."""
+    if anchors is None:
+        return found
+    known = anchors.truth[:, :classes]
+    unknown = far[anchors.rows].softmax(dim=1) * anchors.truth[:, classes:]
+    return found.index_copy(0, anchors.rows, torch.cat([known, unknown], dim=1))
 
 
 def with_rate(found: Tensor, rate: float) -> Tensor:

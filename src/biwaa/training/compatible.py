@@ -15,7 +15,7 @@ from biwaa.progress import say
 from biwaa.recipe import AUTO, Recipe, with_method
 from biwaa.training.prepare import Pair
 from biwaa.training.suited import least_images
-from biwaa.training.teach import Lesson, check_taught, sourceless
+from biwaa.training.teach import GivenScores, Lesson, check_taught, sourceless
 
 PROTOTYPES = "prototypes"
 """The method that learns from what is remembered of a source."""
@@ -44,6 +44,8 @@ def implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
     """
     width = check_kind(*(domain for domain in (pair.source, pair.target, pair.held_out) if domain))
     if width is not None:
+        if recipe.network.freeze_backbone is False or recipe.network.backbone not in (AUTO, FEATURES):
+            say("these are features, so there is no backbone to name or to train")
         recipe = recipe.replace(backbone=FEATURES, weights="auto", freeze_backbone=True)
     if lesson and recipe.method == AUTO and not recipe.network.freeze_backbone:
         say("a teacher is heard on a frozen backbone: as with --freeze-backbone, features are computed once")
@@ -53,6 +55,7 @@ def implied(recipe: Recipe, pair: Pair, lesson: Lesson | None) -> Recipe:
     if pair.known:
         recipe = _of_known(recipe, pair.known, width, lesson)
     elif not len(pair.source.images):  # nothing to train source-only on, or to hold out
+        _check_no_images(recipe, "there is no source")
         recipe = recipe.replace(baseline=False, source_held_out=0.0, source_shift="none")
     frozen = recipe.method != AUTO and METHODS[recipe.method].frozen
     return recipe.replace(freeze_backbone=True) if frozen else recipe
@@ -72,6 +75,9 @@ def _of_known(recipe: Recipe, known: KnownSource, width: int | None, lesson: Les
             f"{known.spec} has no images to train on: its backbone stays frozen, and the method is {PROTOTYPES}. Leave "
             "--method and --no-freeze-backbone out."
         )
+    _check_no_images(recipe, f"{known.spec} has no images")
+    if isinstance(lesson, GivenScores) and lesson.source:
+        raise BiwaaError(f"{known.spec} has no images that scores could be of: leave --teacher-source out.")
     if lesson and known.memory is None:
         raise BiwaaError(f"{known.spec} has a head alone, which is the teacher: leave the other teacher out.")
     features, transform = known.backbone.name == FEATURES, known.transform
@@ -80,6 +86,18 @@ def _of_known(recipe: Recipe, known: KnownSource, width: int | None, lesson: Les
         image_size=None if features else transform.image_size, resize=None if features else transform.resize,
         baseline=recipe.schedule.baseline and (known.memory is None or known.memory.head is not None),
     )  # fmt: skip
+
+
+def _check_no_images(recipe: Recipe, why: str) -> None:
+    """Refuse settings of a source's images where there are none.
+
+    Raises:
+        BiwaaError: one is set.
+    """
+    if recipe.data.source_shift != "none":
+        raise BiwaaError(f"{why}, of which --source-shift would take some: leave it out.")
+    if recipe.network.statistics != "domain":
+        raise BiwaaError(f"{why}, and --statistics {recipe.network.statistics} is of them: leave it out.")
 
 
 def checked_pair(pair: Pair, recipe: Recipe) -> Pair:
@@ -92,12 +110,12 @@ def checked_pair(pair: Pair, recipe: Recipe) -> Pair:
     if recipe.prototypes.unknown != "off":
         pair = replace(pair, source=with_unknown(pair.source))
     share, size = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0, least_images(recipe)
+    held_out, unknown = pair.held_out, recipe.prototypes.unknown != "off"
     source, target = (
         check_pair(pair.source, pair.target, size, share) if len(pair.source.images)
-        else sourceless(pair.source, pair.target, size, pair.known.spec if pair.known else "--classes")
+        else sourceless(pair.source, pair.target, size, pair.known.spec if pair.known else "--classes", unknown)
     )  # fmt: skip
     tell_lacking(source, target)
-    held_out, unknown = pair.held_out, recipe.prototypes.unknown != "off"
     for domain in (target, held_out):
         if domain and (missing := len(domain.unlabelled())):
             say(f"{missing} of {len(domain.images)} images of {domain.spec} have no label: the report passes over them")
@@ -111,20 +129,21 @@ def checked_pair(pair: Pair, recipe: Recipe) -> Pair:
     return Pair(source, target, held_out, known=pair.known)
 
 
-def check_unknown(pair: Pair, recipe: Recipe, lesson: Lesson | None, labelled: bool) -> None:
+def check_unknown(pair: Pair, recipe: Recipe, lesson: Lesson | None) -> None:
     """Refuse `unknown` where it is not found.
 
     Args:
         pair: of a source and a target.
         recipe: with its method decided.
         lesson: where a teacher comes from.
-        labelled: labels of target images were handed over.
 
     Raises:
-        BiwaaError: it goes with one source and a frozen backbone alone.
+        BiwaaError: there is a teacher or a head alone, or the backbone is trained.
     """
     alone = f"--unknown {recipe.prototypes.unknown} is for the method {PROTOTYPES} on a frozen backbone"
     if recipe.method != PROTOTYPES or not recipe.network.frozen:
         raise BiwaaError(f"{alone}: leave --method out and add --freeze-backbone, or leave --unknown out.")
-    if pair.source.places or lesson or labelled or not len(pair.source.images):
-        raise BiwaaError(f"{alone} with one source, no teacher and no labels of the target: leave --unknown out.")
+    if lesson:
+        raise BiwaaError(f"{alone} without a teacher: leave --unknown or the teacher out.")
+    if pair.known and not (pair.known.memory and pair.known.memory.statistics):
+        raise BiwaaError(f"{alone}, and {pair.known.spec} has a head alone, which says nothing of it: leave it out.")

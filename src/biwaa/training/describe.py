@@ -6,7 +6,7 @@ The target's labels are opened here, after the stages are trained, and nowhere b
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning_fabric
@@ -36,6 +36,7 @@ from biwaa.result import (
     TARGET_LABELS,
     Accuracy,
     Cost,
+    Estimate,
     LabelFree,
     LabelShares,
     Model,
@@ -116,7 +117,7 @@ def describe(
         ),
         stages=found,
         label_free=_label_free(selected, rounds, baseline, teacher),
-        estimated_accuracy=combined(estimated, len(target.images), solved),
+        estimated_accuracy=_estimate(prepared, estimated, solved),
         calibration=calibration(selected.evidence, temperature, scored.labels),
         label_shares=_label_shares(classes, shares, true),
         warnings=tuple(find_warnings(of_known(signs) if recipe.prototypes.unknown != "off" else signs)),
@@ -127,6 +128,13 @@ def describe(
         versions=versions(),
         hardware=hardware(device),
     )
+
+
+def _estimate(prepared: Prepared, readings: Mapping[str, float], solved: bool) -> Estimate:
+    """The estimate of the accuracy; of a head alone it was far too high, so none is given."""
+    known = prepared.domains.known
+    found = combined(readings, len(prepared.domains.target.images), solved)
+    return Estimate(readings=found.readings) if known and known.memory is None else found
 
 
 def _named_evidence(stages: Sequence[Trained], name: str) -> Evidence | None:

@@ -62,7 +62,7 @@ class Later(Struct, frozen=True, kw_only=True):
     """Its value is null where `withheld` says why, its interval where errors were not measured."""
     withheld: Withheld | None
     """moved: without an interval nothing is said of another place; moved_far: farther than errors were measured;
-    run_in_doubt: the run's own warnings contradict."""
+    run_in_doubt: the run's own warnings contradict, or it has no estimate."""
     estimate_of_the_run: float | None
     """Of its own target; None of a model file alone."""
     moved: bool | None
@@ -234,7 +234,7 @@ def _estimate(
         if images < FEWEST:
             found = replace(found, low=None, high=None, lower_bound=None)
     why: Withheld | None = None
-    if known and known.result.contradiction:
+    if known and (known.result.contradiction or known.result.estimated_accuracy.value is None):
         why = "run_in_doubt"
     elif look.far:
         why = "moved_far"

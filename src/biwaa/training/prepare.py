@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from biwaa.device import few_threads
 from biwaa.domains.domain import Domain, drop_unreadable
-from biwaa.domains.labels import MISSING
+from biwaa.domains.labels import MISSING, UNKNOWN
 from biwaa.domains.shift import shifted_rows
 from biwaa.domains.trainable import check_batch, check_source, held_out_counts
 from biwaa.errors import BiwaaError
@@ -182,7 +182,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         labels = torch.from_numpy(data.source_labels).to(rows.device)
         with few_threads(len(rows)):
             known = Remembered.of(rows, labels, data.classes)
-        return Memory(Remembered(*(part.cpu() for part in known)), head)
+        own = data.classes - (UNKNOWN in domains.source.may_lack)  # no image of the source is unknown
+        return Memory(Remembered(*(part.cpu() for part in known)), head).first(own)
 
     return Prepared(
         domains=domains,
@@ -194,7 +195,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         fresh_network=fresh_network,
         deployed_network=deployed_network,
         remember=remember,
-        source_standardise=of_source,
+        source_standardise=pair.known.standardise if pair.known else of_source,
     )
 
 
@@ -271,7 +272,7 @@ def _standardised(
 ) -> tuple[list[Inputs], nn.Module, Standardise | None]:
     """Standardise all domains' features; the target's standardisation stays with the model.
 
-    Where each domain has its own, the source's is returned too, unless there are several sources.
+    Where each domain has its own, the source's is returned too, unless there are several sources or none.
 
     Args:
         features: (N, F) of the source, the target and, where there are any, held-out images, which are the target's.
@@ -288,6 +289,6 @@ def _standardised(
             found[0][rows] = Standardise.of(source[rows])(source[rows])
     if statistics == "coral" and len(source):
         found[0] = coral(found[0], found[1])
-    one = statistics == "domain" and origins is None
+    one = statistics == "domain" and origins is None and len(source) > 0
     own = Standardise(of_source.mean.cpu(), of_source.deviation.cpu()) if one else None
     return [FeatureInputs(part) for part in found], of_target, own

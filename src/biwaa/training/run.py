@@ -73,7 +73,7 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     recipe = recipe.replace(threads=threads)
     with with_threads(threads):
         if recipe.prototypes.unknown != "off":
-            check_unknown(pair, recipe, options.lesson, options.target_labels is not None)
+            check_unknown(pair, recipe, options.lesson)
         pair = checked_pair(pair, recipe)
         if options.target_labels is not None:
             check_sees_target(recipe.method)

@@ -103,8 +103,17 @@ def no_source(classes: tuple[str, ...], target: Domain) -> Domain:
     return replace(target.select(nothing), spec="none", classes=classes, labels=nothing, may_lack=classes)
 
 
-def sourceless(source: Domain, target: Domain, batch_size: int, names: str = "--classes") -> tuple[Domain, Domain]:
-    """Make sure that a target can be learned from a teacher alone.
+def sourceless(
+    source: Domain, target: Domain, batch_size: int, names: str = "--classes", unknown: bool = False
+) -> tuple[Domain, Domain]:
+    """Make sure that a target can be learned from without images of a source.
+
+    Args:
+        source: without images.
+        target: with labels or without.
+        batch_size: of the training.
+        names: where the source's classes come from, for messages.
+        unknown: the target may have images of other classes, and the last class is for these.
 
     Raises:
         BiwaaError: fewer than two classes, one twice, others than the target's labels have, or too few images.
@@ -112,6 +121,6 @@ def sourceless(source: Domain, target: Domain, batch_size: int, names: str = "--
     classes = source.classes or ()
     if len(set(classes)) < max(2, len(classes)):
         raise BiwaaError(f"the classes are {listed(list(classes)) or 'not named'}: name two or more, each once.")
-    target = match_classes(target, classes, other=names, subset=True)
+    target = match_classes(target, classes, other=names, subset=True, others=unknown)
     check_batch(batch_size, target, target)
     return source, target

@@ -1,0 +1,110 @@
+"""Images of no known class, from several sources, from a model in a source's place, and with labels of the target.
+
+    BIWAA_CACHE=.. python benchmarks/open_sources.py --data-root DATA --out benchmarks/results/open_sources.json
+
+Every source has the first classes alone, the target all of them (`other_classes.FIRST`). Counted is H, the harmonic
+mean of the accuracy over known classes and of that on unknown images, in percent; `rate` is told the true share of
+unknown images, `auto` is not. Labels are ten for each known class and ten more, drawn at random from the target, half
+of it at most; H is then of the other images alone, without labels as well.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from other_classes import FIRST
+from remembered import DATA_SETS, pairs
+from sources import Rows, standardised
+from torch import Tensor
+
+from biwaa.files import write_text
+from biwaa.methods.method import Task
+from biwaa.methods.prototypes import Prototypes, PrototypesSettings
+from biwaa.settings import ScheduleSettings
+from biwaa.solvers.logistic import Head, source_head
+from biwaa.solvers.remembered import Memory, Remembered, scores
+
+SEED, A_CLASS = 0, 10
+
+
+class Target:
+    """A target whose classes from `known` on are unknown to every source."""
+
+    def __init__(self, rows: Rows, known: int) -> None:
+        """Standardise it, and draw the images that have labels."""
+        self.rows, self.known = standardised(rows[0]), known
+        self.truth = rows[1].clamp(max=known)
+        count = min(A_CLASS * (known + 1), len(self.truth) // 2)
+        drawn = torch.from_numpy(np.random.default_rng(SEED).permutation(len(self.truth))[:count])
+        self.given = torch.full((len(self.truth),), -1).index_copy(0, drawn, self.truth[drawn])
+
+    def found(self, source: Rows | None, mode: str, **known: Any) -> Tensor:
+        """(N,) the class of each image."""
+        rate = f"{float((self.truth == self.known).float().mean()):.4f}"
+        task = Task(256, self.known + 1, len(self.rows), 1, **known)
+        method = Prototypes(task, ScheduleSettings(), PrototypesSettings(unknown=rate if mode == "rate" else "auto"))
+        rows, labels = source or (self.rows[:0], self.truth[:0])
+        return scores(method.solve(rows, labels, self.rows), self.rows).argmax(dim=1)
+
+    def harmonic(self, said: Tensor, counted: Tensor | None = None) -> float:
+        """H in percent, of all images or of some."""
+        right = said == self.truth
+        kept = torch.ones_like(right) if counted is None else counted
+        shares = [right[kept & (self.truth == k)].double().mean() for k in range(self.known + 1)]
+        known, unknown = float(torch.stack(shares[:-1]).nanmean()), float(shares[-1])
+        return round(200 * known * unknown / max(known + unknown, 1e-9), 2)
+
+
+def measured(target: Target, sources: dict[str, Rows]) -> dict[str, Any]:
+    """H of every source, and of all together."""
+    row: dict[str, Any] = {}
+    unlabelled = target.given < 0
+    for mode in ("rate", "auto"):
+        for name, (rows, labels) in sources.items():
+            head = Head(*source_head(rows, labels, target.known)[:3])
+            memory = Memory(Remembered.of(rows, labels, target.known), head)
+            plain = target.found((rows, labels), mode)
+            row[f"{mode}: {name}"] = {
+                "images": target.harmonic(plain),
+                "remembered": target.harmonic(target.found(None, mode, memory=memory)),
+                "without labels": target.harmonic(plain, unlabelled),
+                "labels": target.harmonic(target.found((rows, labels), mode, given=target.given), unlabelled),
+            }
+        if len(sources) > 1:
+            parts = list(sources.values())
+            origins = torch.cat([torch.full((len(labels),), place) for place, (_, labels) in enumerate(parts)])
+            every = (torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts]))
+            row[f"{mode}: several"] = target.harmonic(target.found(every, mode, origins=origins))
+            row[f"{mode}: pooled"] = target.harmonic(target.found(every, mode))
+    return row
+
+
+def main() -> None:
+    """Measure and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data-sets", nargs="*", default=list(DATA_SETS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {}
+    for data_set in arguments.data_sets:
+        known = FIRST[data_set]
+        targets: dict[str, Target] = {}
+        sources: dict[str, dict[str, Rows]] = {}
+        for task, (rows, labels), there in pairs(data_set, arguments.data_root):
+            name = task.split("2", 1)[1]
+            targets.setdefault(name, Target(there, known))
+            kept = labels < known
+            sources.setdefault(name, {})[task] = (standardised(rows[kept]), labels[kept])
+        for name, target in targets.items():
+            found[f"{data_set}:{name}"] = measured(target, sources[name])
+            print(f"{data_set}:{name}", found[f"{data_set}:{name}"], flush=True)
+            write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
