@@ -201,8 +201,8 @@ def test_semantic_losses_of_bfloat16_centroids_equal_the_loop():
 
 
 @pytest.mark.slow
-def test_semantic_losses_equal_the_loop_at_345_classes():
-    source, target = torch.randn(2, 345, 8, dtype=torch.float64)
+def test_semantic_losses_equal_the_loop_with_many_classes():
+    source, target = torch.randn(2, 126, 8, dtype=torch.float64)
     for fast, slow in zip(
         functional.semantic_losses(source, target), literal.semantic_losses(source, target), strict=True
     ):
