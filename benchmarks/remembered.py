@@ -55,7 +55,7 @@ def compared(source: Rows, target: Rows, classes: int) -> dict[str, float]:
     statistics = Memory(Remembered.of(here, labels, classes), head)
     heads = {
         "source-only": head,
-        "with images": found[1] if found else confusion_head(here, labels, there, classes),
+        "with images": found.student(here, labels, there) if found else confusion_head(here, labels, there, classes),
         "statistics": solve_remembered(statistics, there),
         "head alone": solve_remembered(Memory(None, head), there),
     }

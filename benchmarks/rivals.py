@@ -76,7 +76,7 @@ def candidates(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> 
         spread = torch.cat([known, mean_over_neighbours(spread, every)[len(source) :]])
     yield "label propagation", spread[len(source) :]
     found = adapt_prototypes(source, labels, target, classes)
-    adapted = head if found is None else found[1]
+    adapted = head if found is None else found.student(source, labels, target)
     yield "prototypes", scores_of(adapted, target)
 
 

@@ -88,8 +88,9 @@ def as_one(sources: Sequence[Rows], target: Rows, classes: int) -> float | None:
     """One source, or several pooled."""
     rows, labels = torch.cat([part for part, _ in sources]), torch.cat([part for _, part in sources])
     there = standardised(target[0])
-    found = adapt_prototypes(standardised(rows), labels, there, classes)
-    return None if found is None else right(found[1], there, target[1])
+    here = standardised(rows)
+    found = adapt_prototypes(here, labels, there, classes)
+    return None if found is None else right(found.student(here, labels, there), there, target[1])
 
 
 def source_only(sources: Sequence[Rows], target: Rows, classes: int) -> float:

@@ -131,15 +131,16 @@ def test_adapting_gains_and_the_student_agrees(seed):
     source, labels, target = shifted(seed, noise=2.6)
     here, there = ((x - x.mean(0)) / x.std(0) for x in (torch.from_numpy(source), torch.from_numpy(target)))
     head = source_head(here, torch.from_numpy(labels), 5)
-    probabilities, student_head = adapt_prototypes(here, torch.from_numpy(labels), there, 5)
+    adapted = adapt_prototypes(here, torch.from_numpy(labels), there, 5)
+    student_head = adapted.student(here, torch.from_numpy(labels), there)
     student = applied(student_head, there).argmax(dim=1)
     before = (applied(head, there).argmax(dim=1).numpy() == labels).mean()
     after = (student.numpy() == labels).mean()
     assert after >= before
     assert after > 0.9
-    assert float((student == probabilities.argmax(dim=1)).float().mean()) > 0.98
+    assert float((student == adapted.found.argmax(dim=1)).float().mean()) > 0.98
     again = adapt_prototypes(here, torch.from_numpy(labels), there, 5)
-    assert torch.equal(again[1].weight, student_head.weight)
+    assert torch.equal(again.student(here, torch.from_numpy(labels), there).weight, student_head.weight)
 
 
 @settings(max_examples=12, deadline=None)
@@ -160,10 +161,10 @@ def test_odd_data_gives_finite_heads(classes, width, targets, sources, kind):
     labels = torch.arange(len(source)) % classes
     adapted = adapt_prototypes(source, labels, target, classes)
     heads = [source_head(source, labels, classes), confusion_head(source, labels, target, classes)]
-    heads += [adapted[1]] if adapted else []
+    heads += [adapted.student(source, labels, target)] if adapted else []
     assert all(part.isfinite().all() for head in heads for part in head if part is not None)
     assert 0 <= agreement_of_halves(source, labels, target, classes) <= 1
-    assert adapted is None or adapted[0].isfinite().all()
+    assert adapted is None or adapted.found.isfinite().all()
 
 
 def test_many_rows_are_searched_approximately_and_rightly(monkeypatch):

@@ -61,7 +61,7 @@ def test_several_sources_are_worth_more_than_one():
         accuracy, head, standing = solved(few, target)
         there, truth = standardised(target), torch.from_numpy(labels[:20])
         alone = [adapt_prototypes(standardised(rows), truth, there, CLASSES) for rows, _ in few]
-        best = max((one[0].argmax(dim=1).numpy() == labels).mean() for one in alone if one)
+        best = max((one.found.argmax(dim=1).numpy() == labels).mean() for one in alone if one)
         gains.append(accuracy - best)
         student = F.linear(F.linear(there, head.projection), head.weight, head.bias).argmax(dim=1).numpy()
         assert (student == labels).mean() > accuracy - 0.05

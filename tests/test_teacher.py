@@ -148,7 +148,7 @@ def test_a_good_teacher_helps_and_a_bad_one_does_not_harm():
     def adapted(teacher):
         got = adapt_prototypes(source, labels, target, 6, 10, teacher)
         assert got is not None
-        return accuracy(got[0], truth)
+        return accuracy(got.found, truth)
 
     alone = adapted(None)
     good = Teacher.of("t", there, here)

@@ -10,6 +10,7 @@ docs/other_classes.md). Nothing is drawn at random and nothing is trained by ste
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -116,21 +117,22 @@ class Prototypes(Method):
             if not several_sources:
                 found = adapt_prototypes(rows, their_labels, target, number, self.neighbours, teacher, anchors)
             if found:
-                return found
+                return found.found, partial(found.student, rows, their_labels, target)
             if teacher:
-                return teach_head(rows, their_labels, target, number, teacher, anchors)
+                taught, student = teach_head(rows, their_labels, target, number, teacher, anchors)
+                return taught, lambda: student
             if anchors:  # they are rows like the source's
                 rows = torch.cat([rows, target[anchors.rows]])
                 their_labels = torch.cat([their_labels, anchors.labels])
             head = confusion_head(rows, their_labels, target, number)
             there = target if head.projection is None else F.linear(target, head.projection)
-            return F.linear(there, head.weight, head.bias).softmax(dim=1), head
+            return F.linear(there, head.weight, head.bias).softmax(dim=1), lambda: head
 
         first = adapt(source, labels, classes)
         # What seems absent was not measured with other evidence than one source's.
         if not self.may_leave_out or several_sources or teacher or anchors:
-            return first[1]
+            return first[1]()
         present = without_absent(first, source, labels, target, adapt)
         if not present:
-            return first[1]
+            return first[1]()
         return head_of_both(source, labels, target, present.found)._replace(absent=present.absent)

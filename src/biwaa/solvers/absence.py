@@ -32,8 +32,8 @@ LEAST, FEWEST = 0.2, 2
 PASSES, MIXTURE, EVEN = 5, 50, 0.1
 """Fits of the metric under new shares, steps of the shares in each, and the even part of the shares it is fitted to."""
 
-Adapted = tuple[Tensor, Head]
-"""(Nt, K) probabilities of the target, and a head for new rows."""
+Adapted = tuple[Tensor, Callable[[], Head]]
+"""(Nt, K) probabilities of the target, and what fits a head for new rows, which takes as long."""
 Adapt = Callable[[Tensor, Tensor, int], Adapted]
 """From source rows, their labels and the number of classes to what is found in the target."""
 

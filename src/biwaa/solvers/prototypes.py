@@ -91,6 +91,21 @@ class Start(NamedTuple):
     anchors: Anchors | None = None
 
 
+class Followed(NamedTuple):
+    """What was found in a target."""
+
+    found: Tensor
+    """(Nt, K) probabilities."""
+    metric: Tensor
+    """(F, D) in which it was found."""
+
+    def student(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
+        """A head for both places; arguments as of `adapt_prototypes`."""
+        classes = self.found.shape[1]
+        truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
+        return student(self.metric, source, truth, weights, target, self.found)
+
+
 def adapt_prototypes(
     source: Tensor,
     labels: Tensor,
@@ -99,14 +114,16 @@ def adapt_prototypes(
     count: int = NEIGHBOURS,
     teacher: Teacher | None = None,
     anchors: Anchors | None = None,
-) -> tuple[Tensor, Head] | None:
+) -> Followed | None:
     """Adapt from labelled source features to unlabelled target features.
 
     1. within-class whitening by the source's labels, on at most `WIDEST` principal axes
     2. the source's prediction: nearest class mean in that metric; times the teacher's voice, where there is a teacher.
        Where the target has a few labels, logistic regression of the source and of them
     3. prototypes refined on the target; the metric is fitted again to both domains' classes, and they are refined again
-    4. a student: logistic regression on the source's labels and the target's probabilities, which serves both places
+
+    The student of what is found is a logistic regression on the source's labels and the target's probabilities. It
+    serves both places, and takes as long to fit, so it is fitted when it is asked for.
 
     Args:
         source: (Ns, F) standardised.
@@ -118,18 +135,17 @@ def adapt_prototypes(
         anchors: the target's rows with a label.
 
     Returns:
-        (Nt, K) probabilities, and the student, for new rows; None where the source's own neighbours are of other
-        classes, so that neighbours are no guide.
+        None where the source's own neighbours are of other classes, so that neighbours are no guide.
     """
     start, here, known = begin(source, labels, target, classes, count, anchors)
     if not neighbours_guide(here * source.shape[1] ** -0.5, known, labels, classes):
         return None
     found, metric = refined(start, classes, count)
-    truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
     if teacher:
+        truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
         start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, start.neighbours))
         found, metric = refined(start, classes, count)
-    return found, student(start.axes @ metric, source, truth, weights, target, found)
+    return Followed(found, start.axes @ metric)
 
 
 def neighbours_guide(rows: Tensor, units: Tensor, labels: Tensor, classes: int) -> bool:
