@@ -187,6 +187,13 @@ def test_links_hold_in_the_repository():
                 assert fragment in map(slug, headings), (page.name, target)
 
 
+def test_every_test_that_a_page_names_is_there():
+    code = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    known = {*re.findall(r"def (test_\w+)", code), *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+    for page in DOCS.rglob("*.md"):
+        assert set(re.findall(r"\btest_\w+", page.read_text())) <= known, page.name
+
+
 def test_relinking(monkeypatch):
     pytest.importorskip("sphinx")
     pytest.importorskip("latex2mathml")
