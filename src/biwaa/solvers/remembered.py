@@ -101,9 +101,9 @@ class Memory(NamedTuple):
         logits = scores(self.head, rows)
         if self.outputs is None:
             return logits
-        each = logits.double().softmax(dim=1)
-        summed = each.new_zeros(len(rows), int(self.outputs.max()) + 1).index_add(1, self.outputs, each)
-        return summed.clamp(min=1e-30).log().to(logits)
+        each = logits.log_softmax(dim=1)
+        classes = range(int(self.outputs.max()) + 1)
+        return torch.stack([each[:, self.outputs == one].logsumexp(dim=1) for one in classes], dim=1)
 
 
 def scores(head: Head, rows: Tensor) -> Tensor:
