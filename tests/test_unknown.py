@@ -101,6 +101,7 @@ def test_where_unknown_is_not_found_it_is_refused():
         biwaa.adapt((source, labels), target, unknown="auto", method="linear_probe", batch_size=24)
     with pytest.raises(BiwaaError, match="has a class called unknown"):
         biwaa.adapt((source, np.where(labels == 0, "unknown", "other")), target, unknown="auto", batch_size=24)
+    assert main(["bench", "digits", "--unknown", "auto", "--out", "nowhere"]) == 2
     teacher = np.ones((len(target), KNOWN), np.float32)
     with pytest.raises(BiwaaError, match="without a teacher"):
         biwaa.adapt((source, labels), target, unknown="auto", teacher=teacher, batch_size=24)

@@ -82,6 +82,9 @@ def bench(flags: BenchFlags, settings: "Recipe") -> None:
     ):  # fmt: skip
         if not same:
             raise BiwaaError(f"a bench takes {flag}, not {name}.")
+    if settings.prototypes.unknown != "off":
+        raise BiwaaError("both domains of a bench's tasks have the same classes, and not every method finds unknown "
+                         "images: leave --unknown out.")  # fmt: skip
     root = flags.data_root or default_data_root()
     train = choose_engine(flags.cluster, flags.cluster_options, flags.processes, settings.network.frozen)
     special = task_settings(flags.recipe)
