@@ -92,8 +92,7 @@ def drawn(rows: Rows, count: int, seed: int) -> Tensor:
 def suggested(rows: Rows, count: int, plain: tuple[Tensor, Tensor]) -> Tensor:
     """Rows as `biwaa suggest` takes them."""
     head = logistic.source_head(rows.source, rows.labels, rows.classes)
-    assert head.projection is not None
-    alone = F.linear(F.linear(rows.target, head.projection), head.weight, head.bias).softmax(dim=1)
+    alone = head.scores(rows.target).softmax(dim=1)
     return suggested_rows((plain[0] + alone) / 2, plain[1], count, torch.zeros(0, dtype=torch.long))
 
 

@@ -25,7 +25,7 @@ from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, source_head
-from biwaa.solvers.remembered import Memory, Remembered, scores
+from biwaa.solvers.remembered import Memory, Remembered
 
 SEED, A_CLASS = 0, 10
 
@@ -47,7 +47,7 @@ class Target:
         task = Task(256, self.known + 1, len(self.rows), 1, **known)
         method = Prototypes(task, ScheduleSettings(), PrototypesSettings(unknown=rate if mode == "rate" else "auto"))
         rows, labels = source or (self.rows[:0], self.truth[:0])
-        return scores(method.solve(rows, labels, self.rows), self.rows).argmax(dim=1)
+        return method.solve(rows, labels, self.rows).scores(self.rows).argmax(dim=1)
 
     def harmonic(self, said: Tensor, counted: Tensor | None = None) -> float:
         """H in percent, of all images or of some."""

@@ -25,17 +25,11 @@ from biwaa.domains.trainable import check_pair
 from biwaa.files import write_text
 from biwaa.functional import nearest_neighbours, reliability
 from biwaa.recipe import recipe_from
-from biwaa.solvers.logistic import Head, fit_confusion, fit_logistic, source_head
+from biwaa.solvers.logistic import fit_confusion, fit_logistic, source_head
 from biwaa.solvers.metric import balanced_weights, mean_over_neighbours, one_hot, principal_axes
 from biwaa.solvers.prototypes import adapt_prototypes
 from biwaa.training.describe import versions
 from biwaa.training.prepare import Pair, prepare
-
-
-def scores_of(head: Head, rows: Tensor) -> Tensor:
-    """(N, F) -> (N, K)."""
-    assert head.projection is not None
-    return F.linear(F.linear(rows, head.projection), head.weight, head.bias)
 
 
 def candidates(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Iterator[tuple[str, Tensor]]:
@@ -49,7 +43,7 @@ def candidates(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> 
     """
     weights, truth = balanced_weights(labels, classes), one_hot(labels, classes)
     head = source_head(source, labels, classes)
-    plain = scores_of(head, target)
+    plain = head.scores(target)
     yield "source-only", plain
     axes = principal_axes(source, target) * source.shape[1] ** -0.5
     rows, others = source @ axes, target @ axes
@@ -77,7 +71,7 @@ def candidates(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> 
     yield "label propagation", spread[len(source) :]
     found = adapt_prototypes(source, labels, target, classes)
     adapted = head if found is None else found.student(source, labels, target)
-    yield "prototypes", scores_of(adapted, target)
+    yield "prototypes", adapted.scores(target)
 
 
 def measure(work: Work) -> dict[str, float]:

@@ -30,7 +30,6 @@ from biwaa.models.network import Standardise
 from biwaa.models.weights import load_weights
 from biwaa.solvers.logistic import Head, source_head
 from biwaa.solvers.prototypes import adapt_prototypes
-from biwaa.solvers.remembered import scores
 from biwaa.solvers.several import adapt_several
 
 DOMAINS = {
@@ -67,7 +66,7 @@ def standardised(rows: Tensor) -> Tensor:
 
 def right(head: Head, target: Tensor, labels: Tensor) -> float:
     """Share of the target that a head has right."""
-    said = scores(head, target).argmax(dim=1)
+    said = head.scores(target).argmax(dim=1)
     return round(float((said == labels).float().mean()), 6)
 
 

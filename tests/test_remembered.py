@@ -16,7 +16,7 @@ from biwaa.models.saved import load_model
 from biwaa.report.run_page import run_page
 from biwaa.share import model_card
 from biwaa.solvers.prototypes import adapt_prototypes
-from biwaa.solvers.remembered import Memory, Remembered, scores, solve_remembered
+from biwaa.solvers.remembered import Memory, Remembered, solve_remembered
 from biwaa.tensors import load_tensors, save_tensors
 
 CLASSES = 5
@@ -49,7 +49,7 @@ def test_statistics_do_what_the_rows_do(width):
     from biwaa.solvers.prototypes import follow_prototypes
 
     with_rows = (follow_prototypes(here, truth, there, CLASSES).argmax(dim=1) == truth).float().mean()
-    assert (scores(head, there).argmax(dim=1) == truth).float().mean() > with_rows - 0.03
+    assert (head.scores(there).argmax(dim=1) == truth).float().mean() > with_rows - 0.03
 
 
 def test_a_run_is_a_source_and_so_is_the_run_that_comes_of_it(trained, tmp_path):
@@ -137,5 +137,5 @@ def test_where_neighbours_are_no_guide_source_only_is_the_teacher(trained):
     memory, there = load_model(trained[0].folder).memory, standardised(trained[1])
     unsure = Memory(memory.statistics._replace(guided=torch.tensor(0.0)), memory.head)
     taught = solve_remembered(Memory(None, memory.head), there)
-    torch.testing.assert_close(scores(solve_remembered(unsure, there), there), scores(taught, there))
-    assert not torch.allclose(scores(solve_remembered(memory, there), there), scores(taught, there))
+    torch.testing.assert_close(solve_remembered(unsure, there).scores(there), taught.scores(there))
+    assert not torch.allclose(solve_remembered(memory, there).scores(there), taught.scores(there))

@@ -35,10 +35,6 @@ def shifted(seed=0, rows=400, classes=5, width=20, noise=1.0):
     return source.astype(np.float32), labels, target.astype(np.float32)
 
 
-def applied(head, rows):
-    return F.linear(F.linear(rows, head.projection), head.weight, head.bias)
-
-
 def test_neighbours_that_are_no_guide_are_not_followed():
     """Each class is many small islands among the others': a line tells them apart, neighbours do not."""
     rng = np.random.default_rng(0)
@@ -72,7 +68,7 @@ def test_the_source_head_is_balanced_and_as_good_as_a_regression_chosen_by_cross
     head = source_head(torch.from_numpy(x), torch.from_numpy(labels), 5)
     fresh, truth, _ = shifted(seed=0, noise=3.0, rows=600)
     fresh = (fresh - source.mean(0)) / source.std(0)
-    ours = applied(head, torch.from_numpy(fresh)).argmax(dim=1).numpy()
+    ours = head.scores(torch.from_numpy(fresh)).argmax(dim=1).numpy()
     chosen = LogisticRegressionCV(Cs=5, class_weight="balanced", max_iter=2000).fit(x, labels)
     assert (ours == truth).mean() >= (chosen.predict(fresh) == truth).mean() - 0.015
     totals = torch.zeros(5).index_add(0, torch.from_numpy(labels), balanced_weights(torch.from_numpy(labels), 5))
@@ -133,8 +129,8 @@ def test_adapting_gains_and_the_student_agrees(seed):
     head = source_head(here, torch.from_numpy(labels), 5)
     adapted = adapt_prototypes(here, torch.from_numpy(labels), there, 5)
     student_head = adapted.student(here, torch.from_numpy(labels), there)
-    student = applied(student_head, there).argmax(dim=1)
-    before = (applied(head, there).argmax(dim=1).numpy() == labels).mean()
+    student = student_head.scores(there).argmax(dim=1)
+    before = (head.scores(there).argmax(dim=1).numpy() == labels).mean()
     after = (student.numpy() == labels).mean()
     assert after >= before
     assert after > 0.9

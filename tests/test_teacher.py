@@ -13,7 +13,8 @@ from biwaa.recipe import recipe_from
 from biwaa.report.run_page import run_page
 from biwaa.result import SOURCE_ONLY, TEACHER
 from biwaa.share import model_card
-from biwaa.solvers.prototypes import adapt_prototypes, teach_prototypes
+from biwaa.solvers.prototypes import adapt_prototypes
+from biwaa.solvers.taught import teach_prototypes
 from biwaa.teachers.scores import Scores, as_scores, matched, read_scores
 from biwaa.teachers.voice import Teacher, fit_temperature, fused, mastered, own_probabilities
 
@@ -181,7 +182,7 @@ def test_a_target_is_learned_from_a_teacher_alone():
     probabilities, head = teach_prototypes(target, 6, teacher)
     said = accuracy(teacher.target, truth)
     assert accuracy(probabilities, truth) > said + 0.03
-    new = F.linear(F.linear(target, head.projection), head.weight, head.bias)
+    new = head.scores(target)
     assert accuracy(new, truth) > said + 0.03
 
 

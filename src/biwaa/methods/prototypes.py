@@ -14,7 +14,6 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from biwaa.errors import BiwaaError
@@ -23,9 +22,10 @@ from biwaa.settings import ScheduleSettings
 from biwaa.solvers.absence import Adapted, without_absent
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, confusion_head
-from biwaa.solvers.prototypes import adapt_prototypes, head_of_both, teach_head, teach_prototypes
+from biwaa.solvers.prototypes import adapt_prototypes, head_of_both
 from biwaa.solvers.remembered import begin_remembered, solve_remembered
 from biwaa.solvers.several import adapt_several
+from biwaa.solvers.taught import teach_head, teach_prototypes
 from biwaa.solvers.unknown import EVIDENCE, Begun, never, unknown_among, with_rate
 
 
@@ -125,8 +125,7 @@ class Prototypes(Method):
                 rows = torch.cat([rows, target[anchors.rows]])
                 their_labels = torch.cat([their_labels, anchors.labels])
             head = confusion_head(rows, their_labels, target, number)
-            there = target if head.projection is None else F.linear(target, head.projection)
-            return F.linear(there, head.weight, head.bias).softmax(dim=1), lambda: head
+            return head.scores(target).softmax(dim=1), lambda: head
 
         first = adapt(source, labels, classes)
         # What seems absent was not measured with other evidence than one source's.

@@ -38,6 +38,11 @@ class Head(NamedTuple):
     absent: Tensor | None = None
     """(K,) whether the target seems to have no image of a class; None where nothing was left out."""
 
+    def scores(self, rows: Tensor) -> Tensor:
+        """(N, K) logits of (N, F) rows."""
+        projected = rows if self.projection is None else F.linear(rows, self.projection)
+        return F.linear(projected, self.weight, self.bias)
+
 
 def fit_logistic(
     features: Tensor,

@@ -1,4 +1,4 @@
-"""Class prototypes of the target, refined with its neighbours and the prediction of the source, a teacher, or both.
+"""Class prototypes of the target, refined with its neighbours and the prediction of the source.
 
 Ns source rows, Nt target rows, F features, K classes, M neighbours; features are standardised, a domain at a time.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from biwaa.functional import nearest_neighbours, reliability
 from biwaa.solvers.anchors import Anchors, anchored_prior
-from biwaa.solvers.logistic import STRENGTH, Head, cross_validate, fit_logistic, source_head
+from biwaa.solvers.logistic import STRENGTH, Head, cross_validate, fit_logistic
 from biwaa.solvers.metric import (
     NEIGHBOURS,
     balanced_weights,
@@ -23,7 +23,7 @@ from biwaa.solvers.metric import (
     whitening,
     within_class_covariance,
 )
-from biwaa.teachers.voice import Teacher, fused, own_probabilities
+from biwaa.teachers.voice import Teacher, fused
 
 PULL = 5.0
 """Logits that neighbours of one class add."""
@@ -193,64 +193,6 @@ def begin(
     return Start(axes, there, within, units, prior, scale, nearest_neighbours(units, count), anchors), here, known
 
 
-def teach_prototypes(
-    target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS, anchors: Anchors | None = None
-) -> tuple[Tensor, Head]:
-    """Adapt to unlabelled target features with a teacher's word alone: there is no source.
-
-    As `adapt_prototypes`; the first metric is of the classes that the teacher names, as far as it is sure of them.
-
-    Args:
-        target: (Nt, F) standardised.
-        classes: K.
-        teacher: of these rows.
-        count: neighbours of a row.
-        anchors: the target's rows with a label.
-
-    Returns:
-        (Nt, K) probabilities, and the student.
-    """
-    axes = principal_axes(target, target)
-    there = target @ axes
-    prior = own_probabilities(teacher, None, None, nearest_neighbours(there, count))
-    prior = anchors.fixed(prior) if anchors else prior
-    said, weights = prior.argmax(dim=1), reliability(prior) ** 2
-    metric = whitening(within_class_covariance(there, said, weights, classes), FIRST_RIDGE)
-    units = F.normalize(there @ metric, dim=1)
-    means = F.normalize((prior * weights[:, None]).T @ units, dim=1)
-    scale = fit_scale(units @ means.T, said, weights)
-    start = Start(axes, there, None, units, prior, scale, nearest_neighbours(units, count), anchors)
-    found, metric = refined(start, classes, count)
-    nothing = target[:0]
-    return found, student(axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
-
-
-def teach_head(
-    source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher, anchors: Anchors | None = None
-) -> tuple[Tensor, Head]:
-    """Source-only's head, taught: where neighbours are no guide, the teacher still is one.
-
-    Args:
-        source: (Ns, F) standardised.
-        labels: (Ns,).
-        target: (Nt, F) standardised.
-        classes: K.
-        teacher: of these rows.
-        anchors: the target's rows with a label.
-
-    Returns:
-        (Nt, K) probabilities, and the student.
-    """
-    head = source_head(source, labels, classes)
-    assert head.projection is not None  # of `source_head`
-    prior = F.linear(F.linear(target, head.projection), head.weight, head.bias).softmax(dim=1)
-    truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
-    axes = principal_axes(source, target)
-    found = fused(prior, teacher, truth, weights, prior, nearest_neighbours(target @ axes, NEIGHBOURS))
-    found, metric = anchors.fixed(found) if anchors else found, axes * source.shape[1] ** -0.5 * len(axes.T) ** 0.5
-    return found, student(metric, source, truth, weights, target, found)
-
-
 def head_of_both(source: Tensor, labels: Tensor, target: Tensor, found: Tensor) -> Head:
     """A head for both places, of the source's labels and of what was found in the target.
 
@@ -283,28 +225,6 @@ def head_from(
     named, sure = found.argmax(dim=1), reliability(found) ** 2
     of_target = within_class_covariance(target @ axes, named, sure, found.shape[1])
     return student(axes @ whitening((within + of_target) / 2, LATER_RIDGE), source, truth, weights, target, found)
-
-
-def distilled(
-    source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS
-) -> tuple[Tensor, Head]:
-    """What the teacher says by itself, and a head that says the same of new rows.
-
-    Args:
-        source: (Ns, F) standardised; no rows where there is no source.
-        labels: (Ns,).
-        target: (Nt, F) standardised.
-        classes: K.
-        teacher: of these rows.
-        count: neighbours of a row.
-
-    Returns:
-        (Nt, K) the teacher's own probabilities, and the head.
-    """
-    axes = principal_axes(target, target)
-    near = nearest_neighbours(target @ axes, count)
-    found = own_probabilities(teacher, one_hot(labels, classes), balanced_weights(labels, classes), near)
-    return found, head_like(target, found, axes)
 
 
 def head_like(target: Tensor, found: Tensor, axes: Tensor | None = None) -> Head:

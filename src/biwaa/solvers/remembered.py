@@ -22,7 +22,8 @@ from biwaa.solvers.metric import (
     whitening,
     within_class_covariance,
 )
-from biwaa.solvers.prototypes import FIRST_RIDGE, Start, neighbours_guide, refined, student, teach_prototypes
+from biwaa.solvers.prototypes import FIRST_RIDGE, Start, head_like, neighbours_guide, refined
+from biwaa.solvers.taught import teach_prototypes
 from biwaa.teachers.voice import Teacher, fused
 
 
@@ -98,18 +99,12 @@ class Memory(NamedTuple):
     def said(self, rows: Tensor) -> Tensor:
         """(N, K) logits of (N, F) rows by the head; probabilities of outputs of one class are added."""
         assert self.head is not None
-        logits = scores(self.head, rows)
+        logits = self.head.scores(rows)
         if self.outputs is None:
             return logits
         each = logits.log_softmax(dim=1)
         classes = range(int(self.outputs.max()) + 1)
         return torch.stack([each[:, self.outputs == one].logsumexp(dim=1) for one in classes], dim=1)
-
-
-def scores(head: Head, rows: Tensor) -> Tensor:
-    """(N, K) logits of (N, F) rows."""
-    projected = rows if head.projection is None else F.linear(rows, head.projection)
-    return F.linear(projected, head.weight, head.bias)
 
 
 def solve_remembered(
@@ -175,8 +170,7 @@ def adapt_remembered(
     if teacher:
         start = start._replace(prior=fused(start.prior, teacher, None, None, found, start.neighbours))
         found, metric = refined(start, classes, count)
-    nothing = target[:0]
-    return found, student(start.axes @ metric, nothing, found[:0], nothing[:, 0], target, found)
+    return found, head_like(target, found, start.axes @ metric)
 
 
 def check_memory(memory: Memory, width: int, classes: int) -> None:

@@ -24,7 +24,7 @@ from biwaa.progress import say, was_done
 from biwaa.recipe import Recipe
 from biwaa.result import TEACHER
 from biwaa.solvers.logistic import Head
-from biwaa.solvers.prototypes import distilled
+from biwaa.solvers.taught import distilled
 from biwaa.tensors import load_tensors
 from biwaa.training.cost import stage_images
 from biwaa.training.data import Data
