@@ -8,10 +8,12 @@ import biwaa
 from biwaa.cli import main
 from biwaa.errors import BiwaaError
 from biwaa.inference.evaluate import evaluate_run
-from biwaa.methods.prototypes import PrototypesSettings
+from biwaa.methods.method import Task
+from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.recipe import load_recipe
 from biwaa.report.sentences import warning_texts
-from biwaa.result import Collapsed, LabelShift, UnknownImages
+from biwaa.result import ClassesAbsent, Collapsed, LabelShift, UnknownImages
+from biwaa.settings import ScheduleSettings
 from biwaa.solvers.unknown import EVIDENCE, find_unknown, split, with_rate
 
 CLASSES, KNOWN = 10, 5
@@ -158,3 +160,31 @@ def test_labels_of_the_target_go_with_unknown():
         found = biwaa.adapt((source, labels), closed, target_labels=labelled, unknown="auto", verbose=False)
         assert sum(found.predictions.labels == KNOWN) >= count
         assert (sum(found.predictions.labels == KNOWN) > 0) == (count > 0)
+
+
+@pytest.mark.parametrize("unknown", ["auto", "0.43"])
+def test_classes_that_are_absent_are_left_out_beside_unknown_images(tmp_path, unknown):
+    """Of ten classes the source has the first seven, the target the last seven."""
+    source, labels, target, truth = domains(7, seed=1)
+    target, truth = target[truth >= 3], truth[truth >= 3]
+    given = {"unknown": unknown, "batch_size": 24, "source_held_out": 0.0, "verbose": False}
+    run, closed = (
+        biwaa.adapt((source, labels), (target, truth), absent_classes=how, out=tmp_path / how, **given)
+        for how in ("auto", "off")
+    )
+    (absent,) = (one for one in run.result.warnings if isinstance(one, ClassesAbsent))
+    assert absent.classes == ("0", "1", "2")
+    assert any(isinstance(one, UnknownImages) and 0.4 < one.share < 0.46 for one in run.result.warnings)
+    assert not any(isinstance(one, ClassesAbsent) for one in closed.result.warnings)
+    assert not any(isinstance(one, Collapsed) for one in run.result.warnings)
+    assert run.result.accuracy.adapted.over_images > max(0.95, closed.result.accuracy.adapted.over_images - 0.01)
+    assert not set(run.predictions.labels.tolist()) & {0, 1, 2}
+
+
+def test_no_class_is_left_out_beside_unknown_images_where_all_are_there():
+    source, labels, target, _ = domains()
+    task = Task(width=16, classes=KNOWN + 1, targets=len(target), steps=1)
+    head = Prototypes(task, ScheduleSettings(), PrototypesSettings(unknown="0.5")).solve(
+        scaled(source), torch.from_numpy(labels), scaled(target)
+    )
+    assert head.absent is None

@@ -19,14 +19,14 @@ from torch import Tensor
 from biwaa.errors import BiwaaError
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers.absence import Adapted, without_absent
+from biwaa.solvers.absence import Adapted, without_absent, without_absent_beside_unknown
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, confusion_head
 from biwaa.solvers.prototypes import adapt_prototypes, head_of_both
 from biwaa.solvers.remembered import begin_remembered, solve_remembered
 from biwaa.solvers.several import adapt_several
 from biwaa.solvers.taught import teach_head, teach_prototypes
-from biwaa.solvers.unknown import EVIDENCE, Begun, never, unknown_among, with_rate
+from biwaa.solvers.unknown import EVIDENCE, Begun, find_unknown, never, unknown_among, with_rate
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,23 @@ class Prototypes(Method):
         seen = unknown_among(begun.start, begun.means, anchors)
         if self.own.rate is None and seen.evidence < EVIDENCE and not labelled:
             return never(self._solved(source, labels, target, known))
-        found = seen.found if self.own.rate is None else with_rate(seen.found, self.own.rate)
-        return begun.head(target, found)
+        found = self._at_rate(seen.found)
+        # What seems absent was not measured with other evidence than one source's.
+        if not self.may_leave_out or self.task.memory or self.task.origins is not None or anchors:
+            return begun.head(target, found)
+
+        def find(rows: Tensor, their_labels: Tensor, number: int) -> Tensor:
+            return find_unknown(rows, their_labels, target, number).found
+
+        are_known = found[:, -1] < 0.5
+        present = without_absent_beside_unknown(seen.found, are_known, source, labels, target, find)
+        if not present:
+            return begun.head(target, found)
+        return begun.head(target, self._at_rate(present.found))._replace(absent=present.absent)
+
+    def _at_rate(self, found: Tensor) -> Tensor:
+        """(Nt, K + 1) probabilities, of which the share that was named is of unknown images."""
+        return found if self.own.rate is None else with_rate(found, self.own.rate)
 
     def _begun(self, source: Tensor, labels: Tensor, target: Tensor, known: int) -> Begun:
         """What is known of one source, of several as they are weighed, or of a remembered one."""

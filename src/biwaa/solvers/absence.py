@@ -36,15 +36,17 @@ Adapted = tuple[Tensor, Callable[[], Head]]
 """(Nt, K) probabilities of the target, and what fits a head for new rows, which takes as long."""
 Adapt = Callable[[Tensor, Tensor, int], Adapted]
 """From source rows, their labels and the number of classes to what is found in the target."""
+Find = Callable[[Tensor, Tensor, int], Tensor]
+"""The same without a head."""
 
 
 class Present(NamedTuple):
     """What is found where classes are absent."""
 
     found: Tensor
-    """(Nt, K) probabilities; those of absent classes are 0."""
+    """(Nt, K) probabilities; those of absent classes are 0. One column more where there are unknown images."""
     absent: Tensor
-    """(K,) whether a class seems absent."""
+    """(K,) whether a class seems absent; one more, False, where there are unknown images."""
 
 
 def without_absent(first: Adapted, source: Tensor, labels: Tensor, target: Tensor, adapt: Adapt) -> Present | None:
@@ -78,6 +80,41 @@ def without_absent(first: Adapted, source: Tensor, labels: Tensor, target: Tenso
     absent = torch.ones(classes, dtype=torch.bool, device=labels.device)
     absent[present] = False
     return Present(every, absent)
+
+
+def without_absent_beside_unknown(
+    found: Tensor, known: Tensor, source: Tensor, labels: Tensor, target: Tensor, find: Find
+) -> Present | None:
+    """Leave out classes that seem absent where there are unknown images, and adapt once more.
+
+    An absent class is like some images, too: those are unknown more often than not. So an image is unknown as far as
+    both solutions say on average, the first with what it gives to absent classes.
+
+    Args:
+        found: (Nt, K + 1) probabilities, what `find` found with all classes.
+        known: (Nt,) whether an image counts as known.
+        source: (Ns, F).
+        labels: (Ns,).
+        target: (Nt, F).
+        find: from source rows, their labels and the number of classes to (Nt, classes + 1) probabilities.
+
+    Returns:
+        None where all classes seem to be there.
+    """
+    classes = found.shape[1] - 1
+    if int(known.sum()) < FEWEST * classes:
+        return None
+    absent = seem_absent(found[known, :-1], source, labels, standardised(target[known]), LEAST)
+    present = torch.nonzero(~absent)[:, 0]
+    if len(present) == classes or len(present) < FEWEST:
+        return None
+    rows = torch.isin(labels, present)
+    again = find(source[rows], torch.searchsorted(present, labels[rows]), len(present))
+    unknown = (again[:, -1:] + found[:, -1:] + found[:, :-1][:, absent].sum(dim=1, keepdim=True)) / 2
+    every = torch.zeros_like(found)
+    every[:, present] = again[:, :-1] / again[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-12) * (1 - unknown)
+    every[:, -1:] = unknown
+    return Present(every, torch.cat([absent, torch.zeros_like(absent[:1])]))
 
 
 def seem_absent(found: Tensor, source: Tensor, labels: Tensor, target: Tensor, least: float) -> Tensor:
@@ -114,7 +151,7 @@ def expected_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int
     shares = torch.full((classes,), 1 / classes).to(source)
     for _ in range(PASSES):
         mass = ((1 - EVEN) * shares + EVEN / classes) / counts
-        here = _standardised(source, mass[labels])
+        here = standardised(source, mass[labels])
         axes = principal_axes(here, target)
         on_axes = here @ axes
         metric = whitening(within_class_covariance(on_axes, labels, torch.ones_like(weights), classes), FIRST_RIDGE)
@@ -128,8 +165,9 @@ def expected_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int
     return shares
 
 
-def _standardised(rows: Tensor, mass: Tensor) -> Tensor:
-    """(N, F) rows with mean 0 and deviation 1 where row i counts `mass[i]`."""
+def standardised(rows: Tensor, mass: Tensor | None = None) -> Tensor:
+    """(N, F) rows with mean 0 and deviation 1 where row i counts `mass[i]`, or as much as any other."""
+    mass = torch.ones_like(rows[:, 0]) if mass is None else mass
     share = mass / mass.sum()
     mean = share @ rows
     deviation = (share @ (rows - mean).square()).sqrt()
