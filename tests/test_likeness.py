@@ -5,12 +5,15 @@ import pytest
 import torch
 
 import biwaa
+from biwaa.domains.spec import open_domain
 from biwaa.judging.likeness import FEWEST, FEWEST_A_CLASS, likeness
 from biwaa.judging.warnings import LIKENESS
 from biwaa.recipe import load_recipe
 from biwaa.report.estimate import doubt, shown_estimate
+from biwaa.report.later import Thresholds, later_words
 from biwaa.report.sentences import warning_texts
 from biwaa.result import LikeNoClass
+from biwaa.training.later import estimate_later
 
 CLASSES, WIDTH = 12, 64
 
@@ -66,6 +69,19 @@ def test_where_there_is_too_little_nothing_is_said():
     assert likeness(rows[1:], of[1:], target) is None
     assert likeness(rows, torch.zeros_like(of), target) is None
     assert likeness(rows[:, :12], of, target[:, :12]) is None
+
+
+def test_new_images_of_no_class_get_no_estimate(tmp_path):
+    run = biwaa.adapt(images(range(6), 0, 1), images(range(6), 1, 2)[0], out=tmp_path / "run", verbose=False)
+    wanted = {"same": (range(6), None), "one": (range(1), None), "strangers": (range(6, 12), "no_class")}
+    for name, (kinds, withheld) in wanted.items():
+        np.savez(tmp_path / "new.npz", **{f"{name}_x": images(kinds, 1, 3)[0]})
+        found = estimate_later(tmp_path / "run", open_domain(f"{tmp_path / 'new.npz'}:{name}"))
+        assert found.withheld == withheld
+        assert (found.estimated_accuracy.value is None) == (withheld is not None)
+    assert found.adapt_again is False
+    words = later_words(found, run.result, Thresholds())
+    assert words.count("no class of the source") == 2
 
 
 @pytest.mark.parametrize("unknown", ["off", "auto"])

@@ -34,9 +34,9 @@ DRAWS = 4000
 TINY = 1e-6
 
 
-def likeness_of(plain: Evidence) -> float | None:
-    """`likeness` of what a solved source-only kept; None where that is not enough."""
-    source, labels, target = plain.trained_features, plain.trained_labels, plain.features
+def likeness_of(plain: Evidence, new: Tensor | None = None) -> float | None:
+    """`likeness` of what a solved source-only kept, or of (Nt, D) new images; None where that is not enough."""
+    source, labels, target = plain.trained_features, plain.trained_labels, plain.features if new is None else new
     if source is None or labels is None or target is None:
         return None
     return likeness(source.float(), labels, target.float())

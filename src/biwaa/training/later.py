@@ -25,6 +25,8 @@ from biwaa.inference.predict import Predicted
 from biwaa.judging.evidence import SAMPLE, Evidence, sample_rows
 from biwaa.judging.label_shift import total_variation
 from biwaa.judging.later import Outputs, combine, later_estimates, moved_classes
+from biwaa.judging.likeness import likeness_of
+from biwaa.judging.warnings import LIKENESS
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
 from biwaa.models.network import Network
@@ -37,7 +39,7 @@ from biwaa.training.stage import load_network_state, load_stage
 
 FEWEST = 50
 """Images below which no interval is given: errors were not measured."""
-Withheld = Literal["moved", "moved_far", "run_in_doubt"]
+Withheld = Literal["moved", "moved_far", "run_in_doubt", "no_class"]
 
 
 class ClassShare(Struct, frozen=True, kw_only=True):
@@ -62,7 +64,8 @@ class Later(Struct, frozen=True, kw_only=True):
     """Its value is null where `withheld` says why, its interval where errors were not measured."""
     withheld: Withheld | None
     """moved: without an interval nothing is said of another place; moved_far: farther than errors were measured;
-    run_in_doubt: the run's own warnings contradict, or it has no estimate."""
+    run_in_doubt: the run's own warnings contradict, or it has no estimate; no_class: most images seem to be of no class
+    of the source."""
     estimate_of_the_run: float | None
     """Of its own target; None of a model file alone."""
     moved: bool | None
@@ -75,7 +78,8 @@ class Later(Struct, frozen=True, kw_only=True):
     """Total variation between the predicted shares now and in the run."""
     classes: dict[str, ClassShare]
     adapt_again: bool | None
-    """Whether adapting to these images promises more accuracy: they moved. None where that is not known."""
+    """Whether adapting to these images promises more accuracy: they moved, and are of the source's classes. None where
+    that is not known."""
     updated: str | None = None
     """The folder of a new run that was adapted to these images, where that was asked for."""
 
@@ -145,7 +149,10 @@ def estimate_later(
         of_baseline = Outputs(output.logits.softmax(dim=1), output.features)
     parts = (known.selected, known.baseline) if known else (None, None)
     readings = later_estimates(new, model.temperature, *parts, of_baseline)
-    estimate, withheld = _estimate(readings, len(new.probabilities), known, look)
+    like = likeness_of(known.baseline, of_baseline.features) if known and known.baseline and of_baseline else None
+    # Images of one or two classes are unlike the classes too, but they have not moved.
+    no_class = bool(look.unlike) and like is not None and like < LIKENESS
+    estimate, withheld = _estimate(readings, len(new.probabilities), known, look, no_class)
     before = _before(model, known)
     shift = look.shift
     return Later(
@@ -161,7 +168,7 @@ def estimate_later(
         shift_limit=None if shift is None else round(shift[1], 6),
         shares_moved_by=None if before is None else total_variation(before / before.sum(), _shares(seen.counts)),
         classes=_classes(model.classes, before, seen.counts),
-        adapt_again=look.unlike,
+        adapt_again=False if no_class else look.unlike,
     )
 
 
@@ -223,7 +230,7 @@ def _head(folder: RunFolder, stage: str, classes: int) -> Network:
 
 
 def _estimate(
-    readings: dict[str, float], images: int, known: _Known | None, look: Look
+    readings: dict[str, float], images: int, known: _Known | None, look: Look, no_class: bool
 ) -> tuple[Estimate, Withheld | None]:
     """The estimate, without its value where that is not to be trusted, and why."""
     if known is None:
@@ -236,6 +243,8 @@ def _estimate(
     why: Withheld | None = None
     if known and (known.result.contradiction or known.result.estimated_accuracy.value is None):
         why = "run_in_doubt"
+    elif no_class:
+        why = "no_class"
     elif look.far:
         why = "moved_far"
     elif look.unlike and found.lower_bound is None:
