@@ -50,6 +50,7 @@ from biwaa.result import (
 )
 
 ABSENT_RIGHT = "on our benchmarks 97 % of the classes named so were absent"
+ABSENT_BESIDE_UNKNOWN = "on our benchmarks 93 % of the classes named so beside unknown images were absent"
 OPEN_FOUND = (
     "On our benchmarks they were noticed on 13 of 35 tasks in which some images are of no known class, and on 1 of "
     "35 in which all are"
@@ -94,8 +95,8 @@ def warning_texts(result: Result, recipe: Recipe) -> list[str]:
 
 def _problem(warning: AnyWarning, result: Result) -> str:
     """What is wrong, with the number that shows it."""
-    asked = any(isinstance(one, UnknownImages) for one in result.warnings)  # then one class is that of unknown images
-    classes = len(result.classes) - asked
+    asked = [one for one in result.warnings if isinstance(one, UnknownImages)]  # then one class is that of these
+    classes, unknown = len(result.classes) - len(asked), any(one.share for one in asked)
     match warning:
         case Collapsed():
             return _collapse(warning, classes)
@@ -161,7 +162,8 @@ def _problem(warning: AnyWarning, result: Result) -> str:
         case ClassesAbsent(classes=absent):
             return (
                 f"The target seems to have no image of {len(absent)} of the source's {classes} classes "
-                f"({listed(list(absent))}), so they were left out of the adaptation ({ABSENT_RIGHT})."
+                f"({listed(list(absent))}), so they were left out of the adaptation "
+                f"({ABSENT_BESIDE_UNKNOWN if unknown else ABSENT_RIGHT})."
             )
         case LabelShift(distance=distance):
             return (
