@@ -18,26 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.domains.domain import Domain
 from biwaa.domains.objects import as_domain, as_source
 from biwaa.errors import BiwaaError
 from biwaa.files import local
 from biwaa.inference.classifier import Classifier, as_new, load
 from biwaa.models.classifiers import is_model, known_source
 from biwaa.models.known import KnownSource
-from biwaa.models.zero_shot import DEFAULT, ZeroShot
 from biwaa.predictions import Predictions
 from biwaa.progress import quiet
 from biwaa.recipe import Recipe, load_recipe
 from biwaa.result import Result, read_result
-from biwaa.teachers.prompts import read_classes
-from biwaa.teachers.scores import as_scores
 from biwaa.training.folder import CLASSES, TARGET_LABELS, RunFolder, own_recipe
 from biwaa.training.later import Later, estimate_later
 from biwaa.training.prepare import Pair
 from biwaa.training.run import Finished, Options, train_run
 from biwaa.training.suggest import suggest
-from biwaa.training.teach import GivenScores, Lesson, no_source
+from biwaa.training.teach import lesson_of, no_source, source_by_name
 from biwaa.training.tracking import track_run
 
 
@@ -211,7 +207,7 @@ def adapt(
     if resume and classes is None and out is not None and (local(out) / CLASSES).is_file():
         classes = str(local(out) / CLASSES)  # its own
     known = _known(source, classes)
-    lesson, words = _lesson(teacher, teacher_source, zero_shot, prompt, None if known and known.named else classes)
+    lesson, words = lesson_of(teacher, teacher_source, zero_shot, prompt, None if known and known.named else classes)
     here = None if source is None or known else as_source(source, root)
     there = as_domain(target, "target", root)
     if known and out is not None and _lies_in(known.spec, local(out)):
@@ -221,7 +217,7 @@ def adapt(
     if known:
         here = replace(no_source(known.classes, there), spec=known.spec, label_kind=known.label_kind)
     pair = Pair(
-        here or _no_source(lesson, words, there),
+        here or source_by_name(lesson, words, there),
         there,
         None if held_out is None else as_domain(held_out, "held_out", root),
         known=known,
@@ -271,44 +267,3 @@ def _known(source: Any, classes: Any) -> KnownSource | None:
 def _lies_in(spec: str, folder: Path) -> bool:
     """Whether a SPEC is a folder or a file in it."""
     return Path(spec).resolve().is_relative_to(folder.resolve())
-
-
-def _lesson(
-    teacher: Any, teacher_source: Any, zero_shot: str | bool, prompt: Sequence[str],
-    classes: str | Sequence[str] | Mapping[str, Any] | None,
-) -> tuple[Lesson | None, dict[str, Any]]:  # fmt: skip
-    """Where the teacher comes from, and the classes that were named, with their words."""
-    words = (
-        {} if classes is None
-        else read_classes(classes) if isinstance(classes, str)
-        else {str(name): value for name, value in classes.items()} if isinstance(classes, Mapping)
-        else {str(name): None for name in classes}
-    )  # fmt: skip
-    if isinstance(teacher, bool):
-        raise BiwaaError("teacher= takes another model's scores; the setting of that name is smooth_rounds= now.")
-    if teacher is not None and zero_shot:
-        raise BiwaaError("--teacher and --zero-shot are two teachers: give one.")
-    if teacher is None and teacher_source is not None:
-        raise BiwaaError("--teacher-source is of the source alone: give the target's scores as --teacher too.")
-    if prompt and not zero_shot:
-        raise BiwaaError("--prompt is for a zero-shot teacher: add --zero-shot.")
-    if zero_shot:
-        return ZeroShot(DEFAULT if zero_shot is True else zero_shot, tuple(prompt), words), words
-    if teacher is None:
-        return None, words
-    of_source = None if teacher_source is None else as_scores(teacher_source, "teacher_source")
-    return GivenScores(as_scores(teacher, "teacher"), of_source), words
-
-
-def _no_source(lesson: Lesson | None, words: Mapping[str, Any], target: Domain) -> Domain:
-    """What stands in a source's place: the classes, as they were named or as the teacher has them."""
-    if lesson is None:
-        raise BiwaaError("without a --source there must be a teacher: add --zero-shot or --teacher FILE.")
-    classes = tuple(words)
-    if isinstance(lesson, GivenScores):
-        if lesson.source:
-            raise BiwaaError("--teacher-source needs a --source.")
-        classes = classes or lesson.target.classes or ()
-    if not classes:
-        raise BiwaaError("without a --source the classes must be named: add --classes cat,dog.")
-    return no_source(classes, target)

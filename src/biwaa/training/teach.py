@@ -1,8 +1,9 @@
 """Where a teacher comes from: a file or an array of scores, or a zero-shot model that looks at the images now."""
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -12,8 +13,9 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.trainable import check_batch
 from biwaa.errors import BiwaaError, listed
 from biwaa.methods import METHODS
-from biwaa.models.zero_shot import ZeroShot
-from biwaa.teachers.scores import Scores, matched
+from biwaa.models.zero_shot import DEFAULT, ZeroShot
+from biwaa.teachers.prompts import read_classes
+from biwaa.teachers.scores import Scores, as_scores, matched
 from biwaa.teachers.voice import Teacher
 from biwaa.training.prepare import Pair
 
@@ -124,3 +126,52 @@ def sourceless(
     target = match_classes(target, classes, other=names, subset=True, others=unknown)
     check_batch(batch_size, target, target)
     return source, target
+
+
+def lesson_of(
+    teacher: Any, teacher_source: Any, zero_shot: str | bool, prompt: Sequence[str],
+    classes: str | Sequence[str] | Mapping[str, Any] | None,
+) -> tuple[Lesson | None, dict[str, Any]]:  # fmt: skip
+    """Where the teacher comes from, and the classes that were named, with their words; arguments as of `biwaa.adapt`.
+
+    Raises:
+        BiwaaError: they do not go together, or a file cannot be read.
+    """
+    words = (
+        {} if classes is None
+        else read_classes(classes) if isinstance(classes, str)
+        else {str(name): value for name, value in classes.items()} if isinstance(classes, Mapping)
+        else {str(name): None for name in classes}
+    )  # fmt: skip
+    if isinstance(teacher, bool):
+        raise BiwaaError("teacher= takes another model's scores; the setting of that name is smooth_rounds= now.")
+    if teacher is not None and zero_shot:
+        raise BiwaaError("--teacher and --zero-shot are two teachers: give one.")
+    if teacher is None and teacher_source is not None:
+        raise BiwaaError("--teacher-source is of the source alone: give the target's scores as --teacher too.")
+    if prompt and not zero_shot:
+        raise BiwaaError("--prompt is for a zero-shot teacher: add --zero-shot.")
+    if zero_shot:
+        return ZeroShot(DEFAULT if zero_shot is True else zero_shot, tuple(prompt), words), words
+    if teacher is None:
+        return None, words
+    of_source = None if teacher_source is None else as_scores(teacher_source, "teacher_source")
+    return GivenScores(as_scores(teacher, "teacher"), of_source), words
+
+
+def source_by_name(lesson: Lesson | None, words: Mapping[str, Any], target: Domain) -> Domain:
+    """What stands in a source's place: the classes, as they were named or as the teacher has them.
+
+    Raises:
+        BiwaaError: nobody names them, or there is no teacher.
+    """
+    if lesson is None:
+        raise BiwaaError("without a --source there must be a teacher: add --zero-shot or --teacher FILE.")
+    classes = tuple(words)
+    if isinstance(lesson, GivenScores):
+        if lesson.source:
+            raise BiwaaError("--teacher-source needs a --source.")
+        classes = classes or lesson.target.classes or ()
+    if not classes:
+        raise BiwaaError("without a --source the classes must be named: add --classes cat,dog.")
+    return no_source(classes, target)
