@@ -1,11 +1,13 @@
-"""Images of no known class, from several sources, from a model in a source's place, and with labels of the target.
+"""Other classes, from several sources, from a model in a source's place, and with labels of the target.
 
     BIWAA_CACHE=.. python benchmarks/open_sources.py --data-root DATA --out benchmarks/results/open_sources.json
 
 Every source has the first classes alone, the target all of them (`other_classes.FIRST`). Counted is H, the harmonic
 mean of the accuracy over known classes and of that on unknown images, in percent; `rate` is told the true share of
 unknown images, `auto` is not. Labels are ten for each known class and ten more, drawn at random from the target, half
-of it at most; H is then of the other images alone, without labels as well.
+of it at most; H is then of the other images alone, without labels as well. `partial` is the accuracy where the target
+has the first classes alone and several sources all of them, `closed` where all have all: with --absent-classes off and
+auto.
 """
 
 import argparse
@@ -82,6 +84,23 @@ def measured(target: Target, sources: dict[str, Rows]) -> dict[str, Any]:
     return row
 
 
+def absent(target: Rows, sources: dict[str, Rows], known: int) -> dict[str, dict[str, float]]:
+    """Accuracy in percent where the target has the first classes alone, and where it has all."""
+    parts = list(sources.values())
+    origins = torch.cat([torch.full((len(labels),), place) for place, (_, labels) in enumerate(parts)])
+    rows, labels = torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts])
+    classes = int(labels.max()) + 1
+    found: dict[str, dict[str, float]] = {}
+    for name, most in (("partial", known), ("closed", classes)):
+        there, truth = standardised(target[0][target[1] < most]), target[1][target[1] < most]
+        for way in ("off", "auto"):
+            task = Task(256, classes, len(there), 1, origins=origins)
+            method = Prototypes(task, ScheduleSettings(), PrototypesSettings(absent_classes=way))
+            said = method.solve(rows, labels, there).scores(there).argmax(dim=1)
+            found.setdefault(name, {})[way] = round(100 * float((said == truth).double().mean()), 2)
+    return found
+
+
 def main() -> None:
     """Measure and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -95,13 +114,17 @@ def main() -> None:
         known = FIRST[data_set]
         targets: dict[str, Target] = {}
         sources: dict[str, dict[str, Rows]] = {}
+        whole: dict[str, tuple[Rows, dict[str, Rows]]] = {}
         for task, (rows, labels), there in pairs(data_set, arguments.data_root):
             name = task.split("2", 1)[1]
             targets.setdefault(name, Target(there, known))
             kept = labels < known
             sources.setdefault(name, {})[task] = (standardised(rows[kept]), labels[kept])
+            whole.setdefault(name, (there, {}))[1][task] = (standardised(rows), labels)
         for name, target in targets.items():
             found[f"{data_set}:{name}"] = measured(target, sources[name])
+            if len(sources[name]) > 1:
+                found[f"{data_set}:{name}"] |= absent(*whole[name], known)
             print(f"{data_set}:{name}", found[f"{data_set}:{name}"], flush=True)
             write_text(arguments.out, json.dumps(found, indent=1) + "\n")
 

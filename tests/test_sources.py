@@ -16,7 +16,7 @@ from biwaa.domains.union import union
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
 from biwaa.report.summary import summarise
-from biwaa.result import SourcesContradict, read_result
+from biwaa.result import ClassesAbsent, SourcesContradict, read_result
 from biwaa.share import model_card
 from biwaa.solvers.prototypes import adapt_prototypes
 from biwaa.solvers.several import adapt_several
@@ -204,3 +204,24 @@ def test_python_takes_a_list_of_sources_and_a_list_of_pictures_is_one_source():
     assert as_source(pictures).places == ()
     assert as_source([pictures[0]]).places == ()
     assert as_source([(first, labels)]).places == ()
+
+
+def test_classes_that_no_image_of_the_target_is_of_are_left_out():
+    rng = np.random.default_rng(3)
+    centres, labels = 1.4 * rng.normal(size=(10, 24)), np.arange(400) % 10
+    first, second, target = (
+        (centres[labels] + rng.normal(size=(400, 24))) * rng.uniform(0.6, 1.6, size=24) for _ in range(3)
+    )
+    kept = labels < 4
+    sources = [(first, labels), (second[labels != 7], labels[labels != 7])]
+    runs = {
+        way: biwaa.adapt(sources, (target[kept], labels[kept]), absent_classes=way, verbose=False)
+        for way in ("auto", "off")
+    }
+    (warning,) = [one for one in runs["auto"].result.warnings if isinstance(one, ClassesAbsent)]
+    assert set(warning.classes) == set("456789")
+    accuracy = {way: run.result.accuracy.adapted.over_images for way, run in runs.items()}
+    assert accuracy["auto"] > accuracy["off"] + 0.02
+    assert (runs["auto"].predict(target[kept]) == labels[kept]).mean() > 0.95
+    assert [one.weight is not None for one in runs["auto"].result.sources] == [True, True]
+    assert len(runs["auto"].classes) == 10

@@ -3,9 +3,9 @@
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
 source's classifier as prior and each image's neighbours as company (`solvers.prototypes`; ours, docs/robust.md).
 Several sources are weighed (`solvers.several`). A teacher's voice joins the prior; without a source it is the prior
-(docs/zero_shot.md). Target images whose labels were handed over stay at them (docs/labels.md). Of one source, without
-teacher and labels, classes that the target seems to have no image of are left out (`solvers.absence`;
-docs/other_classes.md). Nothing is drawn at random and nothing is trained by steps.
+(docs/zero_shot.md). Target images whose labels were handed over stay at them (docs/labels.md). Without teacher and
+labels, classes that the target seems to have no image of are left out (`solvers.absence`; docs/other_classes.md).
+Nothing is drawn at random and nothing is trained by steps.
 """
 
 import re
@@ -24,7 +24,7 @@ from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, confusion_head
 from biwaa.solvers.prototypes import adapt_prototypes, head_of_both
 from biwaa.solvers.remembered import begin_remembered, solve_remembered
-from biwaa.solvers.several import adapt_several
+from biwaa.solvers.several import Heard, adapt_several, renumbered
 from biwaa.solvers.taught import teach_head, teach_prototypes
 from biwaa.solvers.unknown import EVIDENCE, Begun, find_unknown, never, unknown_among, with_rate
 
@@ -120,18 +120,18 @@ class Prototypes(Method):
         if not len(source):
             assert teacher is not None  # without either there is nothing to learn from
             return teach_prototypes(target, classes, teacher, self.neighbours, anchors)[1]
-        several_sources = self.task.origins is not None
-        if self.task.origins is not None:
-            origins = self.task.origins.to(source.device)
-            if several := adapt_several(source, labels, target, classes, origins, self.neighbours, teacher, anchors):
-                self.standing = several.standing
-                return several.head
+        origins = None if self.task.origins is None else self.task.origins.to(source.device)
+        several: list[Heard] = []
+        known = (self.neighbours, teacher, anchors)
 
-        def adapt(rows: Tensor, their_labels: Tensor, number: int) -> Adapted:
-            found = None  # several sources were tried
-            if not several_sources:
-                found = adapt_prototypes(rows, their_labels, target, number, self.neighbours, teacher, anchors)
-            if found:
+        def adapt(kept: Tensor, their_labels: Tensor, number: int) -> Adapted:
+            rows = source if kept.all() else source[kept]
+            places = None if origins is None else renumbered(origins[kept])
+            if places is not None and int(places.max()) > 0:
+                if heard := adapt_several(rows, their_labels, target, number, places, *known):
+                    several.append(heard)
+                    return heard.found, lambda: heard.head
+            elif found := adapt_prototypes(rows, their_labels, target, number, *known):
                 return found.found, partial(found.student, rows, their_labels, target)
             if teacher:
                 taught, student = teach_head(rows, their_labels, target, number, teacher, anchors)
@@ -142,11 +142,15 @@ class Prototypes(Method):
             head = confusion_head(rows, their_labels, target, number)
             return head.scores(target).softmax(dim=1), lambda: head
 
-        first = adapt(source, labels, classes)
-        # What seems absent was not measured with other evidence than one source's.
-        if not self.may_leave_out or several_sources or teacher or anchors:
+        first = adapt(torch.ones_like(labels, dtype=torch.bool), labels, classes)
+        self.standing = several[0].standing if several else None
+        # What seems absent was not measured with other evidence than the sources'.
+        if not self.may_leave_out or teacher or anchors or (origins is not None and not several):
             return first[1]()
         present = without_absent(first, source, labels, target, adapt)
         if not present:
             return first[1]()
-        return head_of_both(source, labels, target, present.found)._replace(absent=present.absent)
+        if not several:
+            return head_of_both(source, labels, target, present.found)._replace(absent=present.absent)
+        begun = Begun(several[0].start, several[0].means, source, labels, several[0].weights)
+        return begun.head(target, present.found)._replace(absent=present.absent)

@@ -85,7 +85,7 @@ def doubt(result: Result) -> str:
     if result.estimated_accuracy.value is not None:
         return ""
     if result.remembered:
-        return "of a source that is known by its head alone, estimates were far too high"
+        return "the source is known by its head alone, from which estimates were far too high"
     return "this run kept nothing to estimate from"
 
 

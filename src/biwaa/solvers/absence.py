@@ -35,9 +35,9 @@ PASSES, MIXTURE, EVEN = 5, 50, 0.1
 Adapted = tuple[Tensor, Callable[[], Head]]
 """(Nt, K) probabilities of the target, and what fits a head for new rows, which takes as long."""
 Adapt = Callable[[Tensor, Tensor, int], Adapted]
-"""From source rows, their labels and the number of classes to what is found in the target."""
+"""From which rows of the source count, (Ns,), their labels and the number of classes to what is found in the target."""
 Find = Callable[[Tensor, Tensor, int], Tensor]
-"""The same without a head."""
+"""From source rows, their labels and the number of classes to the target's probabilities."""
 
 
 class Present(NamedTuple):
@@ -57,7 +57,7 @@ def without_absent(first: Adapted, source: Tensor, labels: Tensor, target: Tenso
         source: (Ns, F).
         labels: (Ns,).
         target: (Nt, F).
-        adapt: to the target, from the rows that it is given.
+        adapt: to the target.
 
     Returns:
         None where all classes seem to be there.
@@ -72,7 +72,7 @@ def without_absent(first: Adapted, source: Tensor, labels: Tensor, target: Tenso
             break
         present = present[~gone]
         rows = torch.isin(labels, present)
-        found, _ = adapt(source[rows], torch.searchsorted(present, labels[rows]), len(present))
+        found, _ = adapt(rows, torch.searchsorted(present, labels[rows]), len(present))
     if len(present) == classes:
         return None
     every = torch.zeros(len(target), classes).to(found)

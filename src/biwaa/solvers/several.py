@@ -60,6 +60,12 @@ def balanced(weights: Tensor, labels: Tensor, classes: int) -> Tensor:
     return found / found.mean()
 
 
+def renumbered(origins: Tensor) -> Tensor:
+    """(N,) numbers of sources without gaps, where some sources have no rows left."""
+    found: Tensor = torch.unique(origins, return_inverse=True)[1]
+    return found
+
+
 class Heard(NamedTuple):
     """What several sources say of a target, weighed."""
 
