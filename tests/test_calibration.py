@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from biwaa import functional
 from biwaa.functional import with_temperature
 from biwaa.judging.calibration import (
     TEMPERATURES,
@@ -206,7 +205,7 @@ def test_neighbour_agreement(images, width, k, block, seed):
         nearest = sorted(others, key=lambda j: -float(cosine[j]))[:k]
         shares += [float(predicted[j] == predicted[i]) for j in nearest]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(functional, "BLOCK", block)
+        patch.setattr("biwaa.functional.neighbours.BLOCK", block)
         assert neighbour_agreement(features, predicted, k) == pytest.approx(sum(shares) / len(shares))
 
 
