@@ -1,0 +1,100 @@
+"""The default and its rivals on data sets that no choice was made on: made by `benchmarks/unseen_data.py`.
+
+    python benchmarks/unseen.py DATA_ROOT --out benchmarks/results/unseen.json
+
+Each task is a run of `biwaa.adapt` on folders with the frozen default, and the converged rivals of
+`benchmarks/rivals.py` on the same features. Target labels only score them.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from lightning_fabric import Fabric
+from rivals import candidates
+from unseen_data import KINDS, VENDORS
+
+import biwaa
+from biwaa.device import hardware
+from biwaa.domains.spec import open_domain
+from biwaa.domains.trainable import check_pair
+from biwaa.files import write_text
+from biwaa.recipe import load_recipe
+from biwaa.training.describe import versions
+from biwaa.training.prepare import Pair, prepare
+
+
+def tasks(root: Path, digits: Path | None) -> Iterator[tuple[str, str, str, str]]:
+    """Data set, task, and the SPECs of its source and its target."""
+    for here, there in itertools.permutations(KINDS, 2):
+        yield "letters", f"{here} > {there}", f"{root}/letters/{here}", f"{root}/letters/{there}"
+    for name, (of_source, of_target) in {"emoji_kinds": ("_even", "_odd"), "emoji_groups": ("", "")}.items():
+        for here, there in itertools.permutations(VENDORS, 2):
+            yield name, f"{here} > {there}", f"{root}/{name}/{here}{of_source}", f"{root}/{name}/{there}{of_target}"
+    if digits:
+        for here, there in itertools.permutations(("mnist", "usps"), 2):
+            yield "digits", f"{here} > {there}", f"{digits}:{here}_test", f"{digits}:{there}_test"
+
+
+def measure(source: str, target: str, backbone: str) -> dict[str, Any]:
+    """Accuracies over all target images in percent, and what the run estimated."""
+    recipe = load_recipe("robust").replace("benchmark", backbone=backbone, freeze_backbone=True)
+    domains = check_pair(open_domain(source), open_domain(target), recipe.data.batch_size)
+    prepared = prepare(
+        Pair(*domains), recipe.replace("benchmark", source_held_out=0.0, method="prototypes"),
+        Fabric(accelerator="cpu"), False,
+    )  # fmt: skip
+    assert prepared.domains.target.labels is not None
+    data, truth = prepared.data, torch.from_numpy(prepared.domains.target.labels)
+    rows = [inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target)]
+    scores = candidates(rows[0], torch.from_numpy(data.source_labels), rows[1], data.classes)
+    found: dict[str, Any] = {
+        "rivals": {name: round(100 * float((one.argmax(dim=1) == truth).double().mean()), 2) for name, one in scores}
+    }
+    with TemporaryDirectory() as folder:
+        result = biwaa.adapt(source, target, recipe=recipe, out=f"{folder}/run", verbose=False).result
+    estimate = result.estimated_accuracy
+    assert result.accuracy
+    assert result.baseline
+    assert result.baseline.accuracy
+    return found | {
+        "source_only": round(100 * result.baseline.accuracy.over_images, 2),
+        "adapted": round(100 * result.accuracy.adapted.over_images, 2),
+        "selected": result.selected.name,
+        "estimate": None if estimate.value is None else round(100 * estimate.value, 2),
+        "interval": [None if one is None else round(100 * one, 1) for one in (estimate.low, estimate.high)],
+        "lower_bound": None if estimate.lower_bound is None else round(100 * estimate.lower_bound, 1),
+        "readings": estimate.readings, "warnings": [type(one).__name__ for one in result.warnings],
+        "classes": len(result.classes), "images": result.target.images,
+    }  # fmt: skip
+
+
+def main(
+    root: tyro.conf.Positional[Path], out: Path, digits: Path | None = None, backbone: str = "efficientnet-lite0"
+) -> None:
+    """Measure all tasks; those that are in the file already are not measured again.
+
+    Args:
+        root: as of `unseen_data.py`.
+        out: JSON file.
+        digits: the archive of MNIST and USPS, for two tasks more.
+        backbone: frozen.
+    """
+    done: dict[str, Any] = json.loads(out.read_text())["tasks"] if out.exists() else {}
+    for data_set, task, source, target in tasks(root, digits):
+        if f"{data_set}: {task}" in done:
+            continue
+        done[f"{data_set}: {task}"] = found = measure(source, target, backbone)
+        print(data_set, task, found, flush=True)
+        facts = {"backbone": backbone, "tasks": done, "versions": versions(), "hardware": hardware("cpu")}
+        write_text(out, json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
