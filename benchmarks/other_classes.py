@@ -35,8 +35,8 @@ from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.models.network import Standardise
 from biwaa.recipe import recipe_from
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers.logistic import Head, confusion_head, source_head
-from biwaa.solvers.metric import principal_axes
+from biwaa.solvers.logistic import Head, fit_confusion, source_head
+from biwaa.solvers.metric import balanced_weights, principal_axes
 from biwaa.solvers.prototypes import head_of_both
 from biwaa.solvers.unknown import EVIDENCE, find_unknown
 from biwaa.training.describe import versions
@@ -97,6 +97,14 @@ def default(rows: Rows, absent_classes: str = "auto") -> Head:
     return Prototypes(task, ScheduleSettings(), PrototypesSettings(absent_classes)).solve(*rows[:3])  # type: ignore[arg-type]
 
 
+def confusion_head(rows: Rows) -> Head:
+    """Logistic regression with minimum class confusion, which counts less where there are few rows a class."""
+    axes = principal_axes(rows.source, rows.target) * rows.source.shape[1] ** -0.5
+    weights, factor = balanced_weights(rows.labels, rows.classes), min(1.0, len(rows.target) / (10 * rows.classes))
+    fitted = fit_confusion(rows.source @ axes, rows.labels, weights, rows.target @ axes, rows.classes, factor)
+    return Head(axes.T, *fitted)
+
+
 def accuracy(head: Head, rows: Rows) -> float:
     """In percent, over the target's images."""
     return round(100 * float((logits(head, rows.target).argmax(dim=1) == rows.truth).double().mean()), 2)
@@ -111,7 +119,7 @@ def partial_figures(rows: Rows, first: int) -> dict[str, Any]:
     truly = torch.arange(rows.classes) >= first
     return {
         "source_only": accuracy(source_head(*some[:2], rows.classes), some),
-        "class_confusion": accuracy(confusion_head(*some[:3], rows.classes), some),
+        "class_confusion": accuracy(confusion_head(some), some),
         "closed": accuracy(everything, some),
         "default": accuracy(automatic, some),
         "absent_found": int((absent & truly).sum()),

@@ -22,7 +22,7 @@ from biwaa.files import write_text
 from biwaa.images.images import feature_width
 from biwaa.models.backbone import build_backbone, features_backbone
 from biwaa.models.weights import load_weights
-from biwaa.solvers.logistic import Head, confusion_head, source_head
+from biwaa.solvers.logistic import Head, plain_head, source_head
 from biwaa.solvers.prototypes import adapt_prototypes
 from biwaa.solvers.remembered import Memory, Remembered, solve_remembered
 
@@ -55,7 +55,7 @@ def compared(source: Rows, target: Rows, classes: int) -> dict[str, float]:
     statistics = Memory(Remembered.of(here, labels, classes), head)
     heads = {
         "source-only": head,
-        "with images": found.student(here, labels, there) if found else confusion_head(here, labels, there, classes),
+        "with images": found.student(here, labels, there) if found else plain_head(here, labels, there, classes),
         "statistics": solve_remembered(statistics, there),
         "head alone": solve_remembered(Memory(None, head), there),
     }

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 import biwaa
 from biwaa.functional import nearest_neighbours
 from biwaa.judging.second_opinion import agreement_of_halves
-from biwaa.solvers.logistic import confusion_head, fit_logistic, source_head
+from biwaa.solvers.logistic import fit_logistic, plain_head, source_head
 from biwaa.solvers.metric import (
     balanced_weights,
     mean_over_neighbours,
@@ -156,7 +156,7 @@ def test_odd_data_gives_finite_heads(classes, width, targets, sources, kind):
         target[:] = target[0].clone()
     labels = torch.arange(len(source)) % classes
     adapted = adapt_prototypes(source, labels, target, classes)
-    heads = [source_head(source, labels, classes), confusion_head(source, labels, target, classes)]
+    heads = [source_head(source, labels, classes), plain_head(source, labels, target, classes)]
     heads += [adapted.student(source, labels, target)] if adapted else []
     assert all(part.isfinite().all() for head in heads for part in head if part is not None)
     assert 0 <= agreement_of_halves(source, labels, target, classes) <= 1

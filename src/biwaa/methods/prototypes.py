@@ -21,7 +21,7 @@ from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.absence import Adapted, without_absent, without_absent_beside_unknown
 from biwaa.solvers.anchors import Anchors
-from biwaa.solvers.logistic import Head, confusion_head
+from biwaa.solvers.logistic import Head, plain_head
 from biwaa.solvers.prototypes import adapt_prototypes, head_of_both
 from biwaa.solvers.remembered import begin_remembered, solve_remembered
 from biwaa.solvers.several import Heard, adapt_several, renumbered
@@ -112,7 +112,7 @@ class Prototypes(Method):
         return Begun.of(source, labels, target, known, self.neighbours)
 
     def _solved(self, source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
-        """Adapt, and again without classes that seem absent; where neighbours are no guide, confuse classes little."""
+        """Adapt, and again without classes that seem absent; where neighbours are no guide, only the source counts."""
         anchors = Anchors.of(self.task.given, classes, target.device)
         teacher = self.task.teacher.to(target.device) if self.task.teacher else None
         if self.task.memory:
@@ -139,7 +139,7 @@ class Prototypes(Method):
             if anchors:  # they are rows like the source's
                 rows = torch.cat([rows, target[anchors.rows]])
                 their_labels = torch.cat([their_labels, anchors.labels])
-            head = confusion_head(rows, their_labels, target, number)
+            head = plain_head(rows, their_labels, target, number)
             return head.scores(target).softmax(dim=1), lambda: head
 
         first = adapt(torch.ones_like(labels, dtype=torch.bool), labels, classes)

@@ -19,8 +19,6 @@ STRENGTH = 10.0
 """C of the student, whose labels are soft."""
 CONFUSION = 3.0
 """Weight of the class confusion in `fit_confusion`."""
-ROWS_A_CLASS = 10
-"""Target rows a class from which their confusion counts whole in `confusion_head`."""
 FOLDS = 3
 
 
@@ -189,16 +187,15 @@ def source_head(source: Tensor, labels: Tensor, classes: int) -> Head:
     return Head(projection.T.contiguous(), *fitted, found.left_out)
 
 
-def confusion_head(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
-    """Logistic regression of the source that confuses the target's classes little: it follows no neighbours.
+def plain_head(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
+    """Class-balanced logistic regression of the source on the axes of both domains, with the usual C.
 
     Args:
         source: (Ns, F) standardised.
         labels: (Ns,).
-        target: (Nt, F) standardised; the fewer rows a class it has, the less its confusion counts.
+        target: (Nt, F) standardised.
         classes: K.
     """
     axes = principal_axes(source, target) * source.shape[1] ** -0.5
-    factor = min(1.0, len(target) / (ROWS_A_CLASS * classes))
-    weights = balanced_weights(labels, classes)
-    return Head(axes.T.contiguous(), *fit_confusion(source @ axes, labels, weights, target @ axes, classes, factor))
+    fitted = fit_logistic(source @ axes, one_hot(labels, classes), balanced_weights(labels, classes))
+    return Head(axes.T.contiguous(), *fitted)
