@@ -60,6 +60,13 @@ class Target:
         return round(200 * known * unknown / max(known + unknown, 1e-9), 2)
 
 
+def together(sources: dict[str, Rows]) -> tuple[Rows, Tensor]:
+    """The rows of all sources with their labels, and which source each is of."""
+    parts = list(sources.values())
+    origins = torch.cat([torch.full((len(labels),), place) for place, (_, labels) in enumerate(parts)])
+    return (torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts])), origins
+
+
 def measured(target: Target, sources: dict[str, Rows]) -> dict[str, Any]:
     """H of every source, and of all together."""
     row: dict[str, Any] = {}
@@ -76,9 +83,7 @@ def measured(target: Target, sources: dict[str, Rows]) -> dict[str, Any]:
                 "labels": target.harmonic(target.found((rows, labels), mode, given=target.given), unlabelled),
             }
         if len(sources) > 1:
-            parts = list(sources.values())
-            origins = torch.cat([torch.full((len(labels),), place) for place, (_, labels) in enumerate(parts)])
-            every = (torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts]))
+            every, origins = together(sources)
             row[f"{mode}: several"] = target.harmonic(target.found(every, mode, origins=origins))
             row[f"{mode}: pooled"] = target.harmonic(target.found(every, mode))
     return row
@@ -86,9 +91,7 @@ def measured(target: Target, sources: dict[str, Rows]) -> dict[str, Any]:
 
 def absent(target: Rows, sources: dict[str, Rows], known: int) -> dict[str, dict[str, float]]:
     """Accuracy in percent where the target has the first classes alone, and where it has all."""
-    parts = list(sources.values())
-    origins = torch.cat([torch.full((len(labels),), place) for place, (_, labels) in enumerate(parts)])
-    rows, labels = torch.cat([rows for rows, _ in parts]), torch.cat([labels for _, labels in parts])
+    (rows, labels), origins = together(sources)
     classes = int(labels.max()) + 1
     found: dict[str, dict[str, float]] = {}
     for name, most in (("partial", known), ("closed", classes)):

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
+from sources import standardised
 from torch import Tensor
 
 from biwaa.bench.panel import panel_recipe, plan_panel
@@ -32,7 +32,6 @@ from biwaa.files import write_text
 from biwaa.judging.likeness import likeness
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
-from biwaa.models.network import Standardise
 from biwaa.recipe import recipe_from
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, fit_confusion, source_head
@@ -80,17 +79,6 @@ def first_classes(rows: Rows, first: int) -> Rows:
     return rows._replace(target=standardised(rows.target[kept]), truth=rows.truth[kept])
 
 
-def standardised(features: Tensor) -> Tensor:
-    """(N, F) features by their own mean and deviation."""
-    found: Tensor = Standardise.of(features)(features)
-    return found
-
-
-def logits(head: Head, features: Tensor) -> Tensor:
-    """(N, K)."""
-    return F.linear(features if head.projection is None else F.linear(features, head.projection), *head[1:3])
-
-
 def default(rows: Rows, absent_classes: str = "auto") -> Head:
     """The default's head."""
     task = Task(0, rows.classes, len(rows.target), 0)
@@ -107,7 +95,7 @@ def confusion_head(rows: Rows) -> Head:
 
 def accuracy(head: Head, rows: Rows) -> float:
     """In percent, over the target's images."""
-    return round(100 * float((logits(head, rows.target).argmax(dim=1) == rows.truth).double().mean()), 2)
+    return round(100 * float((head.scores(rows.target).argmax(dim=1) == rows.truth).double().mean()), 2)
 
 
 def partial_figures(rows: Rows, first: int) -> dict[str, Any]:
@@ -139,10 +127,10 @@ def open_figures(rows: Rows, first: int) -> dict[str, Any]:
     share = float((some.truth == first).double().mean())
     seen = find_unknown(some.source, some.labels, some.target, first)
     wanted = {"auto": with_unknown(some, "auto"), "rate": with_unknown(some, f"{share:.6f}")}
-    found = {name: logits(head, some.target).argmax(dim=1) for name, head in wanted.items()}
-    every = logits(head_of_both(*some[:3], seen.found), some.target)
+    found = {name: head.scores(some.target).argmax(dim=1) for name, head in wanted.items()}
+    every = head_of_both(*some[:3], seen.found).scores(some.target)
     found["without_evidence"] = every.argmax(dim=1)
-    plain = logits(source_head(*some[:2], first), some.target).softmax(dim=1)
+    plain = source_head(*some[:2], first).scores(some.target).softmax(dim=1)
     least = plain.amax(dim=1).argsort(stable=True)[: round(share * len(plain))]
     found["source_only"] = plain.argmax(dim=1).index_fill(0, least, first)
     figures = {name: known_and_unknown(predicted, some.truth, first) for name, predicted in found.items()}
@@ -165,11 +153,11 @@ def both_figures(rows: Rows) -> dict[str, Any]:
     source, target = standardised(rows.source[kept]), standardised(rows.target[there])
     some = Rows(source, rows.labels[kept], target, rows.truth[there].clamp(max=count), count)
     share = float((some.truth == count).double().mean())
-    plain = logits(source_head(*some[:2], count), some.target).softmax(dim=1)
+    plain = source_head(*some[:2], count).scores(some.target).softmax(dim=1)
     least = plain.amax(dim=1).argsort(stable=True)[: round(share * len(plain))]
     heads = {how: with_unknown(some, f"{share:.6f}", how) for how in ("off", "auto")}
     found = {"source_only": plain.argmax(dim=1).index_fill(0, least, count)}
-    found |= {f"absent_{how}": logits(head, some.target).argmax(dim=1) for how, head in heads.items()}
+    found |= {f"absent_{how}": head.scores(some.target).argmax(dim=1) for how, head in heads.items()}
     figures = {name: known_and_unknown(predicted, some.truth, count) for name, predicted in found.items()}
     absent, truly = heads["auto"].absent, torch.arange(count) < rows.classes - count
     named = torch.zeros(count, dtype=torch.bool) if absent is None else absent[:count]
@@ -221,7 +209,7 @@ def alarms(rows: Rows) -> dict[str, Any]:
     """Share of the target's images that --unknown auto takes for unknown, in percent, and its evidence."""
     evidence, share = find_unknown(*rows[:3], rows.classes).evidence, 0.0  # without evidence no image is unknown
     if evidence >= EVIDENCE:
-        found = logits(with_unknown(rows, "auto"), rows.target).argmax(dim=1)
+        found = with_unknown(rows, "auto").scores(rows.target).argmax(dim=1)
         share = round(100 * float((found == rows.classes).double().mean()), 2)
     return {"evidence": round(evidence, 3), "unknown": share}
 

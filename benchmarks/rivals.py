@@ -20,11 +20,12 @@ from torch import Tensor
 from biwaa.bench.grid import Work
 from biwaa.bench.panel import PARTS, panel_recipe, plan_panel
 from biwaa.device import hardware
+from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.domains.trainable import check_pair
 from biwaa.files import write_text
 from biwaa.functional import nearest_neighbours, reliability
-from biwaa.recipe import recipe_from
+from biwaa.recipe import Recipe, recipe_from
 from biwaa.solvers.logistic import fit_confusion, fit_logistic, source_head
 from biwaa.solvers.metric import balanced_weights, mean_over_neighbours, one_hot, principal_axes
 from biwaa.solvers.prototypes import adapt_prototypes
@@ -75,9 +76,13 @@ def candidates(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> 
 
 
 def measure(work: Work) -> dict[str, float]:
-    """Accuracy over images by candidate, in percent."""
-    recipe = recipe_from(work.recipe, work.name)
+    """As `accuracies`, of a run of a bench."""
     source, target = (open_domain(spec, work.data_root) for spec in (work.source, work.target))
+    return accuracies(source, target, recipe_from(work.recipe, work.name))
+
+
+def accuracies(source: Domain, target: Domain, recipe: Recipe) -> dict[str, float]:
+    """Accuracy over images by candidate, in percent."""
     prepared = prepare(
         Pair(*check_pair(source, target, recipe.data.batch_size)), recipe, Fabric(accelerator="cpu"), False
     )

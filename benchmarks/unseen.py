@@ -13,21 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
 import tyro
-from lightning_fabric import Fabric
-from rivals import candidates
+from rivals import accuracies
 from unseen_data import KINDS, VENDORS
 
 import biwaa
 from biwaa.device import hardware
 from biwaa.domains.spec import open_domain
-from biwaa.domains.trainable import check_pair
 from biwaa.files import write_text
 from biwaa.recipe import load_recipe
 from biwaa.training.describe import versions
-from biwaa.training.prepare import Pair, prepare
 
 
 def tasks(root: Path, digits: Path | None) -> Iterator[tuple[str, str, str, str]]:
@@ -45,18 +40,8 @@ def tasks(root: Path, digits: Path | None) -> Iterator[tuple[str, str, str, str]
 def measure(source: str, target: str, backbone: str) -> dict[str, Any]:
     """Accuracies over all target images in percent, and what the run estimated."""
     recipe = load_recipe("robust").replace("benchmark", backbone=backbone, freeze_backbone=True)
-    domains = check_pair(open_domain(source), open_domain(target), recipe.data.batch_size)
-    prepared = prepare(
-        Pair(*domains), recipe.replace("benchmark", source_held_out=0.0, method="prototypes"),
-        Fabric(accelerator="cpu"), False,
-    )  # fmt: skip
-    assert prepared.domains.target.labels is not None
-    data, truth = prepared.data, torch.from_numpy(prepared.domains.target.labels)
-    rows = [inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target)]
-    scores = candidates(rows[0], torch.from_numpy(data.source_labels), rows[1], data.classes)
-    found: dict[str, Any] = {
-        "rivals": {name: round(100 * float((one.argmax(dim=1) == truth).double().mean()), 2) for name, one in scores}
-    }
+    every_row = recipe.replace("benchmark", source_held_out=0.0, method="prototypes")
+    found: dict[str, Any] = {"rivals": accuracies(open_domain(source), open_domain(target), every_row)}
     with TemporaryDirectory() as folder:
         result = biwaa.adapt(source, target, recipe=recipe, out=f"{folder}/run", verbose=False).result
     estimate = result.estimated_accuracy
