@@ -83,9 +83,7 @@ def measure(work: Work) -> dict[str, float]:
 
 def accuracies(source: Domain, target: Domain, recipe: Recipe) -> dict[str, float]:
     """Accuracy over images by candidate, in percent."""
-    prepared = prepare(
-        Pair(*check_pair(source, target, recipe.data.batch_size)), recipe, Fabric(accelerator="cpu"), False
-    )
+    prepared = prepare(Pair(*check_pair(source, target, 2)), recipe, Fabric(accelerator="cpu"), False)
     assert prepared.domains.target.labels is not None
     data, truth = prepared.data, torch.from_numpy(prepared.domains.target.labels)
     rows = [inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target)]

@@ -1,8 +1,8 @@
-"""The default and its rivals on data sets that no choice was made on: made by `benchmarks/unseen_data.py`.
+"""The default and its rivals on data sets that no choice was made on: of `unseen_data.py` and `bundled_data.py`.
 
-    python benchmarks/unseen.py DATA_ROOT --out benchmarks/results/unseen.json
+    python benchmarks/unseen.py --root DATA --bundled FILE.npz --out benchmarks/results/unseen.json
 
-Each task is a run of `biwaa.adapt` on folders with the frozen default, and the converged rivals of
+Each task is a run of `biwaa.adapt` with the frozen default, and the converged rivals of
 `benchmarks/rivals.py` on the same features. Target labels only score them.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import bundled_data
 import tyro
 from rivals import accuracies
 from unseen_data import KINDS, VENDORS
@@ -25,16 +26,20 @@ from biwaa.recipe import load_recipe
 from biwaa.training.describe import versions
 
 
-def tasks(root: Path, digits: Path | None) -> Iterator[tuple[str, str, str, str]]:
+def tasks(root: Path | None, digits: Path | None, bundled: Path | None) -> Iterator[tuple[str, str, str, str]]:
     """Data set, task, and the SPECs of its source and its target."""
-    for here, there in itertools.permutations(KINDS, 2):
-        yield "letters", f"{here} > {there}", f"{root}/letters/{here}", f"{root}/letters/{there}"
-    for name, (of_source, of_target) in {"emoji_kinds": ("_even", "_odd"), "emoji_groups": ("", "")}.items():
-        for here, there in itertools.permutations(VENDORS, 2):
-            yield name, f"{here} > {there}", f"{root}/{name}/{here}{of_source}", f"{root}/{name}/{there}{of_target}"
+    if root:
+        for here, there in itertools.permutations(KINDS, 2):
+            yield "letters", f"{here} > {there}", f"{root}/letters/{here}", f"{root}/letters/{there}"
+        for name, (of_source, of_target) in {"emoji_kinds": ("_even", "_odd"), "emoji_groups": ("", "")}.items():
+            for here, there in itertools.permutations(VENDORS, 2):
+                yield name, f"{here} > {there}", f"{root}/{name}/{here}{of_source}", f"{root}/{name}/{there}{of_target}"
     if digits:
         for here, there in itertools.permutations(("mnist", "usps"), 2):
             yield "digits", f"{here} > {there}", f"{digits}:{here}_test", f"{digits}:{there}_test"
+    if bundled:
+        for number, (name, task, _, _) in enumerate(bundled_data.tasks()):
+            yield name, task, f"{bundled}:{number}_source", f"{bundled}:{number}_target"
 
 
 def measure(source: str, target: str, backbone: str) -> dict[str, Any]:
@@ -61,18 +66,20 @@ def measure(source: str, target: str, backbone: str) -> dict[str, Any]:
 
 
 def main(
-    root: tyro.conf.Positional[Path], out: Path, digits: Path | None = None, backbone: str = "efficientnet-lite0"
-) -> None:
+    out: Path, root: Path | None = None, digits: Path | None = None, bundled: Path | None = None,
+    backbone: str = "efficientnet-lite0",
+) -> None:  # fmt: skip
     """Measure all tasks; those that are in the file already are not measured again.
 
     Args:
-        root: as of `unseen_data.py`.
         out: JSON file.
-        digits: the archive of MNIST and USPS, for two tasks more.
+        root: as of `unseen_data.py`.
+        digits: the archive of MNIST and USPS.
+        bundled: as of `bundled_data.py`.
         backbone: frozen.
     """
     done: dict[str, Any] = json.loads(out.read_text())["tasks"] if out.exists() else {}
-    for data_set, task, source, target in tasks(root, digits):
+    for data_set, task, source, target in tasks(root, digits, bundled):
         if f"{data_set}: {task}" in done:
             continue
         done[f"{data_set}: {task}"] = found = measure(source, target, backbone)
