@@ -22,6 +22,7 @@ from biwaa.result import (
     RoundsAtChance,
     SourceForgotten,
     SourceOnlySelected,
+    SourceOnlyUnfinished,
     WithoutPseudoLabel,
 )
 
@@ -108,6 +109,12 @@ def test_source_only_is_selected(tmp_path, make):
     """All stages are right about all held-out images of the source: of equals the simplest is selected."""
     source, target = make("source", [70] * 4), make("target", [40] * 4)
     assert [*warned(tmp_path, source, target, choice="source_accuracy")] == [SourceOnlySelected]
+
+
+def test_source_only_was_still_learning(tmp_path, make):
+    source, target = make("source", [70] * 4), make("target", [40] * 4)
+    found = warned(tmp_path, source, target, choice="last", steps=10)[SourceOnlyUnfinished]
+    assert found.before > found.last + 0.05
 
 
 def test_a_class_got_no_pseudo_label(tmp_path, make):

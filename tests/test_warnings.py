@@ -46,6 +46,7 @@ from biwaa.result import (
     SourceForgotten,
     SourceNotLearned,
     SourceOnlySelected,
+    SourceOnlyUnfinished,
     SourcesContradict,
     UnknownImages,
     WithoutPseudoLabel,
@@ -239,19 +240,26 @@ def test_few_held_out_images():
     assert find_warnings(many) == [FewHeldOut(images=120, wanted=130)]
 
 
+def test_source_only_that_still_learned():
+    assert only(baseline_losses=(0.75, 0.4)) == SourceOnlyUnfinished(before=0.75, last=0.4)
+    assert find_warnings(changed(baseline_losses=(0.12, 0.08))) == []
+    assert find_warnings(changed(baseline_losses=(0.3, 0.9))) == []
+
+
 def test_every_check_runs():
     """All facts bad at once: one warning of each check, gravest first."""
     found = find_warnings(
         changed(
             predicted_shares=ONE_CLASS, source_accuracy=0.2, learned=0.3, round_agreement=0.2, discriminator_last=1.0,
             estimates={"a": 0.1}, far_share=1.0, estimated_shares=ONE_CLASS, held_out_source=60,
+            baseline_losses=(0.7, 0.4),
             places=("a", "b"), standing=Standing(*torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.1, 0.1], [0.25, 0.25]])),
         )
     )  # fmt: skip
     kinds = [Collapsed, SourceNotLearned, SourcesContradict, SourceForgotten, RoundsAtChance, DiscriminatorSeparates,
-             EstimateLow, FarFromSource, LabelShift, FewHeldOut]  # fmt: skip
+             EstimateLow, FarFromSource, LabelShift, SourceOnlyUnfinished, FewHeldOut]  # fmt: skip
     assert [type(one) for one in found] == kinds
-    assert len(CHECKS) == 15
+    assert len(CHECKS) == 16
 
 
 # Sentences
@@ -275,6 +283,7 @@ EVERY = (
     SourceOnlySelected(),
     SourceNotLearned(accuracy=0.143, chance=0.25),
     SourcesContradict(specs=("photos",), agreement=0.02, chance=0.1),
+    SourceOnlyUnfinished(before=0.75, last=0.4),
     FewHeldOut(images=40, wanted=100),
 )  # fmt: skip
 """One of each code."""

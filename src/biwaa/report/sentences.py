@@ -44,6 +44,7 @@ from biwaa.result import (
     SourceForgotten,
     SourceNotLearned,
     SourceOnlySelected,
+    SourceOnlyUnfinished,
     SourcesContradict,
     UnknownImages,
     WithoutPseudoLabel,
@@ -189,6 +190,11 @@ def _problem(warning: AnyWarning, result: Result) -> str:
                 f"The sources contradict each other: {listed(list(specs))} and the others predict each other's labels "
                 f"at {in_percent(agreement)} at best, guessing would reach {in_percent(chance)}, and {believed}."
             )
+        case SourceOnlyUnfinished(before=before, last=last):
+            return (
+                f"Source-only had not converged: over its last steps its loss still fell from {before:.2f} to "
+                f"{last:.2f}, so part of a gain over it can be training that it did not get."
+            )
         case FewHeldOut(images=images, wanted=wanted):
             few = f"Only {images} source images were held out and calibration needs {wanted}"
             return f"{few}, so take confidences as rough."
@@ -275,6 +281,8 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
             ways = [stronger_backbone(recipe)]
         case LabelShift():
             ways = [better_method(recipe)] if adapts(recipe) else []
+        case SourceOnlyUnfinished():
+            ways = [more_steps(recipe)]
         case FewHeldOut(images=images, wanted=wanted):
             ways = [more_held_out(recipe, images, wanted)]
         case ClassesAbsent():

@@ -47,6 +47,7 @@ from biwaa.result.warnings import (
     SourceForgotten,
     SourceNotLearned,
     SourceOnlySelected,
+    SourceOnlyUnfinished,
     SourcesContradict,
     UnknownImages,
     WithoutPseudoLabel,
@@ -57,9 +58,9 @@ __all__ = [
     "CalibrationError", "ClassesAbsent", "Collapsed", "Cost", "DiscriminatorIdle", "DiscriminatorSeparates",
     "DomainFacts", "Estimate", "EstimateLow", "EstimatesDisagree", "FarFromSource", "FewHeldOut", "LabelFree",
     "LabelShares", "LabelShift", "LikeNoClass", "Model", "RememberedFacts", "Result", "RoundsAtChance", "RunWarning",
-    "Selected", "SourceFacts", "SourceForgotten", "SourceNotLearned", "SourceOnlySelected", "SourcesContradict",
-    "Stage", "TargetAccuracy", "TeacherFacts", "UnknownImages", "WithoutPseudoLabel", "dump_result", "read_result",
-    "write_result",
+    "Selected", "SourceFacts", "SourceForgotten", "SourceNotLearned", "SourceOnlySelected", "SourceOnlyUnfinished",
+    "SourcesContradict", "Stage", "TargetAccuracy", "TeacherFacts", "UnknownImages", "WithoutPseudoLabel",
+    "dump_result", "read_result", "write_result",
 ]  # fmt: skip
 
 FORMAT = 2

@@ -124,6 +124,15 @@ class SourcesContradict(RunWarning, frozen=True, tag="sources_contradict"):
     """Nobody knows which of them is right, so all are believed."""
 
 
+class SourceOnlyUnfinished(RunWarning, frozen=True, tag="source_only_unfinished"):
+    """Source-only's loss still fell when its training ended: part of a gain over it can be training it did not get."""
+
+    before: float
+    """Its mean cross-entropy, in nats, over the last but one fifth of the steps."""
+    last: float
+    """The same over the last fifth."""
+
+
 class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
     """Too few held-out source images to calibrate confidences by."""
 
@@ -134,5 +143,6 @@ class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
 AnyWarning = (
     Collapsed | SourceNotLearned | SourceForgotten | RoundsAtChance | DiscriminatorSeparates | DiscriminatorIdle
     | EstimatesDisagree | EstimateLow | FarFromSource | LikeNoClass | UnknownImages | ClassesAbsent
-    | LabelShift | WithoutPseudoLabel | SourceOnlySelected | FewHeldOut | SourcesContradict
+    | LabelShift | WithoutPseudoLabel | SourceOnlySelected | SourceOnlyUnfinished | FewHeldOut
+    | SourcesContradict
 )  # fmt: skip

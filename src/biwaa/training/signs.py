@@ -1,6 +1,6 @@
 """The facts that warnings are made of, collected from a run's stages and its log, all without target labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from biwaa.judging.likeness import likeness_of
 from biwaa.judging.metrics import agreement
 from biwaa.judging.validators import source_accuracy
 from biwaa.judging.warnings import Signs, far_share
+from biwaa.result import SOURCE_ONLY
 from biwaa.solvers.several import Standing
 from biwaa.training.folder import RunFolder
 from biwaa.training.prepare import Prepared
@@ -56,7 +57,8 @@ def gather_signs(
     if selected.standing is not None:
         facts["standing"] = Standing(*selected.standing)
         facts["places"] = prepared.domains.source.places
-    facts |= _discriminator(folder, selected.name)
+    log = folder.read_log()
+    facts |= _discriminator(log, selected.name) | _losses(log)
     if mine.held_out:
         confusion = label_shift.joint_confusion(*mine.held_out, soft=True)
         facts["held_out_source"] = len(mine.held_out[1])
@@ -72,9 +74,18 @@ def gather_signs(
     return Signs(classes, len(mine.probabilities), selected.name, **facts)
 
 
-def _discriminator(folder: RunFolder, stage: str) -> dict[str, float]:
+def _losses(log: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Source-only's mean loss over the last but one fifth of its logged steps, and over the last."""
+    found = [float(entry["classification"]) for entry in log if entry["stage"] == SOURCE_ONLY]
+    if len(found) < 2:
+        return {}
+    fifth = max(1, len(found) // 5)
+    return {"baseline_losses": (float(np.mean(found[-2 * fifth : -fifth])), float(np.mean(found[-fifth:])))}
+
+
+def _discriminator(log: Sequence[Mapping[str, Any]], stage: str) -> dict[str, float]:
     """Mean accuracy of the stage's discriminator over the first and the last tenth of its logged steps."""
-    values = (entry.get("domain_accuracy") for entry in folder.read_log() if entry["stage"] == stage)
+    values = (entry.get("domain_accuracy") for entry in log if entry["stage"] == stage)
     found = [value for value in values if isinstance(value, float)]
     if not found:
         return {}
