@@ -4,13 +4,14 @@
 
 Everything of `biwaa.adapt` is counted: source-only, the default, what it is judged by, and the run folder. The rows are
 drawn from one Gaussian a class; the target's are turned and moved. Their accuracy means nothing, but the solvers do as
-much work as on real features that overlap.
+much work as on real features that overlap. Then come `biwaa estimate` of as many new rows, and `biwaa suggest`, both
+with their start, which takes some seconds. All rows lie in one .npz file.
 """
 
 import json
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,40 @@ from biwaa.files import write_text
 from biwaa.training.describe import versions
 
 MEASURED = """
-import json, re, resource, sys, time
-sys.path.insert(0, sys.argv[1])
-import frozen
-source, labels, target = frozen.drawn(*map(int, sys.argv[2:6]))
+import json, re, sys, time
 import biwaa
 import torch
-torch.set_num_threads(int(sys.argv[6]))
+torch.set_num_threads(int(sys.argv[1]))
 begin = time.perf_counter()
 used = time.process_time()
-run = biwaa.adapt((source, labels), target, verbose=False, freeze_backbone=True)
+run = biwaa.adapt(*sys.argv[2:4], verbose=False, freeze_backbone=True, out=sys.argv[4])
 print(json.dumps({
     "seconds": round(time.perf_counter() - begin, 1), "cpu_seconds": round(time.process_time() - used, 1),
     "stages": {stage.name: stage.seconds for stage in run.result.stages},
-    "peak_mb": round(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024),
-    "arrays_mb": round((source.nbytes + target.nbytes) / 2**20)}))
+    "peak_mb": round(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)}))
+"""
+
+COMMAND = """
+import json, re, sys, time
+begin = time.perf_counter()
+import torch
+torch.set_num_threads(int(sys.argv[1]))
+from biwaa.cli import main
+if main(sys.argv[2:]):
+    sys.exit("it failed")
+print(json.dumps({"seconds": round(time.perf_counter() - begin, 1), "cpu_seconds": round(time.process_time(), 1),
+    "peak_mb": round(int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024)}))
 """
 
 
-def drawn(
-    rows: int, targets: int, width: int, classes: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-    """(rows, width) source, its labels, and (targets, width) target of Gaussian classes in 64 directions."""
+def draw(file: Path, rows: int, targets: int, width: int, classes: int) -> int:
+    """Write (rows, width) of a source with its labels, and (targets, width) of a target, and as many new ones.
+
+    They are of Gaussian classes in 64 directions.
+
+    Returns:
+        Megabytes of source and target.
+    """
     rng = np.random.default_rng(0)
     means = rng.standard_normal((classes, 64)).astype(np.float32)
     mixing = (rng.standard_normal((64, width)) / 8).astype(np.float32)
@@ -60,7 +73,17 @@ def drawn(
         return found
 
     labels = np.arange(rows) % classes
-    return sample(labels, mixing, 0.0), labels, sample(rng.integers(0, classes, targets), turned, 0.3)
+    source = sample(labels, mixing, 0.0)
+    target, new = (sample(rng.integers(0, classes, targets), turned, 0.3) for _ in range(2))
+    np.savez(file, source_x=source, source_y=labels, target_x=target, new_x=new)
+    return round((source.nbytes + target.nbytes) / 2**20)
+
+
+def measured(program: str, *words: str | int | Path) -> dict[str, Any]:
+    """What a program prints last, run in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main(
@@ -82,14 +105,14 @@ def main(
         threads: of torch.
     """
     found: list[dict[str, Any]] = []
-    here = str(Path(__file__).parent)
     for count, width in zip(targets, widths, strict=True):
-        begin = time.perf_counter()
-        words = [sys.executable, "-c", MEASURED, here, *map(str, (rows, count, width, classes, threads))]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
         found.append({"source": rows, "target": count, "features": width, "classes": classes, "threads": threads})
-        found[-1] |= json.loads(done.stdout.splitlines()[-1])
-        found[-1]["with_making_the_rows"] = round(time.perf_counter() - begin, 1)
+        with tempfile.TemporaryDirectory() as work:
+            file, run = Path(work, "rows.npz"), f"{work}/run"
+            found[-1]["arrays_mb"] = draw(file, rows, count, width, classes)
+            found[-1] |= measured(MEASURED, threads, f"{file}:source", f"{file}:target", run)
+            found[-1]["estimate"] = measured(COMMAND, threads, "estimate", run, f"{file}:new")
+            found[-1]["suggest"] = measured(COMMAND, threads, "suggest", run, "--out", f"{work}/to_label.csv")
         print(found[-1], flush=True)
         write_text(
             out, json.dumps({"runs": found, "versions": versions(), "hardware": hardware("cpu")}, indent=2) + "\n"

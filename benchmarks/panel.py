@@ -3,7 +3,8 @@
     python benchmarks/panel.py PANEL --out benchmarks/results/panel.json
 
 It reads result.json of the panel's runs alone. The true accuracies, which need target labels, judge and choose nothing
-but the widths of the interval; those are fitted again without each data set in turn, and judged on it.
+but the widths of the interval; those are fitted again without each data set in turn, and judged on it. Runs that left
+out classes have widths of their own.
 """
 
 import json
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 from biwaa.bench.panel import PARTS
 from biwaa.files import write_text
-from biwaa.judging.estimate import COMBINED, INTERVAL, unsure
+from biwaa.judging.estimate import COMBINED, INTERVAL, combined, unsure
 from biwaa.judging.validators import VALIDATORS
-from biwaa.result import Result, read_result
+from biwaa.result import ClassesAbsent, Result, read_result
 from biwaa.training.describe import versions
 
 Floats = NDArray[np.float64]
@@ -48,7 +49,11 @@ def fitted(apart: Floats, doubt: Floats) -> tuple[float, float]:
 def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
     """How far the estimate is off, and how often the interval and the bound hold."""
     found = [(part, task, result) for part, task, result in runs if result.estimated_accuracy.low is not None]
-    every = [result.estimated_accuracy for *_, result in found]
+    absent = np.array([any(isinstance(one, ClassesAbsent) for one in result.warnings) for *_, result in found])
+    every = [
+        combined(result.estimated_accuracy.readings, result.target.images, True, bool(gone))  # with today's widths
+        for (*_, result), gone in zip(found, absent, strict=True)
+    ]
     truth = np.array([result.accuracy.adapted.over_images for *_, result in found if result.accuracy])
     value, low, high, bound = (
         np.array([float(getattr(one, name)) for one in every]) for name in ("value", "low", "high", "lower_bound")
@@ -63,11 +68,12 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
     apart = value - truth
     left_low, left_high, left_bound = np.empty((3, len(value)))
     for name in set(data_set):
-        judged = data_set == name
-        width, depth = fitted(apart[~judged], doubt[~judged])
-        left_low[judged] = (value - width * doubt)[judged]
-        left_high[judged] = (value + width * doubt)[judged]
-        left_bound[judged] = (value - depth * doubt)[judged]
+        for group in (absent, ~absent):
+            judged, others = (data_set == name) & group, (data_set != name) & group
+            width, depth = fitted(apart[others], doubt[others])
+            left_low[judged] = (value - width * doubt)[judged]
+            left_high[judged] = (value + width * doubt)[judged]
+            left_bound[judged] = (value - depth * doubt)[judged]
     held, above = (low <= truth) & (truth <= high), bound <= truth
     left_held, left_above = (left_low <= truth) & (truth <= left_high), left_bound <= truth
 
@@ -92,8 +98,10 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
         name: table(np.array([part == name for part, *_ in found])) for name in dict.fromkeys(p for p, *_ in found)
     }
     return {
-        "fitted_on_all": [round(one, 3) for one in fitted(apart, doubt)],
+        "fitted_on_all": [round(one, 3) for one in fitted(apart[~absent], doubt[~absent])],
+        "fitted_where_absent": [round(one, 3) for one in fitted(apart[absent], doubt[absent])],
         "data_sets": table(main),
+        "absent": table(absent),
         "all": table(np.ones(len(value), dtype=bool)),
         "parts": parts,
         "tasks": {

@@ -16,7 +16,9 @@ from biwaa.judging.later import COMBINED, later_estimates, moved_classes
 from biwaa.judging.metrics import agreement_with_neighbours
 from biwaa.report.later import Thresholds, later_prometheus
 from biwaa.tensors import load_tensors, save_tensors
+from biwaa.training.folder import RunFolder
 from biwaa.training.later import estimate_later
+from biwaa.training.stage import load_network_state, load_sample, load_stage
 
 CLASSES = 3
 
@@ -212,6 +214,21 @@ def test_a_sample_is_read_and_every_image_counted(run, monkeypatch):
         name: one["now"] for name, one in every["classes"].items()
     }
     assert found.shift == pytest.approx(every["shift"])
+
+
+def test_of_a_finished_stage_a_sample_of_the_target_is_loaded(run, tmp_path):
+    tensors, facts = load_tensors(RunFolder(run).stage("round 0"))
+    rows = torch.tensor([3, 5, 200])
+    shutil.copytree(run, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    some = tensors | {"rows": rows, "features": tensors["features"][rows]}
+    save_tensors(folder.stage("round 0"), some, **facts)
+    (found, places), whole = load_sample(folder, "round 0"), load_stage(folder, "round 0").evidence
+    assert places.tolist() == rows.tolist()
+    assert torch.equal(found.probabilities, whole.probabilities[rows])
+    assert torch.equal(found.predicted, whole.predicted)
+    assert found.features.shape == (3, tensors["features"].shape[1])
+    assert set(load_network_state(folder, "round 0")) == {"bottleneck.weight", "classifier.weight", "classifier.bias"}
 
 
 def test_a_source_only_run_is_its_own_reference(tmp_path):

@@ -11,6 +11,7 @@ from biwaa.domains.objects import as_domain
 from biwaa.domains.shift import check_rule, shifted_rows
 from biwaa.domains.trainable import check_pair
 from biwaa.errors import BiwaaError
+from biwaa.judging.estimate import combined
 from biwaa.judging.warnings import Signs, find_warnings
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
@@ -92,6 +93,7 @@ def test_a_run_says_which_classes_seem_absent(tmp_path, capsys):
     assert "has no image of 6 of the 10 classes" in capsys.readouterr().err
     assert "The target seems to have no image of 6 of the source" in run_page(tmp_path / "run")
     assert run.result.accuracy.adapted.over_images > 0.97
+    assert run.result.estimated_accuracy == combined(run.result.estimated_accuracy.readings, 400, True, absent=True)
     assert run.result.model.stage == "round 0"
     again = biwaa.adapt((source.numpy(), names[labels]), target.numpy(), **{**given, "out": tmp_path / "again"})
     model = [(one.folder / "model.safetensors").read_bytes() for one in (run, again)]

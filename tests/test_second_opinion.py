@@ -99,6 +99,10 @@ def test_the_estimate_is_the_mean_and_its_interval_widens_with_doubt():
     assert apart.high - apart.low > sure.high - sure.low
     few = combined(dict.fromkeys(COMBINED, 0.9), images=20, solved=True)
     assert few.low < sure.low
+    left_out = combined(dict.fromkeys(COMBINED, 0.9), images=1000, solved=True, absent=True)
+    assert left_out.value == sure.value
+    assert left_out.low < sure.low
+    assert left_out.high > sure.high
     assert combined({COMBINED[1]: 0.7}, images=9, solved=True).low is None
     assert combined({}, images=9, solved=True).value is None
 

@@ -92,7 +92,7 @@ def test_the_loop_through_the_commands(tiny_run, tmp_path, capsys, monkeypatch):
     assert not {row["path"] for row in measured} & {row["path"] for row in first}
 
 
-def test_rows_of_arrays_are_suggested_by_number(tmp_path):
+def test_rows_of_arrays_are_suggested_by_number(tmp_path, capsys):
     source, labels, target = shifted(rows=200, noise=2.5)
     given = some(labels, 20)
     run = biwaa.adapt((source, labels), target, target_labels=given, out=tmp_path / "run", verbose=False)
@@ -103,5 +103,6 @@ def test_rows_of_arrays_are_suggested_by_number(tmp_path):
     again = biwaa.adapt((source, labels), target, target_labels=given, verbose=False)
     assert again.result.target.labels_given == 50
     assert main(["suggest", str(run.folder), "--out", str(tmp_path / "rows.csv")]) == 0
+    assert "50 rows to label are in" in capsys.readouterr().out
     assert not (tmp_path / "rows.html").exists()  # nothing to show
     assert rows_of(tmp_path / "rows.csv")[-1]["path"].startswith("target[")

@@ -10,6 +10,8 @@ def places(wanted: Sequence[str], names: Sequence[str]) -> list[int | None]:
 
     One of the two may be the longer: `run/1.png` fits `/data/run/1.png`, and the other way round.
     """
+    if not wanted:
+        return []
     exact = {name: place for place, name in enumerate(names)}
     found = [exact.get(name) for name in wanted]
     if None not in found:

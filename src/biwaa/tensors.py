@@ -10,7 +10,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from biwaa.errors import BiwaaError
@@ -31,12 +31,19 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], **facts: Any) -> Non
             raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
 
 
-def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(
+    path: Path,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+    rows_of: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file that `save_tensors` wrote.
 
     Args:
         path: of the file.
         only: names of the tensors to load; all unless given.
+        without: names of those to leave where they are.
+        rows_of: tensors of which some rows are loaded alone, with the name of the tensor that says which.
 
     Raises:
         BiwaaError: not such a file.
@@ -49,10 +56,14 @@ def load_tensors(path: Path, only: Collection[str] | None = None) -> tuple[dict[
             facts = json.loads(written)
             if not isinstance(facts, dict):
                 raise ValueError("its facts have no names")
-            if only is not None:
-                return {name: file.get_tensor(name).clone() for name in file.keys() if name in only}, facts  # noqa: SIM118
-        # Clones are aligned in memory as new tensors are, so arithmetic on them rounds in the same way.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}, facts
+            names, chosen = set(file.keys()), rows_of or {}
+            wanted = (names if only is None else names & set(only)) - set(without)
+            found = {}
+            for name in sorted(wanted):
+                mapped, rows = file.get_tensor(name), chosen.get(name)
+                # Copies are aligned in memory as new tensors are, so arithmetic on them rounds in the same way.
+                found[name] = mapped[file.get_tensor(rows)] if rows in names else mapped.clone()
+        return found, facts
     except Exception as error:  # on a file of another kind the readers may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise BiwaaError(f"{path} is not a file that biwaa wrote ({reason}).") from None

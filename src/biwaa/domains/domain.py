@@ -78,7 +78,7 @@ def drop_unreadable(
     Raises:
         BiwaaError: there are unreadable images and `skip` is off.
     """
-    rows = np.array([row for row in range(len(domain.images)) if row not in unreadable], dtype=np.int64)
+    rows = np.delete(np.arange(len(domain.images), dtype=np.int64), list(unreadable))
     if not unreadable:
         return domain, rows
     named = [f"{domain.images.names[row]} ({why})" for row, why in list(unreadable.items())[:3]]

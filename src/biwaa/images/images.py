@@ -157,7 +157,8 @@ class FeatureRows(ArrayRows):
             raise BiwaaError(f"{where} has shape {array.shape}: it holds no features.")
         with np.errstate(over="ignore"):  # beyond float32 is reported with infinity
             features = np.ascontiguousarray(array, dtype=np.float32)
-        bad = np.flatnonzero(~np.isfinite(features).all(1))
+        extremes = np.stack([features.min(axis=1), features.max(axis=1)])  # a flag for each number would be a quarter
+        bad = np.flatnonzero(~np.isfinite(extremes).all(axis=0))
         if len(bad):
             more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             raise BiwaaError(f"{where} has a feature that is not finite in row {bad[0]}{more}: remove or fix it.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from biwaa.errors import BiwaaError
 from biwaa.files import check_new, csv_line, write_text
 from biwaa.methods import METHODS
+from biwaa.models.backbone import FEATURES
 from biwaa.report.page import filled
 from biwaa.report.read import TargetImages
 from biwaa.report.repeat import train_again
@@ -35,11 +36,12 @@ def write_suggestions(
     write_text(out, "".join(csv_line(*row) for row in [("path", "label"), *rows]))
     target = found.result.target
     images = TargetImages(target.spec, found.result.fingerprints.get("target_images", ""), data_root)
-    shown = [thumbnail(images, name, "") for name in found.names]
+    pictured = found.result.model.backbone != FEATURES  # rows of features are not opened only to find no image
+    shown = [thumbnail(images, name, "") for name in found.names] if pictured else []
     command = _command(run, found, out, measure)
-    told = [f"{len(shown)} images to label are in {out}"]
+    told = [f"{len(found.names)} {'images' if pictured else 'rows'} to label are in {out}"]
     if len(found.names) < count:
-        told.append(f"there are no more than {len(shown)} without a label")
+        told.append(f"there are no more than {len(found.names)} without a label")
     if any(one.uri for one in shown):
         write_text(page, _page(out, found, shown, known, command, measure))
         told.append(f"open {page} in a browser to label them, and save the file from there in its place")

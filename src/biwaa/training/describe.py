@@ -117,7 +117,7 @@ def describe(
         ),
         stages=found,
         label_free=_label_free(selected, rounds, baseline, teacher),
-        estimated_accuracy=_estimate(prepared, estimated, solved),
+        estimated_accuracy=_estimate(prepared, estimated, solved, selected.absent is not None),
         calibration=calibration(selected.evidence, temperature, scored.labels),
         label_shares=_label_shares(classes, shares, true),
         warnings=tuple(find_warnings(of_known(signs) if recipe.prototypes.unknown != "off" else signs)),
@@ -130,10 +130,10 @@ def describe(
     )
 
 
-def _estimate(prepared: Prepared, readings: Mapping[str, float], solved: bool) -> Estimate:
+def _estimate(prepared: Prepared, readings: Mapping[str, float], solved: bool, absent: bool) -> Estimate:
     """The estimate of the accuracy; of a head alone it was far too high, so none is given."""
     known = prepared.domains.known
-    found = combined(readings, len(prepared.domains.target.images), solved)
+    found = combined(readings, len(prepared.domains.target.images), solved, absent)
     return Estimate(readings=found.readings) if known and known.memory is None else found
 
 

@@ -2,7 +2,8 @@
 
 - the run's own readings on the new images, with its target beside them; a model file alone has confidence only
 - whether the images moved away from the target, and which classes' shares did
-- memory: the names, and outputs of a sample of `SAMPLE` images; the others are counted and passed through
+- memory: the names, and outputs of a sample of `SAMPLE` images, old and new; the others are counted and passed
+  through
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from biwaa.models.saved import SavedModel, load_model
 from biwaa.progress import track
 from biwaa.result import SOURCE_ONLY, Estimate, Result, read_result
 from biwaa.training.folder import RunFolder
-from biwaa.training.stage import load_network_state, load_stage
+from biwaa.training.stage import load_network_state, load_sample
 
 FEWEST = 50
 """Images below which no interval is given: errors were not measured."""
@@ -201,7 +202,7 @@ def _known(run: Path, model: SavedModel, result: Result) -> _Known:
     solved = METHODS[result.method].solved(result.model.frozen)
 
     def evidence(name: str) -> Evidence | None:
-        return load_stage(folder, name).evidence if folder.stage(name).is_file() else None
+        return load_sample(folder, name)[0] if folder.stage(name).is_file() else None
 
     selected = evidence(result.model.stage)
     plain = result.model.stage if result.method == SOURCE_ONLY_METHOD else SOURCE_ONLY

@@ -5,6 +5,7 @@ A finished stage is never trained again.
 
 import time
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -169,14 +170,33 @@ def load_stage(folder: RunFolder, name: str) -> Trained:
     Raises:
         BiwaaError: the file is not that of a finished stage.
     """
+    state, seconds = _beside(folder.stage(name), BESIDE)
+    evidence = evidence_of(state)  # takes its own tensors out; the others are fields of Trained
+    return Trained(name=name, evidence=evidence, seconds=seconds, fresh=False, **state)
+
+
+def load_sample(folder: RunFolder, name: str) -> tuple[Evidence, Tensor]:
+    """What a finished stage keeps of a sample of the target, and (M,) which images these are.
+
+    It is evidence on M target images, however many the run has, without mixed pairs.
+
+    Raises:
+        BiwaaError: as of `load_stage`.
+    """
     path = folder.stage(name)
-    state, facts = load_tensors(path, only=BESIDE)
+    state, _ = _beside(path, BESIDE - {"mixed", "pairs", "neighbours"}, {"probabilities": "rows"})
+    rows = state.pop("rows", None)
+    evidence = evidence_of(state)
+    return evidence, torch.arange(len(evidence.probabilities)) if rows is None else rows
+
+
+def _beside(path: Path, names: set[str], rows_of: dict[str, str] | None = None) -> tuple[dict[str, Tensor], float]:
+    state, facts = load_tensors(path, only=names, rows_of=rows_of)
     if "probabilities" not in state or not isinstance(facts.get("seconds"), int | float):
         raise BiwaaError(f"{path} is no finished stage of this run: remove it and resume.")
-    evidence = evidence_of(state)  # takes its own tensors out; the others are fields of Trained
-    return Trained(name=name, evidence=evidence, seconds=facts["seconds"], fresh=False, **state)
+    return state, facts["seconds"]
 
 
 def load_network_state(folder: RunFolder, name: str) -> dict[str, Tensor]:
     """The parameters and buffers of a finished stage's network."""
-    return {key: tensor for key, tensor in load_tensors(folder.stage(name))[0].items() if key not in BESIDE}
+    return load_tensors(folder.stage(name), without=BESIDE)[0]

@@ -1,7 +1,7 @@
 """Target images of a finished run that are worth a label, or a draw of them to measure by; nothing is trained.
 
-Suggestions come from the sample of the target whose features the selected stage kept, so that memory grows by names and
-probabilities alone.
+Suggestions come from the sample of the target whose features the selected stage kept, so that memory grows by names
+alone.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from biwaa.paths import places
 from biwaa.predictions import read_column, read_rows
 from biwaa.result import SOURCE_ONLY, Result, read_result
 from biwaa.training.folder import TARGET_LABELS, RunFolder
-from biwaa.training.stage import load_stage
+from biwaa.training.stage import load_sample
 
 
 class Suggestion(NamedTuple):
@@ -68,15 +68,14 @@ def _labelled(run: Path) -> bool:
 
 
 def _wanted(folder: RunFolder, stage: str, images: int, count: int, taken: NDArray[np.int64]) -> NDArray[np.int64]:
-    evidence, said = load_stage(folder, stage).evidence, []
-    if evidence.features is None or len(evidence.probabilities) != images:
+    evidence, rows = load_sample(folder, stage)
+    if evidence.features is None or int(rows.max()) >= images:
         raise BiwaaError(f"{folder.path} kept no features of its target: train it again to have images suggested.")
-    for name in dict.fromkeys([stage, SOURCE_ONLY]):
-        if folder.stage(name).is_file():
-            said.append(load_stage(folder, name).evidence.probabilities)
-    sample = np.arange(images) if evidence.rows is None else evidence.rows.numpy()
+    said = [evidence.probabilities]
+    if stage != SOURCE_ONLY and folder.stage(SOURCE_ONLY).is_file():
+        said.append(load_sample(folder, SOURCE_ONLY)[0].probabilities)
+    sample = rows.numpy()
     known = torch.from_numpy(np.flatnonzero(np.isin(sample, taken)))
-    of_sample = [one[torch.from_numpy(sample)] for one in said]
-    wanted = suggested_rows(torch.stack(of_sample).mean(dim=0), evidence.features, count, known)
+    wanted = suggested_rows(torch.stack(said).mean(dim=0), evidence.features, count, known)
     found: NDArray[np.int64] = sample[wanted.numpy()]
     return found
