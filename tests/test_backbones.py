@@ -79,7 +79,7 @@ def test_the_plain_command_freezes_what_is_installed_and_says_so(domains, tmp_pa
     done = subprocess.run([COMMAND, *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=nowhere)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("no GPU here")]
-    assert "frozen; it is tf_efficientnet_lite0 at 64 pixels: its weights are in an installed package (no w" in line
+    assert "frozen; it is tf_efficientnet_lite0 at 64 pixels, whose weights are in an installed package (those" in line
     (instead,) = [line for line in done.stderr.splitlines() if line.startswith("--no-freeze-backbone --backbone")]
     # 5 rounds of 300 steps see both domains, source-only one: 4 images each
     assert "tf_efficientnet_lite0 would train all" in instead
@@ -98,7 +98,7 @@ def test_a_dinov2_that_the_hub_has_is_taken_at_224_pixels(tmp_path, monkeypatch,
         monkeypatch.setattr(module, "hub_file", lambda config: tmp_path / "dinov2.safetensors")
     found = suited(load_recipe("robust"))
     said = capsys.readouterr().err
-    assert "frozen; it is vit_small_patch14_dinov2.lvd142m at 224 pixels: its weights come from the hub" in said
+    assert "frozen; it is vit_small_patch14_dinov2.lvd142m at 224 pixels, whose weights come from the hub" in said
     assert (found.network.backbone, found.data.image_size, found.network.frozen) == (DINOV2.name, 224, True)
     assert suited(found) == found
     assert not capsys.readouterr().err
@@ -162,7 +162,7 @@ def test_a_bench_is_decided_by_no_machine():
 
 def test_flags_of_a_setting_with_three_values():
     given = ["--freeze-backbone", "--out", "x", "--finetune", "--no-freeze-backbone"]
-    expected = ["--freeze-backbone", "True", "--out", "x", "--freeze-backbone", "False", "--freeze-backbone", "False"]
+    expected = ["--freeze-backbone=True", "--out", "x", "--freeze-backbone=False", "--freeze-backbone=False"]
     assert with_switches(given) == expected
     words = {option.name: option.words for option in all_options(TrainFlags, "robust")}
     assert words["freeze_backbone"] == "--freeze-backbone"

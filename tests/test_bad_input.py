@@ -327,9 +327,36 @@ def test_evaluate_and_predict(pair, tmp_path):
     out = tmp_path / "p.csv"
     refused(biwaa("predict", tmp_path / "run", tmp_path / "gone.png", "--out", out), "no such folder", "gone.png")
     refused(biwaa("evaluate", tmp_path / "run", pair[1] / "cat"), "no labels")
+    (tmp_path / "no.png").write_text("no image")
+    rows = tmp_path / "rows.csv"
+    refused(biwaa("predict", tmp_path / "run", tmp_path / "no.png", "--out", rows), "none of the 1 images", rows)
+    assert rows.read_text().splitlines()[1].startswith(f"{tmp_path / 'no.png'},,,not an image")
     (pair[1] / "dog").rename(pair[1] / "wolf")
     refused(biwaa("evaluate", tmp_path / "run", pair[1]), "only in", "wolf")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "--source", "a", "--target", "b"], "needs --out RUN (run folder to make), as in `biwaa train --so"),
+        (["train", "--source", "a", "--target", "b", "--out"], "--out needs RUN after it"),
+        (["train", "a", "b"], "`biwaa train` does not take the word 'a'"),
+        (["train", "--source", "a", "--target", "b", "--out", "r", "--rounds", "two"], "a whole number, not 'two'"),
+        (["train", "--source", "a", "--target", "b", "--out", "r", "--learning-rate=fast"], "a number, not 'fast'"),
+        (
+            ["train", "--source", "a", "--target", "b", "--out", "r", "--device", "tpu"],
+            "auto, cpu, cuda, mps, not 'tpu'",
+        ),
+        (["evaluate"], "needs RUN (a run folder) and SPEC (labelled images, as for biwaa train)"),
+        (["report", "a", "b"], "does not take the word 'b': write it as in `biwaa report run`"),
+        (["export", "run", "--out", "m", "--crops", "3"], "--crops is one of 1, 10, not '3'"),
+        (["bench", "digits", "--freeze-backbone", "--seeds", "1", "b"], "--seeds is a whole number, not 'b'"),
+        (["bench", "--freeze-backbone", "--out", "x"], "`biwaa bench` needs SUITE (BENCHMARK"),
+    ],
+)
+def test_words_that_cannot_be_right_are_answered_in_one_sentence(words, told):
+    refused(biwaa(*words), told)
 
 
 @pytest.mark.parametrize(

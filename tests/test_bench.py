@@ -171,7 +171,7 @@ def test_other_settings_are_refused(finished):
         (["digits", "--out", "x"], "mnist is missing; usps is missing"),
         (["digits"], "name the folder for runs and tables with --out"),
         (["nowhere", "--show"], "nowhere holds no bench"),
-        ([*WORDS, "--out", "x", "--methods", "linear_probe"], "it does not go with --weights none"),
+        ([*WORDS, "--out", "x", "--methods", "linear_probe"], "needs a pretrained backbone: give --weights"),
         ([*WORDS, "--out", "x", "--methods", "mcc@²"], "no method 'mcc@²' in methods: METHOD@ROUNDS trains"),
         ([*WORDS, "--out", "x", "--processes", "0"], "processes must be at least 1"),
         ([*WORDS, "--out", "x", "--seeds"], "name at least one seed"),

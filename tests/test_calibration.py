@@ -17,8 +17,10 @@ from biwaa.judging.calibration import (
     difference_of_confidences,
     expected_calibration_error,
     fit_temperature,
+    held_out_temperature,
     mean_agreement,
 )
+from biwaa.judging.evidence import Evidence
 from biwaa.judging.metrics import neighbour_agreement
 
 quick = settings(max_examples=25, deadline=None)
@@ -101,6 +103,20 @@ def test_temperatures_without_a_minimum_end_at_a_bound_or_at_one():
     # Exact zeros, as a softmax in float32 gives them.
     assert fit_temperature(two_classes(1.0, 1.0, 1.0).float(), wrong) == pytest.approx(high, rel=1e-3)
     assert fit_temperature(two_classes(1.0, 1.0, 1.0).float(), right) == 1.0
+
+
+@pytest.mark.parametrize("images", [1, 9, 200])
+def test_without_a_wrong_image_confidences_stay_below_one(images):
+    """A handful of images that are all right say little: confidences end near the rule of succession."""
+    p = two_classes(*np.linspace(0.9, 0.999, images))
+    right = Evidence(p, source_probabilities=p, source_labels=torch.zeros(images, dtype=torch.int64))
+    confident = with_temperature(p, held_out_temperature(right))
+    assert average_confidence(confident) == pytest.approx((images + 1) / (images + 2), abs=0.03)
+    wrong = right.source_labels.clone()
+    wrong[0] = 1
+    some = Evidence(p, source_probabilities=p, source_labels=wrong)
+    assert held_out_temperature(some) == fit_temperature(p, wrong.numpy())
+    assert held_out_temperature(Evidence(p)) == 1
 
 
 @given(st.integers(1, 20), st.integers(2, 5), st.integers(0, 2**31), st.floats(*TEMPERATURES))

@@ -70,6 +70,19 @@ def test_heat_lies_where_the_features_come_from(inplace):
         assert maps.amax(dim=(1, 2)).tolist() == [1, 1]
 
 
+def test_a_prediction_without_any_doubt_has_an_empty_weighted_map():
+    """Its weights are zero, which is no fault of the backbone."""
+    torch.manual_seed(0)
+    backbone = build_backbone("cnn")
+    network = Network(backbone.module, backbone.features, 8, 3).eval()
+    with torch.no_grad():
+        network.classifier.weight.mul_(1e4)
+    found = heat_maps(network, torch.randn(1, 3, 24, 24))
+    assert found.plain.amax() == 1
+    assert found.weighted.shape == (1, 24, 24)
+    assert not found.weighted.any()
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [("lenet", None), ("dtn", None), ("alexnet", 64), ("resnet18", 64), ("tf_efficientnet_lite0", 64),

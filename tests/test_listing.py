@@ -13,7 +13,7 @@ from test_bad_input import biwaa as command
 from test_bad_input import refused, train
 
 import biwaa
-from biwaa.domains.classes import match_classes
+from biwaa.domains.classes import match_classes, tell_oddities
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
@@ -191,6 +191,15 @@ def test_names_that_look_alike_are_shown_apart(one, two, words):
         assert word in str(caught.value)
 
 
+def test_classes_of_one_domain_that_look_alike_are_named(capsys):
+    """They may be meant, as letters in both cases are, so it is no error."""
+    images = ArrayImages(np.zeros((3, 4, 4), np.uint8), "x")
+    tell_oddities(Domain("here", images, ("Dog", "cat", "dog"), np.arange(3)), Domain("there", images))
+    assert "warning: here has classes that look alike: 'Dog' and 'dog' differ in case." in capsys.readouterr().err
+    tell_oddities(Domain("here", images, ("bird", "cat", "dog"), np.arange(3)), Domain("there", images))
+    assert not capsys.readouterr().err
+
+
 def table(photos, header=("path", "label"), delimiter=",", name="photos.csv"):
     """A CSV file beside the photos, classes by name."""
     file = photos.parent / name
@@ -233,7 +242,7 @@ def test_tables_train_and_are_predicted(tmp_path, tiny_run):
     "text, words",
     [
         ("", ("empty",)),
-        ("name,kind\na.png,cat\n", ("'name', 'kind'", "one must be called path")),
+        ("name,kind\na.png,cat\n", ("'name', 'kind'", "one column must be called path")),
         ("path,label\ncat/0.png\n", ("line 2", "no path and label")),
         ("path,label\ngone.png,cat\n", ("line 2", "no such image", "@ROOT")),
         ('path,label\n"cat/0.png,cat\n' + "x" * 200_000, ("not CSV",)),

@@ -51,7 +51,7 @@ def test_formats_say_the_same(tiny_run, place, capsys):
         out = place / f"p.{suffix}"
         assert main(["predict", str(tiny_run), str(place / "images"), "--out", str(out), "--top-k", "3"]) == 0
         tables[suffix] = read(out)
-        assert "1 images could not be read" in capsys.readouterr().out
+        assert "1 image could not be read" in capsys.readouterr().out
     assert [*tables["csv"][0]] == ["path", "label", "confidence", "label_2", "confidence_2", "label_3", "confidence_3",
                                    "error"]  # fmt: skip
     for suffix in ("csv", "parquet"):

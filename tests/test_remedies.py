@@ -132,7 +132,7 @@ def test_a_frozen_backbone_without_weights_is_not_told_to_start_at_random(tmp_pa
 def test_other_devices(tmp_path):
     pair = domains(tmp_path, 8, 8)
     done = train(*pair, tmp_path / "run", "--device", "mps")
-    refused(done, "Try --device auto.")  # as the test above does
+    refused(done, "use --device auto.")  # as the test above does
 
 
 def test_a_list_elsewhere_names_its_root(tmp_path):

@@ -221,7 +221,7 @@ def test_evaluate_and_predict_need_the_run_folder_alone(pair, tmp_path, capsys):
             continue
         assert row["label"] == expected[row["path"]]["label"]
         assert float(row["confidence"]) == pytest.approx(float(expected[row["path"]]["confidence"]), abs=2e-4)
-    assert "1 images could not be read" in capsys.readouterr().out
+    assert "1 image could not be read" in capsys.readouterr().out
 
 
 def test_frozen_features_are_computed_once_and_the_model_takes_images(pair, tmp_path, monkeypatch):

@@ -113,7 +113,16 @@ def test_there_and_back(hub, tiny_run, tmp_path):
     assert back.returncode == 0, back.stderr
     assert back.stdout.split() == biwaa.load(tiny_run).predict([image]).tolist()
     gone = run(sys.executable, "-c", code.replace("me/model", "me/other"), image)
-    assert "BiwaaError: no model to be had from me/other" in gone.stderr
+    assert "BiwaaError: no model can be loaded from me/other" in gone.stderr
+
+
+def test_a_hub_that_cannot_be_reached(tiny_run, tmp_path):
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    words = [COMMAND, "push", tiny_run, "me/model"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert f"biwaa: error: {tiny_run} cannot be pushed to me/model" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_card_says_what_was_measured(tiny_run):

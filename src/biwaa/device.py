@@ -139,4 +139,4 @@ def _fabric(device: str, precision: Any, devices: int, nodes: int, strategy: str
     try:
         return Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
     except (RuntimeError, ValueError) as error:
-        raise BiwaaError(f"cannot run on {device} here: {str(error).splitlines()[0]} Try --device auto.") from None
+        raise BiwaaError(f"cannot run on {device} here ({str(error).splitlines()[0]}): use --device auto.") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from msgspec.structs import replace
 
 from biwaa.domains.catalogue import BENCHMARKS
@@ -26,6 +26,8 @@ from biwaa.report.sentences import selected_text, unseen_images, warning_texts
 from biwaa.result import Accuracy, DomainFacts, Result, SourcesContradict, TeacherFacts, read_result, write_result
 from biwaa.version import __version__
 
+HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError, ValueError)
+"""What the hub's client raises; its own errors and those of a lost network have the HTTP library's as their base."""
 CITATION = """@inproceedings{westfechtel2023biwaa,
   title = {Backprop Induced Feature Weighting for Adversarial Domain Adaptation
            with Iterative Label Distribution Alignment},
@@ -169,8 +171,9 @@ def push_to_hub(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="A model adapted with biwaa")
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            raise BiwaaError(f"{run} cannot be pushed to {repo_id}: {_short(error)}.") from None
+        except HUB_ERRORS as error:
+            then = "Check the name, the network and your login (`hf auth login`)."
+            raise BiwaaError(f"{run} cannot be pushed to {repo_id}: {_short(error)}. {then}") from None
     return str(done.commit_url)
 
 
@@ -190,8 +193,9 @@ def from_pretrained(
     """
     try:
         path = hf_hub_download(repo_id, "model.safetensors", revision=revision, token=token, library_name="biwaa")
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise BiwaaError(f"no model to be had from {repo_id}: {_short(error)}.") from None
+    except HUB_ERRORS as error:
+        then = "Check the name and the network."
+        raise BiwaaError(f"no model can be loaded from {repo_id}: {_short(error)}. {then}") from None
     return load(path, device)
 
 

@@ -76,9 +76,9 @@ def _panel(recipe: Recipe) -> list[Variant]:
 def _ruled_out(name: str, recipe: Recipe) -> str:
     """Why a method takes no part with such a recipe; empty where it does."""
     if recipe.network.freeze_backbone and METHODS[name].strong_view:
-        return f"{name} needs images to augment: it does not go with --freeze-backbone."
+        return f"{name} needs images to augment: train with --no-freeze-backbone, or leave {name} out."
     if recipe.network.weights == "none" and METHODS[name].frozen:
-        return f"{name} stands on the backbone's features: it does not go with --weights none."
+        return f"{name} needs a pretrained backbone: give --weights auto or a file, or leave {name} out."
     return ""
 
 

@@ -24,8 +24,8 @@ import tyro
 from biwaa.cli.bench import PANEL, BenchFlags, bench
 from biwaa.cli.cache import cache
 from biwaa.cli.evaluation import estimate, evaluate, export, predict, push
-from biwaa.cli.flags import common_flags, known_flags_only, with_switches
-from biwaa.cli.help import Command, all_options, command_help, overview
+from biwaa.cli.flags import common_flags, known_flags_only, values_that_fit, with_switches
+from biwaa.cli.help import Command, about, all_options, command_help, overview
 from biwaa.cli.labels import suggest
 from biwaa.cli.report import check, explain, report
 from biwaa.cli.training import ZERO_SHOT, TrainFlags, demo, resumed, train, with_model
@@ -53,7 +53,7 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         SystemExit: flags that it does not know.
     """
     command = COMMANDS[name]
-    start = None
+    start, folder = None, None
     if name in WITH_RECIPE:
         folder = _resumed(name, arguments)
         start = named(arguments, "--recipe", str(folder / "recipe.yaml") if folder else command.recipe)  # type: ignore[attr-defined]
@@ -61,10 +61,12 @@ def run_command(name: str, arguments: Sequence[str]) -> None:
         print(command_help(name, command, start, every="--help-all" in arguments))
         return
     arguments = with_switches(arguments) if start else arguments
-    known_flags_only(name, arguments, all_options(command, start))
+    every = all_options(command, start)
+    known_flags_only(name, arguments, every)
+    if name == "train" and ZERO_SHOT in arguments:
+        arguments = with_model(arguments)
+    values_that_fit(name, arguments, every, about(command)[2], complete=folder is None)
     if start:
-        if name == "train" and ZERO_SHOT in arguments:
-            arguments = with_model(arguments)
         WITH_RECIPE[name](*_with_settings(name, command, start, arguments, folder))
     else:
         tyro.cli(command, args=arguments, prog=f"biwaa {name}")

@@ -150,12 +150,16 @@ def predict(
         domain: which domain the images are from; its statistics are used.
         overwrite: replace the table if there is one.
     """
+    from biwaa.errors import BiwaaError
     from biwaa.files import check_new
     from biwaa.inference.predict_paths import predict_paths
 
     check_new(out, overwrite)
     read, unreadable = predict_paths(run, paths, out, device, batch_size, top_k, domain)
-    print(f"{read} predictions in {out}" + (f"; {unreadable} images could not be read" if unreadable else ""))
+    if unreadable and not read:
+        raise BiwaaError(f"none of the {unreadable} images could be read: {out} says of each why.")
+    count = "1 image" if unreadable == 1 else f"{unreadable} images"
+    print(f"{read} predictions in {out}" + (f"; {count} could not be read" if unreadable else ""))
 
 
 def export(

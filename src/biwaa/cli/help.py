@@ -42,6 +42,13 @@ class Option:
     positional: bool
     heading: str = ""
     """Of the group that a recipe's setting belongs to."""
+    choices: tuple[str, ...] = ()
+    """The only values that it takes; empty where others are taken too."""
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one value may follow."""
+        return self.metavar.endswith("..")
 
     @property
     def words(self) -> str:
@@ -93,7 +100,8 @@ def options(command: Command, start: Any = None, heading: str = "") -> list[Opti
         if choices := _choices(hints[name]):
             meaning += f": {', '.join(choices)}"
         positional = _marks(ImagePaths)[-1] in _marks(hints[name])
-        found.append(Option(name, _metavar(hints[name]), meaning, default, positional, heading))
+        metavar, only = _metavar(hints[name]), () if "|" in _metavar(hints[name]) else tuple(choices)
+        found.append(Option(name, metavar, meaning, default, positional, heading, only))
     return found + settings
 
 

@@ -12,7 +12,7 @@ from biwaa.domains.catalogue import (
     how_it_should_look,
     locate,
 )
-from biwaa.domains.classes import empty_classes, tell_lacking
+from biwaa.domains.classes import empty_classes, tell_oddities
 from biwaa.domains.domain import Domain, drop_unreadable
 from biwaa.domains.spec import default_data_root, open_domain
 from biwaa.domains.trainable import check_kind, check_pair
@@ -68,7 +68,7 @@ def check_domains(
         *sources, target = domains
         source = union(sources) if len(sources) > 1 else sources[0]
         check_kind(source, target)
-        tell_lacking(*check_pair(source, target, batch_size, source_held_out))
+        tell_oddities(*check_pair(source, target, batch_size, source_held_out))
         if not as_json:
             print(printable(f"{source.spec} can be adapted to {target.spec}"))
     if as_json:

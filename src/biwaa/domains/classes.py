@@ -108,8 +108,12 @@ def empty_classes(domain: Domain) -> list[str]:
     return [name for name, count in domain.counts().items() if count == 0 and name not in domain.may_lack]
 
 
-def tell_lacking(source: Domain, target: Domain) -> None:
-    """Say which of the source's classes have no image in a labelled target; classes are matched."""
+def tell_oddities(source: Domain, target: Domain) -> None:
+    """Say which classes of the source look alike, and which have no image in a labelled target; classes are matched."""
+    names = list(source.classes or ())
+    if alike := [pair for row, name in enumerate(names) for pair in lookalikes([name], names[:row])]:
+        then = "Put their images into one if they are the same class."
+        say(f"warning: {source.spec} has classes that look alike: {'; '.join(alike[:3])}. {then}")
     if lacking := [name for name in empty_classes(target) if name not in source.may_lack]:
         known = [name for name in source.classes or () if name != UNKNOWN or name not in source.may_lack]
         say(

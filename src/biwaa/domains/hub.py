@@ -131,7 +131,9 @@ def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
             found = datasets.load_dataset(dataset, asked.get("config"))
     except Exception as error:  # the library's back ends raise any kind
         reason = " ".join(str(error).split())[:300]
-        raise BiwaaError(f"{spec} cannot be opened ({type(error).__name__}: {reason}).") from None
+        raise BiwaaError(
+            f"{spec} cannot be opened ({type(error).__name__}: {reason}). Check its name and the network."
+        ) from None
     splits = dict(found) if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
     split = asked.get("split", next(iter(splits)) if len(splits) == 1 else None)
     if split not in splits:

@@ -267,10 +267,8 @@ def table_lines(file: TextIO, name: Path, root: Path) -> Iterator[Line]:
             path, label = 0, 1 if len(header) == 2 else None
             yield Line(1, first.strip(), header[0], None if label is None else header[1].strip() or None)
         if path is None:
-            raise BiwaaError(
-                f"{name} has the columns {listed([repr(cell) for cell in header]) or 'of an empty file'}: "
-                "one must be called path, and one label unless the images have none."
-            )
+            has = f"has the columns {listed([repr(cell) for cell in header])}" if header else "is empty"
+            raise BiwaaError(f"{name} {has}: one column must be called path, and one label if the images have labels.")
         for row in filter(any, rows):
             if len(row) <= max(path, label or 0) or not row[path].strip():
                 raise BiwaaError(f"{name}, line {rows.line_num}: no path and label in {delimiter.join(row)[:200]!r}.")

@@ -48,7 +48,7 @@ def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Dom
         bare = []
     if not folders:
         if not bare:
-            raise BiwaaError(f"no images in {spec} ({LOOKED_FOR}{_also(passed)}).")
+            raise BiwaaError(f"no images in {spec} ({LOOKED_FOR}{_also(passed)}): add images or name another folder.")
         return Domain(spec, FileImages(tuple(bare)), passed_over=passed)
     if bare:
         raise BiwaaError(

@@ -22,7 +22,7 @@ KINDS: tuple[tuple[bytes, str], ...] = (
 
 
 class UnreadableError(ValueError):
-    """A file or an object whose pixels are not to be had, or not without a guess; the text says why."""
+    """A file or an object whose pixels cannot be read, or not without a guess; the text says why."""
 
 
 def kind_of(data: bytes) -> str:

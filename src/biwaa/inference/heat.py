@@ -55,12 +55,14 @@ def heat_maps(network: Network, images: Tensor, of: Literal["length", "sum"] = "
 
     def heat_map(seen: Tensor) -> Tensor:
         quantity = seen.sum() if of == "sum" else seen.square().sum() / 2
-        return _map(network.backbone, outputs, quantity, (images.shape[-2], images.shape[-1]))
+        return _map(network.backbone, outputs, quantity, len(images), (images.shape[-2], images.shape[-1]))
 
     return Heat(heat_map(features), heat_map(features * weights), predicted)
 
 
-def _map(backbone: nn.Module, outputs: list[object], quantity: Tensor, size: tuple[int, int]) -> Tensor:
+def _map(backbone: nn.Module, outputs: list[object], quantity: Tensor, images: int, size: tuple[int, int]) -> Tensor:
+    if not quantity:  # nothing is seen: a prediction without any doubt has weights of zero
+        return quantity.new_zeros(images, *size)
     for out in reversed(outputs):
         if not isinstance(out, Tensor) or _places(backbone, out) is None or not out.requires_grad:
             continue

@@ -48,8 +48,16 @@ def expected_calibration_error(probabilities: Tensor, labels: NDArray[np.int64],
 
 
 def held_out_temperature(evidence: Evidence) -> float:
-    """Fitted on the held-out source; 1 where there is none."""
-    return fit_temperature(*evidence.held_out) if evidence.held_out else 1.0
+    """Fitted on the held-out source; 1 where there is none.
+
+    Where all S images are right, the likelihood would have every confidence at 1. There the chance of an error counts
+    as 1 / (S + 2), the rule of succession, as in Platt's targets ("Probabilistic Outputs for Support Vector Machines",
+    1999).
+    """
+    if not evidence.held_out:
+        return 1.0
+    _, right = _confidence_and_right(*evidence.held_out)
+    return fit_temperature(*evidence.held_out, doubt=1 / (len(right) + 2) if right.all() else 0.0)
 
 
 def calibration(evidence: Evidence, temperature: float, target_labels: NDArray[np.int64] | None) -> Calibration:
@@ -73,7 +81,7 @@ def calibration(evidence: Evidence, temperature: float, target_labels: NDArray[n
     )
 
 
-def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64]) -> float:
+def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64], doubt: float = 0.0) -> float:
     """The temperature with the least negative log-likelihood of softmax(log p / T).
 
     Guo et al., ICML 2017, section 4.2, on log-probabilities in place of logits: a prediction averages the softmax of
@@ -82,6 +90,7 @@ def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64]) -> float:
     Args:
         probabilities: (S, K) of held-out source images; with those trained on, the temperature comes out too low.
         labels: (S,) true classes.
+        doubt: share of each image's likelihood that goes to its likeliest other class.
 
     Returns:
         Within TEMPERATURES; 1 where there is nothing to fit (no images, or no temperature is better).
@@ -92,10 +101,12 @@ def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64]) -> float:
     truth = torch.from_numpy(labels)[:, None]
     if not len(logs):
         return 1.0
+    other = logs.scatter(1, truth, -math.inf).argmax(dim=1, keepdim=True)
 
     def loss(log_temperature: float) -> float:
         scaled = (logs / math.exp(log_temperature)).log_softmax(dim=1)
-        return -float(scaled.gather(1, truth)[:, 0].sum()) / len(logs)
+        likely = (1 - doubt) * scaled.gather(1, truth) + doubt * scaled.gather(1, other)
+        return -float(likely.sum()) / len(logs)
 
     bounds = (math.log(TEMPERATURES[0]), math.log(TEMPERATURES[1]))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-5})

@@ -166,7 +166,7 @@ def _hint(near: list[str]) -> str:
 
 
 def _ready(name: str) -> bool:
-    """Whether a backbone starts from weights that are to be had on this machine."""
+    """Whether a backbone starts from weights that can be loaded on this machine."""
     known = canonical(name)
     if known in BACKBONES and known != "alexnet":
         return known not in BACKBONES.built_in  # a registered one brings its own

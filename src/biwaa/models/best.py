@@ -1,4 +1,4 @@
-"""What `--backbone auto` stands for: the first backbone of a short list whose weights are to be had."""
+"""What `--backbone auto` stands for: the first backbone of a short list whose weights can be loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,30 +39,30 @@ class Choice:
 
 
 def best_backbone(candidates: Sequence[Candidate]) -> Choice:
-    """The first candidate whose weights are to be had; they are fetched, so that they stay to be had.
+    """The first candidate whose weights can be loaded; they are fetched, so that they can be loaded later too.
 
     Args:
         candidates: the best first.
 
     Returns:
-        The last one, where no weights are to be had: whoever loads them says what to do.
+        The last one, where no weights can be loaded: whoever loads them says what to do.
     """
     missing: list[str] = []
     for candidate in candidates:
         if where := _weights_of(candidate.name):
-            rest = f" (no weights of {' or '.join(missing)} are to be had here)" if missing else ""
+            rest = f" (those of {' and '.join(missing)} cannot be loaded here)" if missing else ""
             return Choice(candidate, f"{where}{rest}")
         missing.append(candidate.name)
-    return Choice(candidates[-1], "no weights of a better one are to be had here")
+    return Choice(candidates[-1], "since no weights of a better one can be loaded here")
 
 
 def _weights_of(name: str) -> str:
-    """Where a backbone's weights are, in words; empty where they are not to be had."""
+    """Where a backbone's weights are, in words; empty where they cannot be loaded."""
     if packaged_file(name):
-        return "its weights are in an installed package"
+        return "whose weights are in an installed package"
     config: Any = timm.get_pretrained_cfg(name)
     try:
         hub_file(config)
     except Exception:  # the hub's client raises many kinds; each means that there are no weights
         return ""
-    return "its weights come from the hub"
+    return "whose weights come from the hub"

@@ -69,7 +69,7 @@ def open_classifier(spec: str, classes: Names) -> KnownSource:
             with commas. Probabilities of outputs with the same name are added.
 
     Raises:
-        BiwaaError: no such model, its weights are not to be had or do not fit, its classifier is not one linear layer,
+        BiwaaError: no such model, its weights cannot be loaded or do not fit, its classifier is not one linear layer,
             or the classes do not fit its outputs.
     """
     name, _, file = spec.removeprefix(CLASSIFIER).partition("@")

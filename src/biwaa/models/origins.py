@@ -1,4 +1,4 @@
-"""Where a backbone's weights are to be had: a file of an installed package, the hub's local cache, the hub itself."""
+"""Where a backbone's weights can be found: a file of an installed package, the hub's local cache, the hub itself."""
 
 import importlib.util
 import socket

@@ -76,7 +76,7 @@ def load_tower(name: str, module: nn.Module, image_size: int, weights: str) -> s
         Where they came from, in words.
 
     Raises:
-        BiwaaError: they are not to be had, or they are another model's.
+        BiwaaError: they cannot be loaded, or they are another model's.
     """
     model, _, tag = name.removeprefix(PREFIX).partition("/")
     if weights == "auto" and not tag:

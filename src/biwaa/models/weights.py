@@ -75,7 +75,7 @@ def whole_model(name: str, file: Path | None) -> nn.Module:
         file: a state dict of all of it, whose classifier says how many outputs there are; None for published weights.
 
     Raises:
-        BiwaaError: the weights do not fit, or are not to be had.
+        BiwaaError: the weights do not fit, or cannot be loaded.
     """
     config: Any = timm.get_pretrained_cfg(name)
     if file:
@@ -107,7 +107,7 @@ def whole_model(name: str, file: Path | None) -> nn.Module:
 
 def _from_package(module: nn.Module, name: str, file: Path) -> str:
     _fit_by_position(module, name, read_state(file))
-    say(f"the hub cannot be reached: the ImageNet weights of {name} are those of an installed package")
+    say(f"the hub cannot be reached, so the ImageNet weights of {name} come from an installed package")
     return f"package {OFFLINE[name]}, ImageNet-1k"
 
 

@@ -87,7 +87,7 @@ class ZeroShot:
             fabric: device and precision.
 
         Raises:
-            BiwaaError: open_clip or the weights are not to be had, or there are features in the place of images.
+            BiwaaError: open_clip or the weights cannot be loaded, or there are features in the place of images.
         """
         if any(feature_width(images) for images in domains.values()):
             raise BiwaaError(
@@ -166,7 +166,7 @@ def build(name: str, image_size: int | None = None, ways_out: str = WAYS_OUT) ->
         ways_out: what to do where there are no weights.
 
     Raises:
-        BiwaaError: no such model, tag or file, or the weights are not to be had.
+        BiwaaError: no such model, tag or file, or the weights cannot be loaded.
     """
     clip = library()
     whole = name.startswith(("hf-hub:", "local-dir:"))

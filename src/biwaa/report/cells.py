@@ -47,12 +47,12 @@ def percent(share: float | None, sign: bool = False) -> Cell:
     """A share in [0, 1] as percent; a dash where there is none."""
     if share is None or math.isnan(share):
         return NONE
-    return Cell(f"{100 * share:+.1f}" if sign else f"{100 * share:.1f}", 100 * share)
+    return Cell(f"{100 * share:+z.1f}" if sign else f"{100 * share:z.1f}", 100 * share)
 
 
 def number(value: float | None, digits: int = 3) -> Cell:
     """A number, or a dash."""
-    return NONE if value is None else Cell(f"{value:.{digits}f}", value)
+    return NONE if value is None else Cell(f"{value:z.{digits}f}", value)
 
 
 def count(value: int, shade: float = 0.0) -> Cell:

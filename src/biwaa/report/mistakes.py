@@ -50,7 +50,7 @@ def _without_labels(page: Section, run: Reading) -> NDArray[np.int64]:
     page.lead = "Without labels its mistakes cannot be shown."
     if run.result.accuracy:
         page.lead = "The run kept no labels of single images: the same `biwaa train` command with --resume keeps them."
-    page.lead += " These are the images that the model is least certain of, the predicted classes in turn."
+    page.lead += " These are the images that the model is least certain of, taken from each predicted class in turn."
     page.gallery_title = "The least certain images"
     page.tables.append(_predicted(run))
     return least_certain(run.predictions.labels, margin, GALLERY)

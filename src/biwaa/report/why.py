@@ -36,10 +36,9 @@ def why(run: Reading) -> Section:
     ]
     page.lead = _mixture(run, states)
     page.notes.append(
-        f"Features behind the bottleneck at unit length, a sample of at most {embedding.SAMPLE} images of each domain, "
-        "the same in every panel; one t-SNE of all states together, so that all panels have one scale, each around its "
-        "own middle. Source images (rings) are coloured by their label, target images (dots) by their "
-        f"{_whose(run)}. How far apart distant groups lie means little in t-SNE."
+        f"Each panel is a t-SNE of the bottleneck's features, scaled to unit length, of at most {embedding.SAMPLE} "
+        "images of each domain. All panels show the same images at the same scale. Source images (rings) are coloured "
+        f"by their label, target images (dots) by their {_whose(run)}. Distances between far groups mean little."
     )
     if run.selected in REFERENCES and after not in REFERENCES:
         page.notes.append(

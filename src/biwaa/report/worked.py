@@ -194,7 +194,7 @@ def _readings(run: Reading) -> PageTable | None:
     if not rows:
         return None
     calibration = run.result.calibration
-    note = f"Confidences are divided by the temperature {calibration.temperature:.2f}."
+    note = f"Confidences are those at the temperature {calibration.temperature:.2f}, fitted on held-out source images."
     for error, of in ((calibration.held_out_source, "held-out source images"), (calibration.target, "the target")):
         if error:
             note += (

@@ -5,7 +5,7 @@ What the domains decide enters the recipe; what does not go together is refused 
 
 from dataclasses import replace
 
-from biwaa.domains.classes import match_classes, tell_lacking, with_unknown
+from biwaa.domains.classes import match_classes, tell_oddities, with_unknown
 from biwaa.domains.trainable import check_kind, check_pair
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
@@ -115,7 +115,7 @@ def checked_pair(pair: Pair, recipe: Recipe) -> Pair:
         check_pair(pair.source, pair.target, size, share) if len(pair.source.images)
         else sourceless(pair.source, pair.target, size, pair.known.spec if pair.known else "--classes", unknown)
     )  # fmt: skip
-    tell_lacking(source, target)
+    tell_oddities(source, target)
     for domain in (target, held_out):
         if domain and (missing := len(domain.unlabelled())):
             say(f"{missing} of {len(domain.images)} images of {domain.spec} have no label: the report passes over them")

@@ -88,7 +88,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     """Decode, build and check all that training needs.
 
     Raises:
-        BiwaaError: an image cannot be read, or too few stay; the backbone or its weights are not to be had.
+        BiwaaError: an image cannot be read, or too few stay; the backbone or its weights cannot be loaded.
     """
     method, frozen = METHODS[recipe.method], recipe.network.frozen
     _check_frozen(recipe)

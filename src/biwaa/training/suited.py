@@ -37,7 +37,7 @@ def suited(recipe: Recipe) -> Recipe:
     if network.freeze_backbone is None:
         frozen = freezes(recipe)
         recipe = recipe.replace(freeze_backbone=frozen)
-        reason = "no GPU here: " if frozen and not has_gpu(recipe.machine.device) else ""
+        reason = "no GPU here, so " if frozen and not has_gpu(recipe.machine.device) else ""
     state = "frozen" if recipe.network.frozen else "trained end to end"
     if network.backbone != AUTO:
         if reason:
@@ -50,7 +50,7 @@ def suited(recipe: Recipe) -> Recipe:
     found = best_backbone(FROZEN if recipe.network.frozen else TRAINED)
     size = recipe.data.image_size or found.candidate.image_size
     pixels = f" at {size} pixels" if size else ""
-    say(f"{reason}the backbone is {state}; it is {found.candidate.name}{pixels}: {found.reason}")
+    say(f"{reason}the backbone is {state}; it is {found.candidate.name}{pixels}, {found.reason}")
     return recipe.replace(backbone=found.candidate.name, image_size=size)
 
 
@@ -98,7 +98,7 @@ def training_instead(asked: Recipe, used: Recipe, backbone: Backbone, device: to
     seconds = images * pass_seconds(backbone, device) / TIMED
     return (
         f"--no-freeze-backbone --backbone {used.network.backbone} would train all of its layers instead: about "
-        f"{duration(seconds)} here ({images} images forward and backward, by a pass of {TIMED})"
+        f"{duration(seconds)} here ({images} images forward and backward; timed on {TIMED})"
     )
 
 

@@ -33,7 +33,7 @@ for (const area of document.querySelectorAll(".scroll")) {
   const hint = document.createElement("p");
   hint.className = "hint";
   const look = () => {
-    const wide = area.scrollWidth > area.clientWidth + 1;
+    const wide = area.scrollWidth > area.clientWidth + 2;
     const more = wide && area.scrollLeft + area.clientWidth < area.scrollWidth - 2;
     area.classList.toggle("more", more);
     hint.textContent = more ? "There are more columns: scroll sideways \u2192" : wide ? "\u2190 scroll back" : "";
