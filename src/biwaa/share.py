@@ -26,7 +26,7 @@ from biwaa.report.sentences import selected_text, unseen_images, warning_texts
 from biwaa.result import Accuracy, DomainFacts, Result, SourcesContradict, TeacherFacts, read_result, write_result
 from biwaa.version import __version__
 
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError, ValueError)
+HUB_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError)
 """What the hub's client raises; its own errors and those of a lost network have the HTTP library's as their base."""
 CITATION = """@inproceedings{westfechtel2023biwaa,
   title = {Backprop Induced Feature Weighting for Adversarial Domain Adaptation
@@ -248,5 +248,5 @@ def _terms(spec: str) -> str:
     return f" Terms of {BENCHMARKS[name].title}: {BENCHMARKS[name].terms.rstrip('.')}." if name in BENCHMARKS else ""
 
 
-def _short(error: Exception) -> str:
+def _short(error: BaseException) -> str:
     return f"{type(error).__name__}, {' '.join(str(error).split())[:300]}".rstrip(".")
