@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import TINY
 from test_solvers import shifted
 
 import biwaa
 from biwaa.functional import class_confusion
 from biwaa.judging import second_opinion as judging
-from biwaa.judging.estimate import COMBINED, combined
+from biwaa.judging.estimate import COMBINED, WHOLE, combined
 from biwaa.judging.second_opinion import agreement_of_halves, expected_accuracy, second_opinion
 from biwaa.solvers.logistic import STRENGTH, fit_confusion, fit_logistic
 from biwaa.solvers.metric import balanced_weights, one_hot
@@ -105,6 +106,22 @@ def test_the_estimate_is_the_mean_and_its_interval_widens_with_doubt():
     assert left_out.high > sure.high
     assert combined({COMBINED[1]: 0.7}, images=9, solved=True).low is None
     assert combined({}, images=9, solved=True).value is None
+
+
+def test_a_network_that_was_trained_whole_has_readings_of_its_own(tiny_run):
+    """Their mean, if source-only is there to ask; else agreement among the model's own neighbours."""
+    found = {**dict.fromkeys(WHOLE, 0.6), "agreement_of_neighbours": 0.9, "agreement_with_source_only": 0.2}
+    assert combined(found, images=100, solved=False, whole=True).value == pytest.approx(0.7)
+    assert combined(found, images=100, solved=False).value == pytest.approx(0.9)
+    folder = tiny_run.parent
+    for method in ("mcc", "source_only"):
+        recipe = TINY.replace(method=method)
+        result = biwaa.adapt(folder / "source", folder / "target", recipe=recipe, verbose=False).result
+        readings = result.estimated_accuracy.readings
+        assert result.estimated_accuracy.value == pytest.approx(np.mean([readings[name] for name in WHOLE]), abs=1e-5)
+        assert result.estimated_accuracy.low is None
+    assert "agreement_with_source_only" not in readings
+    assert readings["agreement_of_first_neighbours"] == readings["agreement_of_neighbours"]
 
 
 def test_a_run_has_an_interval_that_holds_the_accuracy(tmp_path):

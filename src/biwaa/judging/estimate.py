@@ -18,6 +18,8 @@ COMBINED = (
     "agreement_of_halves",
 )
 """Readings whose mean is the estimate: each is wrong for other reasons."""
+WHOLE = ("agreement_with_class_confusion", "agreement_of_first_neighbours", "agreement_of_neighbours")
+"""The same where the network was trained whole, and source-only beside it."""
 AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of_neighbours")
 
 
@@ -74,18 +76,21 @@ def estimates(
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
     if baseline is not None and baseline.of_halves is not None:
         found["agreement_of_halves"] = float(baseline.of_halves)
-    if baseline is not None and baseline.second_opinion is not None and baseline.expected is not None:
-        found["source_only_by_confidence"] = float(baseline.expected)
+    if baseline is not None and (opinion := baseline.second_opinion) is not None:
+        if baseline.expected is not None:
+            found["source_only_by_confidence"] = float(baseline.expected)
         here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
         if baseline.features is not None and len(baseline.features) > 1:
             found["agreement_of_first_neighbours"] = neighbour_agreement(baseline.features, here.argmax(dim=1))
-        found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == baseline.second_opinion).double().mean())
+        found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == opinion).double().mean())
     if teacher is not None and teacher is not selected:
         found["agreement_with_teacher"] = agreement(selected.probabilities, teacher.probabilities)
     return found
 
 
-def combined(found: Mapping[str, float], images: int, solved: bool, absent: bool = False) -> Estimate:
+def combined(
+    found: Mapping[str, float], images: int, solved: bool, absent: bool = False, whole: bool = False
+) -> Estimate:
     """One estimate of several readings; of a solved head the mean of `COMBINED`, with an interval.
 
     - what the loss of confidence leaves of source-only's accuracy falls where the target looks strange
@@ -95,18 +100,22 @@ def combined(found: Mapping[str, float], images: int, solved: bool, absent: bool
 
     Without the source's images: the mean of agreement with a teacher and with source-only, as far as there are any, and
     among neighbours, without an interval. Where heads are trained by steps, errors of that mean were not measured;
-    there it is the mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours.
+    there it is the mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours. Where the whole
+    network is trained it is the mean of `WHOLE`, if source-only was trained beside it.
 
     Args:
         found: readings by name, as of `estimates`.
         images: of the target.
         solved: whether the head was solved for.
         absent: whether classes were left out of the adaptation.
+        whole: whether the backbone was trained too.
     """
     if solved and COMBINED[0] in found:
         return mean_of(found, COMBINED, images, ABSENT if absent else INTERVAL)
     if solved:  # there are no images of the source
         return mean_of(found, ("agreement_with_teacher", *AGREEMENTS[1:]), images)
+    if whole and WHOLE[0] in found:
+        return mean_of(found, WHOLE, images)
     return mean_of(found, AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:], images)
 
 

@@ -6,8 +6,6 @@ N target images of the run, n new ones, D features, K classes.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,10 +14,8 @@ from biwaa.judging import calibration
 from biwaa.judging.estimate import Interval, mean_of
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.metrics import agreement, agreement_with_neighbours
-from biwaa.judging.second_opinion import expected_accuracy
+from biwaa.judging.second_opinion import classes_by_confusion, expected_accuracy
 from biwaa.result import Estimate
-from biwaa.solvers.logistic import fit_confusion
-from biwaa.solvers.metric import balanced_weights
 
 COMBINED = ("difference_of_confidences_of_source_only", "agreement_with_class_confusion", "agreement_of_neighbours")
 """Readings whose mean is the estimate."""
@@ -69,7 +65,7 @@ def later_estimates(
         held_out, labels = baseline.held_out
         left = expected_accuracy(held_out, labels, of_baseline.probabilities)
         found["difference_of_confidences_of_source_only"] = left
-    if (other := _class_confusion(baseline, of_baseline.features)) is not None:
+    if (other := classes_by_confusion(baseline, of_baseline.features)) is not None:
         found["agreement_with_class_confusion"] = float((other == predicted).double().mean())
     return found
 
@@ -77,31 +73,6 @@ def later_estimates(
 def combine(found: dict[str, float], images: int, solved: bool) -> Estimate:
     """The mean of `COMBINED` with its interval; where one is missing, or the network was trained whole: no interval."""
     return mean_of(found, COMBINED, images, INTERVAL) if solved else mean_of(found, COMBINED[-1:], images)
-
-
-def _class_confusion(evidence: Evidence, new: Tensor) -> Tensor | None:
-    """(n,) classes of new images by minimum class confusion on source-only's features of them and of the target.
-
-    New images may be few, or of few classes: the target's are their middle. None where no source images with their
-    labels were kept, or only one class of them.
-
-    Args:
-        evidence: of source-only.
-        new: (n, D) its features of the new images.
-    """
-    source, labels, target = evidence.trained_features, evidence.trained_labels, evidence.features
-    if source is None or labels is None or target is None or int(labels.min()) == int(labels.max()) or len(target) < 2:
-        return None
-    classes = evidence.probabilities.shape[1]
-    here, there = _centred(source, len(source)), _centred(torch.cat([target.float(), new.float()]), len(target))
-    head = fit_confusion(here, labels, balanced_weights(labels, classes), there, classes)
-    return F.linear(there[-len(new) :], *head).argmax(dim=1)
-
-
-def _centred(features: Tensor, of: int) -> Tensor:
-    """(N, D) rows around the mean of the first `of`, of mean squared length 1."""
-    found = features.float() - features[:of].float().mean(dim=0)
-    return found / found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
 
 
 def moved_classes(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.bool_]:

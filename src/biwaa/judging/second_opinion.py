@@ -1,6 +1,6 @@
 """What is known of a target before anything is adapted to it: what confidence leaves, and what other solvers say.
 
-All of it stands on the features of a frozen backbone, and knows nothing of the candidates that it helps to judge.
+It stands on the features of a frozen backbone or of source-only, and knows nothing of the candidates that it judges.
 """
 
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
+from biwaa.judging.evidence import Evidence
 from biwaa.solvers.logistic import fit_confusion
 from biwaa.solvers.metric import balanced_weights, place_in_class, principal_axes
 from biwaa.solvers.prototypes import follow_prototypes
@@ -45,6 +46,35 @@ def second_opinion(source: Tensor, labels: Tensor, target: Tensor, classes: int)
     return SecondOpinion(
         F.linear(there, *confusion).argmax(dim=1).cpu(), agreement_of_halves(source, labels, target, classes)
     )
+
+
+def classes_by_confusion(evidence: Evidence, new: Tensor | None = None) -> Tensor | None:
+    """Classes by minimum class confusion on source-only's features of the target, or of new images beside it.
+
+    New images may be few, or of few classes: the target's are their middle. None where no source images with their
+    labels were kept, or only one class of them.
+
+    Args:
+        evidence: of source-only, whose network may have been trained whole.
+        new: (n, D) its features of new images.
+
+    Returns:
+        (n,) of the new images; without them (M,) of those that the evidence has features of.
+    """
+    source, labels, target = evidence.trained_features, evidence.trained_labels, evidence.features
+    if source is None or labels is None or target is None or int(labels.min()) == int(labels.max()) or len(target) < 2:
+        return None
+    classes = evidence.probabilities.shape[1]
+    every = target.float() if new is None else torch.cat([target.float(), new.float()])
+    here, there = _centred(source, len(source)), _centred(every, len(target))
+    head = fit_confusion(here, labels, balanced_weights(labels, classes), there, classes)
+    return F.linear(there if new is None else there[-len(new) :], *head).argmax(dim=1)
+
+
+def _centred(features: Tensor, of: int) -> Tensor:
+    """(N, D) rows around the mean of the first `of`, of mean squared length 1."""
+    found = features.float() - features[:of].float().mean(dim=0)
+    return found / found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
 
 
 def expected_accuracy(left_out: Tensor, labels: NDArray[np.int64], target: Tensor) -> float:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning_fabric
@@ -25,6 +26,7 @@ from biwaa.judging.estimate import combined, estimates
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.label_shift import Shares, label_shares, predicted_shares, total_variation
 from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
+from biwaa.judging.second_opinion import classes_by_confusion
 from biwaa.judging.validators import scores
 from biwaa.judging.warnings import find_warnings, of_known
 from biwaa.methods import METHODS
@@ -86,8 +88,12 @@ def describe(
     baseline, teacher = (_named_evidence(stages, name) for name in REFERENCES)
     finished = len(rounds) == recipe.schedule.rounds
     others = [stage.evidence for stage in rounds if stage is not selected]
-    plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
-    estimated = estimates(selected.evidence, others, temperature, plain, teacher)
+    mine = selected.evidence
+    plain = mine if recipe.method == SOURCE_ONLY_METHOD else baseline
+    if plain is not None and not network.frozen:  # a frozen backbone's features were asked before
+        asked = replace(plain, second_opinion=classes_by_confusion(plain))
+        mine, plain = (asked if plain is mine else mine), asked
+    estimated = estimates(mine, others, temperature, plain, teacher)
     target, held_out, scored = domains.target, domains.held_out, unseen(domains)
     solved = METHODS[recipe.method].solved(network.frozen)
     assert domains.source.labels is not None  # a source has labels
@@ -117,7 +123,7 @@ def describe(
         ),
         stages=found,
         label_free=_label_free(selected, rounds, baseline, teacher),
-        estimated_accuracy=_estimate(prepared, estimated, solved, selected.absent is not None),
+        estimated_accuracy=_estimate(prepared, estimated, recipe, selected.absent is not None),
         calibration=calibration(selected.evidence, temperature, scored.labels),
         label_shares=_label_shares(classes, shares, true),
         warnings=tuple(find_warnings(of_known(signs) if recipe.prototypes.unknown != "off" else signs)),
@@ -130,10 +136,11 @@ def describe(
     )
 
 
-def _estimate(prepared: Prepared, readings: Mapping[str, float], solved: bool, absent: bool) -> Estimate:
+def _estimate(prepared: Prepared, readings: Mapping[str, float], recipe: Recipe, absent: bool) -> Estimate:
     """The estimate of the accuracy; of a head alone it was far too high, so none is given."""
-    known = prepared.domains.known
-    found = combined(readings, len(prepared.domains.target.images), solved, absent)
+    known, frozen = prepared.domains.known, recipe.network.frozen
+    solved, images = METHODS[recipe.method].solved(frozen), len(prepared.domains.target.images)
+    found = combined(readings, images, solved, absent, whole=not frozen)
     return Estimate(readings=found.readings) if known and known.memory is None else found
 
 

@@ -1,0 +1,93 @@
+"""The estimate where the backbone is trained too, judged over finished benches of the study `recipes`.
+
+    python benchmarks/whole.py BENCH.. --out benchmarks/results/whole.json
+
+BENCH are folders of `biwaa bench`, made with `--keep-models`, whose runs have no source-only of their own: the bench's
+run of the same task and seed stands beside each. Target labels only judge.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from biwaa.files import write_text
+from biwaa.judging.estimate import AGREEMENTS, WHOLE
+from biwaa.judging.evidence import Evidence, evidence_of
+from biwaa.judging.metrics import neighbour_agreement
+from biwaa.judging.second_opinion import classes_by_confusion
+from biwaa.result import read_result
+from biwaa.tensors import load_tensors
+from biwaa.training.describe import versions
+
+CHOSEN_ON = (42, 43)
+"""Seeds whose target labels were in view when the readings were chosen; others judge them."""
+
+
+def evidence(run: Path, stage: str) -> Evidence:
+    """What a finished stage kept."""
+    tensors, _ = load_tensors(run / "checkpoints" / f"{stage.replace(' ', '_')}.safetensors")
+    return evidence_of(tensors)
+
+
+def readings(folder: Path) -> dict[str, dict[str, float]]:
+    """By run: the true accuracy, the readings, their mean, and the estimate without source-only."""
+    found = {}
+    for alone in sorted(folder.glob("runs/*.source_only.*/result.json")):
+        task, _, seed = alone.parent.name.split(".")
+        baseline = evidence(alone.parent, read_result(alone.parent).model.stage)
+        opinion = classes_by_confusion(baseline)
+        assert opinion is not None
+        assert baseline.features is not None
+        for path in sorted(folder.glob(f"runs/{task}.*.{seed}/result.json")):
+            result = read_result(path.parent)
+            if path == alone or result.method == "source_only" or result.accuracy is None:
+                continue
+            said = evidence(path.parent, result.model.stage).predicted
+            own = result.estimated_accuracy.readings
+            values = {
+                "agreement_with_class_confusion": float((said == opinion).double().mean()),
+                "agreement_of_first_neighbours": neighbour_agreement(baseline.features, said),
+                "agreement_of_neighbours": own["agreement_of_neighbours"],
+            }
+            before = [own[name] for name in AGREEMENTS if name in own]
+            found[path.parent.name] = {
+                "accuracy": result.accuracy.adapted.over_images, **values,
+                "estimate": float(np.mean([values[name] for name in WHOLE])),
+                "without_source_only": float(np.mean(before)),
+            }  # fmt: skip
+    return found
+
+
+def judged(runs: list[dict[str, float]], name: str) -> dict[str, float]:
+    """Errors of one reading or estimate, in points."""
+    apart = 100 * np.array([run[name] - run["accuracy"] for run in runs])
+    error, worst = float(np.abs(apart).mean()), float(np.abs(apart).max())
+    return {"mean_error": round(error, 1), "bias": round(float(apart.mean()), 1), "worst": round(worst, 1)}
+
+
+def main(benches: tyro.conf.Positional[tuple[Path, ...]], out: Path) -> None:
+    """Judge, write and print.
+
+    Args:
+        benches: folders.
+        out: JSON file.
+    """
+    runs = {name: values for folder in benches for name, values in readings(folder).items()}
+    kinds: dict[str, list[dict[str, float]]] = {"seeds that chose": [], "other seeds": []}
+    for name, run in runs.items():
+        kinds["seeds that chose" if int(name.rsplit(".", 1)[1]) in CHOSEN_ON else "other seeds"].append(run)
+    names = ("estimate", "without_source_only", *WHOLE)
+    found = {
+        kind: {"runs": len(these), **{name: judged(these, name) for name in names}}
+        for kind, these in kinds.items()
+        if these
+    }
+    rounded = {name: {key: round(value, 4) for key, value in run.items()} for name, run in runs.items()}
+    write_text(out, json.dumps({"judged": found, "runs": rounded, "versions": versions()}, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
