@@ -42,7 +42,7 @@ def readings(folder: Path) -> dict[str, dict[str, float]]:
         assert baseline.features is not None
         for path in sorted(folder.glob(f"runs/{task}.*.{seed}/result.json")):
             result = read_result(path.parent)
-            if path == alone or result.method == "source_only" or result.accuracy is None:
+            if result.accuracy is None:
                 continue
             said = evidence(path.parent, result.model.stage).predicted
             own = result.estimated_accuracy.readings
@@ -75,9 +75,11 @@ def main(benches: tyro.conf.Positional[tuple[Path, ...]], out: Path) -> None:
         out: JSON file.
     """
     runs = {name: values for folder in benches for name, values in readings(folder).items()}
-    kinds: dict[str, list[dict[str, float]]] = {"seeds that chose": [], "other seeds": []}
+    kinds: dict[str, list[dict[str, float]]] = {"seeds that chose": [], "other seeds": [], "source-only": []}
     for name, run in runs.items():
-        kinds["seeds that chose" if int(name.rsplit(".", 1)[1]) in CHOSEN_ON else "other seeds"].append(run)
+        _, variant, seed = name.split(".")
+        kind = "seeds that chose" if int(seed) in CHOSEN_ON else "other seeds"
+        kinds["source-only" if variant.startswith("source_only") else kind].append(run)
     names = ("estimate", "without_source_only", *WHOLE)
     found = {
         kind: {"runs": len(these), **{name: judged(these, name) for name in names}}

@@ -101,7 +101,8 @@ def combined(
     Without the source's images: the mean of agreement with a teacher and with source-only, as far as there are any, and
     among neighbours, without an interval. Where heads are trained by steps, errors of that mean were not measured;
     there it is the mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours. Where the whole
-    network is trained it is the mean of `WHOLE`, if source-only was trained beside it.
+    network is trained it is the mean of `WHOLE`, if source-only was trained beside it; of source-only itself, whose
+    neighbours share its mistakes, the first of these.
 
     Args:
         found: readings by name, as of `estimates`.
@@ -115,7 +116,7 @@ def combined(
     if solved:  # there are no images of the source
         return mean_of(found, ("agreement_with_teacher", *AGREEMENTS[1:]), images)
     if whole and WHOLE[0] in found:
-        return mean_of(found, WHOLE, images)
+        return mean_of(found, WHOLE if "agreement_with_source_only" in found else WHOLE[:1], images)
     return mean_of(found, AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:], images)
 
 
