@@ -12,7 +12,8 @@ from biwaa.domains.shift import check_rule, shifted_rows
 from biwaa.domains.trainable import check_pair
 from biwaa.errors import BiwaaError
 from biwaa.judging.estimate import combined
-from biwaa.judging.warnings import Signs, find_warnings
+from biwaa.judging.signs import Signs
+from biwaa.judging.warnings import find_warnings
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.report.run_page import run_page

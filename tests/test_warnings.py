@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 
 from biwaa.cli.training import TrainFlags
 from biwaa.judging.label_shift import chance_agreement
-from biwaa.judging.warnings import CHECKS, Signs, far_share, find_warnings, of_known
+from biwaa.judging.signs import Signs, far_share, of_known
+from biwaa.judging.warnings import CHECKS, find_warnings
 from biwaa.methods import METHODS
 from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.dann import domain_accuracy
@@ -26,7 +27,8 @@ from biwaa.recipe import GROUP_OF, NAMED, load_recipe, with_method
 from biwaa.report.advice import as_words, reads
 from biwaa.report.estimate import doubt, estimate_error, shown_estimate
 from biwaa.report.measured import FROZEN, TRAINED
-from biwaa.report.sentences import remedies, warning_text, warning_texts
+from biwaa.report.remedies import remedies
+from biwaa.report.sentences import warning_text, warning_texts
 from biwaa.result import (
     SOURCE_ONLY,
     AnyWarning,

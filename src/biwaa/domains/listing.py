@@ -1,34 +1,28 @@
-"""What counts as an image, how folders are walked and how lists are read: the same rules for every command.
+"""What counts as an image and how folders are walked: the same rules for every command.
 
 - hidden names and the helper folders of other programs count nowhere, at any depth
 - links to folders are followed only where they are named: as a domain, as one of its class folders, or by a glob
 - everything that is passed over is counted with its reason; a folder that cannot be read is an error
 
-Everything here is lazy: a folder's names are in memory while that folder is read, a list's lines one at a time.
+Everything here is lazy: a folder's names are in memory while that folder is read.
 """
 
-import csv
 import fnmatch
 import glob
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TextIO
 
 from biwaa.errors import BiwaaError, listed
-from biwaa.files import local
 from biwaa.images.decoding import SUFFIXES
 
 LOOKED_FOR = f"looked for {', '.join(sorted(SUFFIXES))}"  # For messages about a place without images
 HELPERS = frozenset({"@eadir", "__macosx", "__pycache__", "#recycle", "$recycle.bin", "lost+found"})
 """Folders that other programs leave, in lower case: of network disks, of macOS's archives, bins."""
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img")
-LABEL_COLUMNS = ("label", "class", "class_name", "label_name", "category")
 
 
 class Why(Enum):
@@ -81,15 +75,6 @@ class PassedOver:
             pairs = zip(shown, self.endings.most_common(), strict=True)
             named = listed([f"{end} {number}" for end, (_, number) in pairs])
         return f"{count} {why.value[count > 1]} ({named})"
-
-
-class Line(NamedTuple):
-    """A line of a list that is not blank, or a row of a table."""
-
-    number: int  # Counted from 1
-    text: str  # The whole line, without the space around it
-    path: str  # All before the label, spaces included; the whole line where there is no label
-    label: str | None  # Of a list the last word, where it is a whole number; of a table the cell
 
 
 def exists(path: Path | os.DirEntry[str]) -> bool:
@@ -230,67 +215,3 @@ def _matches(pattern: str, name: str) -> bool:
     asked, found = Path(pattern), Path(name)
     alike = found.suffix.lower() == asked.suffix.lower() and fnmatch.fnmatchcase(found.stem, asked.stem)
     return alike or fnmatch.fnmatchcase(name, pattern)
-
-
-def list_lines(lines: Iterable[str]) -> Iterator[Line]:
-    """The lines of a list: `PATH LABEL`, or a path alone."""
-    for number, line in enumerate(lines, 1):
-        if text := line.strip():
-            words = text.rsplit(maxsplit=1)
-            labelled = len(words) == 2 and re.fullmatch(r"[+-]?[0-9]+", words[1])
-            yield Line(number, text, *words) if labelled else Line(number, text, text, None)
-
-
-def table_lines(file: TextIO, name: Path, root: Path) -> Iterator[Line]:
-    """The rows of a CSV file: columns `path` and `label`, or two columns without a header.
-
-    Commas, semicolons or tabs divide the cells. An empty label is None.
-
-    Args:
-        file: opened.
-        name: of it, for messages.
-        root: the folder that paths start from, to tell a header from a first row.
-
-    Raises:
-        BiwaaError: no column of paths, a row that is too short, or no CSV.
-    """
-    first = file.readline()
-    delimiter = max(",;\t", key=first.count)
-    file.seek(0)
-    rows = csv.reader(file, delimiter=delimiter)
-    try:
-        header = next(rows, [])
-        names = [cell.strip().casefold() for cell in header]
-        path = next((names.index(column) for column in PATH_COLUMNS if column in names), None)
-        label = next((names.index(column) for column in LABEL_COLUMNS if column in names), None)
-        if path is None and header and exists(root / header[0]):
-            path, label = 0, 1 if len(header) == 2 else None
-            yield Line(1, first.strip(), header[0], None if label is None else header[1].strip() or None)
-        if path is None:
-            has = f"has the columns {listed([repr(cell) for cell in header])}" if header else "is empty"
-            raise BiwaaError(f"{name} {has}: one column must be called path, and one label if the images have labels.")
-        for row in filter(any, rows):
-            if len(row) <= max(path, label or 0) or not row[path].strip():
-                raise BiwaaError(f"{name}, line {rows.line_num}: no path and label in {delimiter.join(row)[:200]!r}.")
-            yield Line(
-                rows.line_num,
-                delimiter.join(row),
-                row[path].strip(),
-                (row[label].strip() or None) if label is not None else None,
-            )
-    except csv.Error as error:
-        raise BiwaaError(f"{name}, line {rows.line_num}: not CSV ({error}).") from None
-
-
-def is_table(file: Path) -> bool:
-    """Whether a list is a table of paths and labels."""
-    return file.suffix.lower() in (".csv", ".tsv")
-
-
-def list_and_root(spec: str) -> tuple[Path, Path] | None:
-    """LIST.txt[@ROOT] or TABLE.csv[@ROOT] as the file and the folder its paths start from; None for another SPEC."""
-    found = re.fullmatch(r"(.+\.(?:txt|csv|tsv))(?:@(.+))?", spec, re.IGNORECASE)
-    if not found:
-        return None
-    file = local(found[1])
-    return file, local(found[2]) if found[2] else file.parent

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, LabelKind
-from biwaa.domains.listing import Line, exists, is_table, list_lines, locked_folder, place, table_lines
+from biwaa.domains.lines import Line, is_table, list_lines, table_lines
+from biwaa.domains.listing import exists, locked_folder, place
 from biwaa.domains.sources import ClassOf
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import FileImages

@@ -7,7 +7,7 @@ from pathlib import Path
 from biwaa.domains.catalogue import BENCHMARKS, open_catalogued
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import open_hub
-from biwaa.domains.listing import list_and_root
+from biwaa.domains.lines import list_and_root
 from biwaa.domains.lists import open_list
 from biwaa.domains.sources import open_arrays, open_folder
 from biwaa.errors import BiwaaError

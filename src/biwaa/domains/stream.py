@@ -6,18 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from biwaa.domains.listing import (
-    LOOKED_FOR,
-    PassedOver,
-    exists,
-    images_below,
-    is_image,
-    is_table,
-    list_and_root,
-    list_lines,
-    matching,
-    table_lines,
-)
+from biwaa.domains.lines import is_table, list_and_root, list_lines, table_lines
+from biwaa.domains.listing import LOOKED_FOR, PassedOver, exists, images_below, is_image, matching
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.files import local

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from biwaa.domains.classes import classes_by_form, lookalikes, match_classes
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, Labels, read_labels
-from biwaa.domains.listing import table_lines
+from biwaa.domains.lines import table_lines
 from biwaa.errors import BiwaaError, listed
 from biwaa.files import local
 from biwaa.paths import places

@@ -1,7 +1,6 @@
 """Facts of a run in plain sentences: its warnings, and how its model was selected.
 
-A warning becomes one or two sentences: what is wrong, the number that shows it, and what to do, which `advice` draws
-from the settings at hand.
+A warning becomes one or two sentences: what is wrong, the number that shows it, and what to do (`remedies`).
 """
 
 from typing import assert_never
@@ -9,24 +8,10 @@ from typing import assert_never
 from biwaa.errors import listed
 from biwaa.judging.warnings import LIKENESS
 from biwaa.recipe import Recipe
-from biwaa.report.advice import (
-    Advice,
-    adapt_to_all,
-    adapts,
-    better_method,
-    freeze,
-    gentler,
-    higher_head_factor,
-    horizon,
-    lower_learning_rate,
-    more_held_out,
-    more_steps,
-    stronger_backbone,
-)
 from biwaa.report.estimate import READINGS
+from biwaa.report.remedies import HARDLY_ANY, remedy
 from biwaa.result import (
     LAST,
-    REFERENCES,
     TEACHER,
     AnyWarning,
     ClassesAbsent,
@@ -57,8 +42,6 @@ OPEN_FOUND = (
     "of 35 in which all are"
 )
 """docs/other_classes.md."""
-HARDLY_ANY = 0.9
-"""Share of unknown images from which there is little left to adapt to."""
 
 
 def in_percent(share: float) -> str:
@@ -72,12 +55,6 @@ def unseen_images(result: Result) -> str:
     return f"{images - given} of {images}" if given else f"all {images}"
 
 
-def either(advice: list[Advice]) -> str:
-    """`A, B or C`."""
-    texts = [one.text for one in advice]
-    return " or ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)
-
-
 def warning_text(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
     """A warning in one or two sentences.
 
@@ -86,7 +63,7 @@ def warning_text(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
         result: of the run that warns.
         recipe: its settings, from which the advice follows.
     """
-    return " ".join([_problem(warning, result), _remedy(warning, result, recipe)]).strip()
+    return " ".join([_problem(warning, result), remedy(warning, result, recipe)]).strip()
 
 
 def warning_texts(result: Result, recipe: Recipe) -> list[str]:
@@ -216,87 +193,6 @@ def _collapse(warning: Collapsed, classes: int) -> str:
     if never := list(warning.never_predicted):
         found.append(f"{len(never)} of {classes} classes are never predicted on the target ({listed(never)})")
     return f"The predictions may have collapsed: {'; '.join(found)}."
-
-
-def _remedy(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
-    """What to do, in a sentence; empty where the settings leave nothing to try."""
-    link = "or" if isinstance(warning, FewHeldOut) else "and"
-    way = either(remedies(warning, result, recipe))
-    text = f", {link} ".join(filter(None, [_check(warning, result, recipe), way and f"try {way}"]))
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
-    """What to do that is no other setting."""
-    match warning:
-        case Collapsed() | LabelShift() if not _adapted(result, recipe):
-            return "check with `biwaa check` that both domains hold these classes"
-        case Collapsed():
-            return "compare with source-only before use"
-        case LabelShift():
-            return "compare with source-only"
-        case ClassesAbsent():
-            return "compare with source-only"
-        case UnknownImages(share=0):
-            return "look at some images, and name the share of unknown ones, as in --unknown 0.3, if there are any"
-        case UnknownImages(share=share) if share < HARDLY_ANY:
-            return ""
-        case FarFromSource() | LikeNoClass() | UnknownImages():
-            return "check with `biwaa check` that the target shows the source's classes"
-        case EstimatesDisagree() | EstimateLow() if result.accuracy or result.held_out:
-            return "go by the measured accuracy"
-        case EstimatesDisagree() | EstimateLow():
-            return "label some target images and pass them with --held-out"
-        case SourceNotLearned():
-            return "check that the source's images lie in the folders of their classes"
-        case SourcesContradict():
-            return "check that its images lie in the folders of their classes"
-        case FewHeldOut():
-            return "give more labelled source images"
-        case _:
-            return ""
-
-
-def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice]:
-    """What to try, at most two things, the one that was measured to help most first.
-
-    All is allowed by the settings and by the machine, and the run does none of it already.
-    """
-    device = str(result.hardware.get("device", ""))
-    ways: list[Advice | None]
-    match warning:
-        case Collapsed():
-            ways = gentler(recipe, device) if _adapted(result, recipe) else [stronger_backbone(recipe)]
-        case SourceForgotten() | SourceOnlySelected():
-            ways = gentler(recipe, device)
-        case RoundsAtChance():
-            ways = [freeze(recipe, device), better_method(recipe), lower_learning_rate(recipe), more_steps(recipe)]
-        case DiscriminatorSeparates():
-            ways = [better_method(recipe), horizon(recipe, 0.25)]
-        case DiscriminatorIdle():
-            ways = [better_method(recipe), horizon(recipe, 4), higher_head_factor(recipe)]
-        case EstimateLow() | WithoutPseudoLabel():
-            ways = [freeze(recipe, device), better_method(recipe), stronger_backbone(recipe)]
-        case FarFromSource():
-            ways = [stronger_backbone(recipe)]
-        case LabelShift():
-            ways = [better_method(recipe)] if adapts(recipe) else []
-        case SourceOnlyUnfinished():
-            ways = [more_steps(recipe)]
-        case FewHeldOut(images=images, wanted=wanted):
-            ways = [more_held_out(recipe, images, wanted)]
-        case ClassesAbsent():
-            ways = [adapt_to_all(recipe)]
-        case EstimatesDisagree() | SourceNotLearned() | SourcesContradict() | UnknownImages() | LikeNoClass():
-            ways = []
-        case _:
-            assert_never(warning)
-    return [way for way in ways if way][:2]
-
-
-def _adapted(result: Result, recipe: Recipe) -> bool:
-    """Whether the selected model was adapted at all."""
-    return adapts(recipe) and result.model.stage not in REFERENCES
 
 
 def stage_name(result: Result, stage: str) -> str:

@@ -10,9 +10,9 @@ from biwaa.recipe import load_recipe
 from biwaa.report.advice import OF_THE_USER, Advice, as_words
 from biwaa.report.estimate import doubt
 from biwaa.report.read import Reading
+from biwaa.report.remedies import remedies
 from biwaa.report.repeat import train_again
 from biwaa.report.section import Section, Step
-from biwaa.report.sentences import remedies
 from biwaa.result import FarFromSource, FewHeldOut, LikeNoClass, SourceNotLearned
 from biwaa.training.folder import CLASSES
 

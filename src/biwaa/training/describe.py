@@ -27,8 +27,9 @@ from biwaa.judging.evidence import Evidence
 from biwaa.judging.label_shift import Shares, label_shares, predicted_shares, total_variation
 from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
 from biwaa.judging.second_opinion import classes_by_confusion
+from biwaa.judging.signs import of_known
 from biwaa.judging.validators import scores
-from biwaa.judging.warnings import find_warnings, of_known
+from biwaa.judging.warnings import find_warnings
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
 from biwaa.recipe import Recipe, recipe_digest

@@ -11,8 +11,8 @@ from biwaa.judging.evidence import Evidence, sample_rows
 from biwaa.judging.label_shift import label_shares, predicted_shares
 from biwaa.judging.likeness import likeness_of
 from biwaa.judging.metrics import agreement
+from biwaa.judging.signs import Signs, far_share
 from biwaa.judging.validators import source_accuracy
-from biwaa.judging.warnings import Signs, far_share
 from biwaa.result import SOURCE_ONLY
 from biwaa.solvers.several import Standing
 from biwaa.training.folder import RunFolder
