@@ -92,6 +92,6 @@ def test_a_run_on_strangers_gives_no_estimate(tmp_path, unknown):
     assert any(isinstance(one, LikeNoClass) for one in run.result.warnings)
     assert shown_estimate(run.result) is None
     assert "no class of the source" in doubt(run.result)
-    assert any("seem to be of no class" in text for text in warning_texts(run.result, load_recipe("robust")))
+    assert any("look like no class of the source" in text for text in warning_texts(run.result, load_recipe("robust")))
     closed = biwaa.adapt(source, images(range(6), 1, 2)[0], out=tmp_path / "closed", batch_size=24, verbose=False)
     assert not any(isinstance(one, LikeNoClass) for one in closed.result.warnings)

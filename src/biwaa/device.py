@@ -136,6 +136,9 @@ def open_fabric(device: str, precision: Any = "32-true", devices: int = 1, nodes
 
 
 def _fabric(device: str, precision: Any, devices: int, nodes: int, strategy: str | DDPStrategy) -> Fabric:
+    unseen = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if unseen.get(device):
+        raise BiwaaError(f"cannot run on {device}: PyTorch sees no such device here, so use --device auto.")
     try:
         return Fabric(accelerator=device, devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)
     except (RuntimeError, ValueError) as error:

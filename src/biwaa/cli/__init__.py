@@ -173,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        return _fail(f"error: {where}{error.strerror or error}{_what_then(name, error) if full else ''}.", 2)
+        then = _what_then(name, error) if full else ": check the path and its permissions" if where else ""
+        return _fail(f"error: {where}{error.strerror or error}{then}.", 2)
     except _Terminated as end:
         return _fail(f"terminated{_what_then(name, end)}", 143)
     except KeyboardInterrupt as end:

@@ -91,7 +91,7 @@ def doubt(result: Result) -> str:
         case FarFromSource():
             return "most target images look like no class of the source"
         case LikeNoClass():
-            return "most target images seem to be of no class of the source"
+            return "most target images look like no class of the source"
         case SourcesContradict():
             return "the sources contradict each other"
     if result.estimated_accuracy.value is not None:

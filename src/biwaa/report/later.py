@@ -78,7 +78,7 @@ def _accuracy(found: Later, result: Result | None) -> str:
     if found.withheld == "moved_far":
         return "unknown, since the images moved farther than any on which such estimates were measured"
     if found.withheld == "no_class":
-        return "unknown, since most images seem to be of no class of the source, or all of one or two"
+        return "unknown, since most images look like no class of the source"
     if found.withheld == "run_in_doubt":
         return f"unknown, since in the run itself {doubt(result) if result else 'a warning contradicts it'}"
     if given.value is None:
@@ -118,7 +118,7 @@ def _classes(found: Later) -> list[str]:
 
 def _again(found: Later) -> str:
     if found.withheld == "no_class":
-        return "no: most images seem to be of no class of the source"
+        return "no: most images look like no class of the source"
     if found.adapt_again is None:
         return "unknown, since it is not known whether the images moved"
     if found.adapt_again:

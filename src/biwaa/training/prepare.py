@@ -202,7 +202,7 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
 def _check_frozen(recipe: Recipe) -> None:
     method, network = METHODS[recipe.method], recipe.network
     if method.strong_view and network.freeze_backbone:
-        raise BiwaaError(f"{recipe.method} needs images to augment: it does not go with --freeze-backbone.")
+        raise BiwaaError(f"{recipe.method} needs images to augment: leave --freeze-backbone out.")
     if several(network.backbone) and not network.freeze_backbone:
         raise BiwaaError("several backbones stand side by side only frozen: add --freeze-backbone, or name one.")
     if network.freeze_backbone and network.weights == "none":
