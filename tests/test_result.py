@@ -128,7 +128,7 @@ def damaged(**changed):
 @pytest.mark.parametrize(
     "text, message",
     [
-        (None, r" holds no run that has finished a round\.$"),
+        (None, r" holds no run that has finished a round: name the folder of one that has\.$"),
         ("{}", r" was written by another version of biwaa \(format 1 of result\.json, this one reads 2\): train "),
         (json.dumps({"accuracy": {"legs": {}}, "warnings": ["A sentence."]}), r"format 1 of result\.json"),
         (damaged(format=3), r"format 3 of result\.json, this one reads 2"),

@@ -136,7 +136,7 @@ def load_bench(folder: Path) -> Bench:
         lists = {name: tuple(facts.get(name, ())) for name in ("tasks", "seeds", "notes")}
         return Bench(**{**facts, **lists}, variants=variants)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise BiwaaError(f"{folder} holds no bench: there is no readable bench.json in it.") from None
+        raise BiwaaError(f"{folder} holds no bench with a readable bench.json: name the folder of one.") from None
 
 
 def refuse_strangers(folder: Path, kind: str) -> None:

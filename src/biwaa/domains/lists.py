@@ -38,7 +38,7 @@ def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None
     except OSError as error:
         raise BiwaaError(f"no such list file: {file} ({error.strerror}).") from None
     except ValueError:
-        raise BiwaaError(f"{file} is not a text file in UTF-8.") from None
+        raise BiwaaError(f"{file} is not a text file in UTF-8: save it as one.") from None
     shape = "path,label" if table else "PATH LABEL"
     if not lines:
         raise BiwaaError(f"{file} is empty: it needs a line `{shape}` for each image.")

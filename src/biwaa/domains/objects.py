@@ -209,7 +209,7 @@ def _length(given: Any, name: str) -> int:
     except (TypeError, NotImplementedError):
         raise BiwaaError(f"{name} has no length: only data sets with a length and an index can be used.") from None
     if not count:
-        raise BiwaaError(f"{name} holds no image.")
+        raise BiwaaError(f"{name} holds no image: hand over one or more.")
     return count
 
 
@@ -225,7 +225,7 @@ def _array(array: NDArray[Any], name: str) -> Images:
             "(images, height, width) or (images, height, width, 3), features are numbers of shape (rows, features)."
         )
     if not len(array):
-        raise BiwaaError(f"{name} holds no image.")
+        raise BiwaaError(f"{name} holds no image: hand over one or more.")
     return ArrayImages(array, name)
 
 

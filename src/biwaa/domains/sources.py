@@ -114,7 +114,7 @@ def open_arrays(spec: str, file: Path, name: str) -> Domain:
         BiwaaError: no such arrays, or arrays of the wrong type or shape.
     """
     if not file.is_file():
-        raise BiwaaError(f"no such file: {file}.")
+        raise BiwaaError(f"no such file: {file}. Check the path.")
     try:
         with np.load(file, allow_pickle=False) as archive:
             if f"{name}_x" not in archive:
@@ -181,5 +181,5 @@ def _array_images(file: str, name: str, array: NDArray[Any]) -> Images:
             "(images, height, width) or (images, height, width, 3), features floating of shape (rows, features)."
         )
     if len(array) == 0:
-        raise BiwaaError(f"{file}: {name}_x has no image.")
+        raise BiwaaError(f"{file}: {name}_x has no image: save some in it.")
     return ArrayImages(array, name)

@@ -106,7 +106,7 @@ def _read_file(file: Path) -> _Given:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             lines = list(islice(table_lines(opened, file, file.parent), MOST + 1))
     except ValueError:
-        raise BiwaaError(f"{file} is not a text file in UTF-8.") from None
+        raise BiwaaError(f"{file} is not a text file in UTF-8: save it as one.") from None
     if len(lines) > MOST:
         raise BiwaaError(too_many)
     return _Given(

@@ -171,7 +171,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         BiwaaError: no such file, or it holds something else.
     """
     if not path.is_file():
-        raise BiwaaError(f"no such weights file: {path}.")
+        raise BiwaaError(f"no such weights file: {path}. Check the path.")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)

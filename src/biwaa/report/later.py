@@ -94,7 +94,7 @@ def _accuracy(found: Later, result: Result | None) -> str:
 def _moved(found: Later) -> str:
     if found.moved is None or found.shift is None or found.shift_limit is None:
         return "unknown: the model keeps no statistics of its target that these images can be compared with"
-    measured = f"shift {found.shift:.2f}, up to {found.shift_limit:.2f} is let pass"
+    measured = f"shift {found.shift:.2f}, more than {found.shift_limit:.2f} is a move"
     if found.moved:
         return f"yes: the images do not look like the target that the model was adapted to ({measured})"
     return f"no: the images look like the target that the model was adapted to ({measured})"

@@ -48,9 +48,7 @@ def evaluated(found: Evaluation, result: Result | None) -> str:
     model = result.model.stage if result else "the model"
     title = f"accuracy in percent on {found.images} labelled images of {found.spec}:"
     measured = [title, *_accuracies([(model, found.accuracy)], "model")]
-    measured.append(
-        f"  {100 * low:.0f} to {100 * high:.0f} % is the 90 % interval for as many images, if they were drawn at random"
-    )
+    measured.append(f"  90 % interval: {100 * low:.0f} to {100 * high:.0f} %, if these images were drawn at random")
     if found.left_out:
         measured.append(f"  {found.left_out} images could not be read and are left out")
     if found.trained_on:

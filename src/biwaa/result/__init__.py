@@ -192,7 +192,7 @@ def read_result(run: Path) -> Result:
         if found == FORMAT:
             return msgspec.json.decode(text, type=Result)
     except OSError:
-        raise BiwaaError(f"{run} holds no run that has finished a round.") from None
+        raise BiwaaError(f"{run} holds no run that has finished a round: name the folder of one that has.") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BiwaaError(f"{run / 'result.json'} is damaged ({reason}).") from None

@@ -119,7 +119,7 @@ def read_scores(spec: str) -> Scores:
     if path.suffix.lower() not in (".csv", ".npz"):
         raise BiwaaError(f"{spec} is no teacher: it is a .csv or .npz file of class scores.")
     if not path.is_file():
-        raise BiwaaError(f"no such file: {path}.")
+        raise BiwaaError(f"no such file: {path}. Check the path.")
     arrays = path.suffix.lower() == ".npz"
     found = _read_arrays(path, f"{named[2]}_x" if named else "scores", spec) if arrays else _read_csv(path)
     return replace(found, spec=spec)
