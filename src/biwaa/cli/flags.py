@@ -106,7 +106,7 @@ def values_that_fit(
     for name, values in given.items():
         for value in values:
             _fitting(flags[name], value)
-        if not values:
+        if not values and not flags[name].several:
             raise BiwaaError(f"--{name.replace('_', '-')} needs {flags[name].metavar} after it, as in `{example}`.")
     if len(loose) > len(places) and not any(option.several for option in places):
         raise BiwaaError(
