@@ -22,11 +22,12 @@ from biwaa.settings import ScheduleSettings
 from biwaa.solvers.absence import Adapted, without_absent, without_absent_beside_unknown
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, plain_head
-from biwaa.solvers.prototypes import adapt_prototypes, head_of_both
+from biwaa.solvers.metric import one_hot
+from biwaa.solvers.prototypes import adapt_prototypes, head_from, head_of_both
 from biwaa.solvers.remembered import begin_remembered, solve_remembered
 from biwaa.solvers.several import Heard, adapt_several, renumbered
 from biwaa.solvers.taught import teach_head, teach_prototypes
-from biwaa.solvers.unknown import EVIDENCE, Begun, find_unknown, never, unknown_among, with_rate
+from biwaa.solvers.unknown import EVIDENCE, Begun, find_unknown, never, with_rate
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Prototypes(Method):
         begun = self._begun(source, labels, target, known)
         anchors = Anchors.of(self.task.given, known + 1, target.device)
         labelled = anchors is not None and bool((anchors.labels == known).any())  # somebody has seen unknown images
-        seen = unknown_among(begun.start, begun.means, anchors)
+        seen = begun.unknown(anchors, self.own.rate)
         if self.own.rate is None and seen.evidence < EVIDENCE and not labelled:
             return never(self._solved(source, labels, target, known))
         found = self._at_rate(seen.found)
@@ -86,7 +87,7 @@ class Prototypes(Method):
             return begun.head(target, found)
 
         def find(rows: Tensor, their_labels: Tensor, number: int) -> Tensor:
-            return find_unknown(rows, their_labels, target, number).found
+            return find_unknown(rows, their_labels, target, number, self.own.rate).found
 
         are_known = found[:, -1] < 0.5
         present = without_absent_beside_unknown(seen.found, are_known, source, labels, target, find)
@@ -101,14 +102,17 @@ class Prototypes(Method):
     def _begun(self, source: Tensor, labels: Tensor, target: Tensor, known: int) -> Begun:
         """What is known of one source, of several as they are weighed, or of a remembered one."""
         if self.task.memory:
-            statistics = self.task.memory.to(target).statistics
+            memory = self.task.memory.to(target)
+            statistics = memory.statistics
             assert statistics is not None  # a head alone is refused
-            return Begun(*begin_remembered(statistics, target, self.neighbours), source, labels, source[:, 0])
+            start, means = begin_remembered(statistics, target, self.neighbours)
+            said = memory.said(target) if memory.head else start.scale * start.units @ means.T
+            return Begun(start, means, said, source, labels, source[:, 0])
         if self.task.origins is not None:
             origins = self.task.origins.to(source.device)
             if heard := adapt_several(source, labels, target, known, origins, self.neighbours):  # weighs them
                 self.standing = heard.standing
-                return Begun(heard.start, heard.means, source, labels, heard.weights)
+                return Begun.weighed(heard.start, heard.means, source, labels, heard.weights)
         return Begun.of(source, labels, target, known, self.neighbours)
 
     def _solved(self, source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
@@ -152,5 +156,7 @@ class Prototypes(Method):
             return first[1]()
         if not several:
             return head_of_both(source, labels, target, present.found)._replace(absent=present.absent)
-        begun = Begun(several[0].start, several[0].means, source, labels, several[0].weights)
-        return begun.head(target, present.found)._replace(absent=present.absent)
+        (axes, _, within, *_), weights, truth = several[0].start, several[0].weights, one_hot(labels, classes)
+        assert within is not None  # there are sources
+        head = head_from(axes, within, source, truth, weights, target, present.found)
+        return head._replace(absent=present.absent)

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from biwaa.solvers.absence import standardised
 from biwaa.solvers.anchors import Anchors
-from biwaa.solvers.logistic import Head
+from biwaa.solvers.logistic import Head, fit_logistic
 from biwaa.solvers.metric import (
     NEIGHBOURS,
     balanced_weights,
@@ -22,6 +23,8 @@ from biwaa.solvers.prototypes import PULL, Start, begin, head_from
 
 STEPS, TRUST, FLOOR = 8, 0.5, -6.0
 """Updates of the centres; weight of the source's log-probabilities, and their least below the likeliest class's."""
+FAMILIAR = 2.0
+"""Logits that one deviation of the familiarity takes from the centres of unknown images."""
 CENTRES, ROWS_A_CENTRE, ROUNDS = 1, 5, 15
 """Centres of unknown images for each known class, least rows for each, and updates of k-means."""
 TOGETHER, EVIDENCE = 0.35, 0.75
@@ -47,6 +50,8 @@ class Begun(NamedTuple):
     start: Start
     means: Tensor
     """(K, D) of the source's classes, in the start's metric and at length 1."""
+    logits: Tensor
+    """(Nt, K) of the source's logistic regression."""
     source: Tensor
     """(Ns, F); no rows where its images are not there."""
     labels: Tensor
@@ -67,7 +72,18 @@ class Begun(NamedTuple):
         """
         start, _, rows = begin(source, labels, target, classes, count)
         means = F.normalize(one_hot(labels, classes).T @ rows, dim=1)
-        return cls(start, means, source, labels, balanced_weights(labels, classes))
+        return cls.weighed(start, means, source, labels, balanced_weights(labels, classes))
+
+    @classmethod
+    def weighed(cls, start: Start, means: Tensor, source: Tensor, labels: Tensor, weights: Tensor) -> Self:
+        """From a start, with (Ns,) weights of the source's rows."""
+        narrow, width = start.axes, len(start.axes) ** -0.5
+        head = fit_logistic(source @ narrow * width, one_hot(labels, len(means)), weights)
+        return cls(start, means, F.linear(start.target * width, *head), source, labels, weights)
+
+    def unknown(self, anchors: Anchors | None = None, rate: float | None = None) -> Unknown:
+        """As `unknown_among`."""
+        return unknown_among(self.start, self.means, self.logits, anchors, rate)
 
     def head(self, target: Tensor, found: Tensor) -> Head:
         """A head for both places, of what was found: (Nt, K + 1)."""
@@ -76,44 +92,67 @@ class Begun(NamedTuple):
         return head_from(self.start.axes, self.start.within, self.source, truth, self.weights, target, found)
 
 
-def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Unknown:
+def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int, rate: float | None = None) -> Unknown:
     """As `unknown_among`, from one source; arguments as of `Begun.of`."""
-    begun = Begun.of(source, labels, target, classes)
-    return unknown_among(begun.start, begun.means)
+    return Begun.of(source, labels, target, classes).unknown(rate=rate)
 
 
-def unknown_among(start: Start, means: Tensor, anchors: Anchors | None = None) -> Unknown:
+def familiarity(cosines: Tensor, logits: Tensor, neighbours: Tensor) -> Tensor:
+    """(Nt,) how much an image looks like one of the source's classes, with mean 0 and deviation 1.
+
+    The sum of two readings that err on different targets, both averaged over neighbours: the cosine to the nearest
+    class mean, in which each class is standardised over the target, and the largest logit of logistic regression.
+
+    Args:
+        cosines: (Nt, K) to the class means.
+        logits: (Nt, K).
+        neighbours: (Nt, M).
+    """
+    readings = torch.stack([standardised(cosines).amax(dim=1), logits.amax(dim=1)], dim=1)
+    return standardised(standardised(mean_over_neighbours(readings, neighbours)).sum(dim=1, keepdim=True))[:, 0]
+
+
+def unknown_among(
+    start: Start, means: Tensor, said: Tensor, anchors: Anchors | None = None, rate: float | None = None
+) -> Unknown:
     """Find known classes and unknown images together, by EM in the metric in which the source's classes are round.
 
-    1. Images are split in two by their cosine to the nearest class mean of the source, averaged over neighbours (Otsu).
-    2. Far images get as many centres as there are known classes (k-means); known classes start at the source's means.
-    3. Centres and memberships in turn: an image follows its centre and its neighbours, and among the known classes the
-       source's prediction.
+    1. Images are split in two by their familiarity: at the rate, or where both parts vary least (Otsu).
+    2. Unfamiliar images get as many centres as there are known classes (k-means); known classes start at the source's
+       means.
+    3. Centres and memberships in turn: an image follows its centre, its neighbours and its familiarity, and among the
+       known classes the source's prediction.
 
     Args:
         start: where the refinement of prototypes begins.
         means: (K, D) of the source's classes, in the start's metric and at length 1.
+        said: (Nt, K) logits of the source's logistic regression.
         anchors: the target's rows with a label, K for unknown; they stay at it.
+        rate: share of unknown images, where it is known.
     """
     units, scale, near, classes = start.units, start.scale, start.neighbours, len(means)
     cosines = units @ means.T
-    best = cosines.amax(dim=1)
-    smooth = mean_over_neighbours(best[:, None], near)[:, 0]
-    known = smooth > split(smooth)
+    familiar = familiarity(cosines, said, near)
+    if rate is None:
+        known = familiar > split(familiar)
+    else:
+        unfamiliar = familiar.argsort(stable=True)[: max(round(rate * len(units)), 1)]
+        known = torch.ones_like(familiar, dtype=torch.bool).index_fill(0, unfamiliar, False)
     logs = (scale * cosines).log_softmax(dim=1)
     logs = TRUST * (logs - logs.amax(dim=1, keepdim=True)).clamp(min=FLOOR)
     far = units[~known]
     others = k_means(far, min(CENTRES * classes, max(len(far) // ROWS_A_CENTRE, 1)))
-    found = torch.cat([logs.exp() * known[:, None], (scale * units @ others.T).softmax(dim=1) * ~known[:, None]], dim=1)
+    parts = logs.softmax(dim=1) * known[:, None], (scale * units @ others.T).softmax(dim=1) * ~known[:, None]
+    found = torch.cat(parts, dim=1)
     found = _fixed(found, anchors, scale * units @ others.T, classes)
     for _ in range(STEPS):
         centres = F.normalize(found.T @ units, dim=1)
         centres[:classes] = F.normalize(centres[:classes] + means, dim=1)
         logits = scale * units @ centres.T + PULL * mean_over_neighbours(found, near)
-        logits[:, :classes] += logs
+        logits[:, :classes] += logs + FAMILIAR * familiar[:, None]
         found = _fixed(logits.softmax(dim=1), anchors, logits[:, classes:], classes)
     every = torch.cat([found[:, :classes], found[:, classes:].sum(dim=1, keepdim=True)], dim=1)
-    nearest = cosines.argmax(dim=1)
+    best, nearest = cosines.max(dim=1)
     return Unknown(every, _evidence(units, near, best, nearest, every[:, -1] < 0.5, classes))
 
 
