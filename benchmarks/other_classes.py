@@ -2,14 +2,17 @@
 
     BIWAA_CACHE=.. python benchmarks/other_classes.py --data-root data --out benchmarks/results/other_classes.json
 
-The rule: the first classes in their order are 4 of 7 (PACS, satellite images), 5 of 10 (Office), 25 of 65 (Office-Home)
-and 25 of 81 (groceries). In `partial` the target has these alone; in `open` the source has these alone, and the target
-keeps all; in `both` the source has the first two thirds of the classes and the target the last two thirds; in
-`strangers` the target has the others alone. `closed` is the task as it is, and in `closed_first` both domains have the
-first classes alone, for false alarms of --unknown auto. `likeness` is that of each of these targets to the source's
-classes, for the warning that most images seem to be of none. Every domain is standardised after its classes were
-chosen. Heads are those of the default on a frozen backbone (`prototypes`), without held-out images; compared are
-source-only, the default with --absent-classes off, and minimum class confusion that has converged.
+The rule: the first classes in their order are 4 of 7 (PACS, satellite images), 5 of 10 (Office), 25 of 65 (Office-
+Home) and 25 of 81 (groceries). In `partial` the target has these alone; in `open` the source has these alone, and the
+target keeps all; in `both` the source has the first two thirds of the classes and the target the last two thirds; in
+`strangers` the target has the others alone. `closed` is the task as it is, and in `closed_first` both domains have
+the first classes alone, for false alarms of --unknown auto. In `half` the target has as many images of the others as
+of the first classes, all of one kind and a draw of the other, and a run says what it finds. `likeness` is that of
+each of these targets to the source's classes, for the warning that most images seem to be of none. Every domain is
+standardised after its classes were chosen. Heads are those of the default on a frozen backbone (`prototypes`),
+without held-out images; compared are source-only, the default with --absent-classes off, and minimum class confusion
+that has converged. With --unseen the tasks are those of `unseen.py` instead, on which nothing was chosen, with 55 %
+of the classes as the first.
 """
 
 import json
@@ -21,18 +24,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import tyro
+import unseen
+from lightning_fabric import Fabric
 from sources import standardised
 from torch import Tensor
 
+import biwaa
 from biwaa.bench.panel import panel_recipe, plan_panel
 from biwaa.device import hardware, open_fabric
 from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.judging.likeness import likeness
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
-from biwaa.recipe import recipe_from
+from biwaa.recipe import Recipe, load_recipe, recipe_from
+from biwaa.report.estimate import shown_estimate
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, fit_confusion, source_head
 from biwaa.solvers.metric import balanced_weights, principal_axes
@@ -64,13 +72,25 @@ def tasks(data_root: Path, named: tuple[str, ...]) -> Iterator[tuple[str, str, R
             if part not in FIRST or ".prototypes" not in work.name:
                 continue
             source, target = (open_domain(spec, work.data_root) for spec in (work.source, work.target))
-            pair = Pair(source, match_classes(target, source.classes or ()))
-            ready = prepare(pair, recipe_from(work.recipe, part), fabric, skip_unreadable=True)
-            data, truth = ready.data, ready.domains.target.labels
-            assert truth is not None  # of a benchmark
-            here, there = (inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target))
-            labels = torch.from_numpy(data.source_labels)
-            yield part, work.name.split(".")[0], Rows(here, labels, there, torch.from_numpy(truth), data.classes)
+            yield part, work.name.split(".")[0], rows_of(source, target, recipe_from(work.recipe, part), fabric)
+
+
+def unseen_tasks(root: Path) -> Iterator[tuple[str, str, Rows]]:
+    """The same of the tasks of `unseen.py`."""
+    recipe = load_recipe("robust").replace("benchmark", backbone="efficientnet-lite0", freeze_backbone=True)
+    fabric, recipe = open_fabric("cpu", "32-true", 1, 1), recipe.replace(source_held_out=0.0, method="prototypes")
+    for data_set, task, here, there in unseen.tasks(root, None, None):
+        yield data_set, task, rows_of(open_domain(here), open_domain(there), recipe, fabric)
+
+
+def rows_of(source: Domain, target: Domain, recipe: Recipe, fabric: Fabric) -> Rows:
+    """Features of both domains."""
+    pair = Pair(source, match_classes(target, source.classes or ()))
+    ready = prepare(pair, recipe, fabric, skip_unreadable=True)
+    data, truth = ready.data, ready.domains.target.labels
+    assert truth is not None  # of a benchmark
+    here, there = (inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target))
+    return Rows(here, torch.from_numpy(data.source_labels), there, torch.from_numpy(truth), data.classes)
 
 
 def first_classes(rows: Rows, first: int) -> Rows:
@@ -205,6 +225,26 @@ def likeness_figures(rows: Rows, first: int) -> dict[str, float | None]:
     return found
 
 
+def half_figures(rows: Rows, first: int) -> dict[str, Any]:
+    """What a run says of a target half of whose images are of classes that the source lacks, and what is so."""
+    kept, order = rows.labels < first, torch.randperm(len(rows.truth), generator=torch.Generator().manual_seed(0))
+    known, others = order[rows.truth[order] < first], order[rows.truth[order] >= first]
+    count = min(len(known), len(others))
+    drawn = torch.cat([known[:count], others[:count]])
+    source, labels, target = standardised(rows.source[kept]), rows.labels[kept], standardised(rows.target[drawn])
+    run = biwaa.adapt((source.numpy(), labels.numpy()), target.numpy(), verbose=False)
+    assert run.predictions
+    right = torch.from_numpy(run.predictions.labels) == rows.truth[drawn]
+    estimate = shown_estimate(run.result)
+    return {
+        "estimate": None if estimate is None else round(100 * estimate, 2),
+        "right": round(100 * float(right.double().mean()), 2),
+        "right_of_known": round(100 * float(right[:count].double().mean()), 2),
+        "warnings": [type(one).__name__ for one in run.result.warnings],
+        "evidence": round(find_unknown(source, labels, target, first).evidence, 3),
+    }
+
+
 def alarms(rows: Rows) -> dict[str, Any]:
     """Share of the target's images that --unknown auto takes for unknown, in percent, and its evidence."""
     evidence, share = find_unknown(*rows[:3], rows.classes).evidence, 0.0  # without evidence no image is unknown
@@ -214,32 +254,38 @@ def alarms(rows: Rows) -> dict[str, Any]:
     return {"evidence": round(evidence, 3), "unknown": share}
 
 
-def main(out: Path, data_root: Path, data_sets: tuple[str, ...] = (), threads: int = 1) -> None:
+def main(
+    out: Path, data_root: Path, data_sets: tuple[str, ...] = (), threads: int = 1, unseen: bool = False,
+    parts: tuple[str, ...] = (),
+) -> None:  # fmt: skip
     """Measure every task; what `out` has is not measured again.
 
     Args:
         out: JSON file.
-        data_root: where the panel's data lie.
+        data_root: where the panel's data lie, or those of `unseen_data.py`.
         data_sets: of the panel; empty for all.
         threads: of torch.
+        unseen: the tasks of `unseen.py`.
+        parts: what to measure; empty for all.
     """
     torch.set_num_threads(threads)
     found: list[dict[str, Any]] = json.loads(out.read_text())["tasks"] if out.is_file() else []
-    for data_set, task, rows in tasks(data_root, data_sets):
+    for data_set, task, rows in unseen_tasks(data_root) if unseen else tasks(data_root, data_sets):
         known = [one for one in found if (one["data_set"], one["task"]) == (data_set, task)]
         entry: dict[str, Any] = known[0] if known else {"data_set": data_set, "task": task}
-        first = FIRST[data_set]
-        parts = {
+        first = FIRST.get(data_set, round(0.55 * rows.classes))
+        ways = {
             "partial": partial(partial_figures, rows, first),
             "open": partial(open_figures, rows, first),
             "strangers": partial(strangers_figures, rows, first),
             "closed": partial(alarms, rows),
             "closed_first": partial(closed_first_figures, rows, first),
             "both": partial(both_figures, rows),
+            "half": partial(half_figures, rows, first),
             "likeness": partial(likeness_figures, rows, first),
         }
-        for name, measure in parts.items():
-            if name not in entry:
+        for name, measure in ways.items():
+            if name not in entry and (not parts or name in parts):
                 entry[name] = measure()
         if not known:
             found.append(entry)

@@ -14,7 +14,7 @@ from biwaa.recipe import load_recipe
 from biwaa.report.sentences import warning_texts
 from biwaa.result import ClassesAbsent, Collapsed, LabelShift, UnknownImages
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers.unknown import EVIDENCE, find_unknown, split, with_rate
+from biwaa.solvers.unknown import EVIDENCE, familiarity, find_unknown, split, with_rate
 
 CLASSES, KNOWN = 10, 5
 
@@ -53,6 +53,31 @@ def test_a_rate_is_kept():
     unknown = got.argmax(dim=1) == 3
     assert int(unknown.sum()) == 30
     assert found[unknown, 3].min() >= found[~unknown, 3].max()
+
+
+@pytest.mark.parametrize("blind", ["cosines", "logits"])
+def test_an_image_is_familiar_by_either_reading(blind):
+    """The second half is unfamiliar; a reading that is the same everywhere says nothing."""
+    half = torch.arange(40) >= 20
+    clear = torch.where(half[:, None], 0.3, torch.eye(2)[torch.arange(40) % 2])
+    same, near = torch.full((40, 2), 0.5), torch.arange(40)[:, None]
+    found = familiarity(same, clear, near) if blind == "cosines" else familiarity(clear, same, near)
+    assert found[~half].min() > found[half].max()
+    assert torch.allclose(found.mean(), torch.tensor(0.0), atol=1e-6)
+    assert torch.allclose(found.square().mean(), torch.tensor(1.0), atol=1e-5)
+
+
+def test_a_rate_decides_where_the_search_begins():
+    """Nine in ten images are unknown; begun with fewer, some of them stay with known classes."""
+    source, labels, target, truth = domains()
+    kept = np.flatnonzero((truth >= KNOWN) | (np.arange(500) < 60))
+    wanted = torch.from_numpy(np.minimum(truth[kept], KNOWN))
+    right = {}
+    for rate in (0.3, 0.9):
+        seen = find_unknown(scaled(source), torch.from_numpy(labels), scaled(target[kept]), KNOWN, rate)
+        right[rate] = float((seen.found.argmax(dim=1) == wanted).double().mean())
+    assert right[0.9] > 0.95
+    assert right[0.3] < 0.9
 
 
 def test_the_split_is_between_two_groups():
