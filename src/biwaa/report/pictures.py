@@ -220,7 +220,7 @@ def dots(
         axes.set_yticks(height, [short(name) for name in names])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.spines["left"].set_visible(False)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top, no marker cut
         axes.set_xlim(left=0)
         axes.set_xlabel("percent of the images")
         axes.grid(True, axis="both", color=LINE)

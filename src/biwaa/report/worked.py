@@ -201,6 +201,8 @@ def _readings(run: Reading) -> PageTable | None:
                 f" Expected calibration error on {of}: {100 * error.before:.1f} points before, {100 * error.after:.1f} "
                 "after."
             )
+    if run.result.selected.validators.get("source_accuracy") == 1:
+        note += " All held-out source images are right, so the temperature counts one error as possible."
     header = ("estimate by", "percent")
     believed = not doubt(run.result)
     caption = "Target accuracy as estimated without labels, in percent"
