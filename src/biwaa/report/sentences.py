@@ -119,8 +119,8 @@ def _problem(warning: AnyWarning, result: Result) -> str:
         case LikeNoClass(likeness=likeness):
             return (
                 "Most target images look like no class of the source: groups of like images do not differ from each "
-                f"other as the source's classes do (likeness {likeness:.2f}; {LIKENESS:g} or more is usual). They may "
-                "be of other classes, all of one or two classes, or few images of a very different style."
+                f"other as the source's classes do (likeness {likeness:.2f}; {LIKENESS:g} or more is usual); they "
+                "may be of other classes, all of one or two classes, or few images of a very different style."
             )
         case UnknownImages(share=0):
             return (
