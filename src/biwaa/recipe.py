@@ -40,7 +40,7 @@ class Recipe:
     method: str = "biwaa"
     """How the domains are adapted; auto: prototypes on a frozen backbone, else mcc_teacher."""
     seed: int = 42
-    """Of random numbers; round r uses seed + 100 r."""
+    """Seed of random numbers; round r uses seed + 100 r."""
     data: DataSettings = field(default_factory=DataSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)

@@ -39,7 +39,7 @@ class BenchFlags:
     tasks: tuple[str, ...] = ()
     """Which tasks, as A2W or amazon>webcam, of the panel DATASET or DATASET:TASK; all unless named."""
     seeds: tuple[int, ...] = (42, 43, 44)
-    """Of training."""
+    """Seeds of training."""
     show: bool = False
     """Print the table of what is finished so far."""
     recipe: str = "paper"
@@ -51,7 +51,7 @@ class BenchFlags:
     cluster: Literal["none", "ray", "slurm"] = "none"
     """Ray cluster or Slurm jobs."""
     cluster_options: dict[str, str] = field(default_factory=dict)
-    """Of Ray's tasks (address, num_cpus, num_gpus) or submitit's jobs (time, partition, gpus_per_node ..)."""
+    """Options of Ray's tasks (address, num_cpus, num_gpus) or submitit's jobs (time, partition, gpus_per_node ..)."""
     keep_models: bool = False
     """Keep every run's model and checkpoints."""
 

@@ -206,7 +206,7 @@ def push(
         run: a run folder.
         repo_id: made where there is none.
         public: a repository that is made is for all to see.
-        licence: of the model, by the hub's identifier, such as apache-2.0; the data's terms may bind you.
+        licence: licence of the model, by the hub's identifier, such as apache-2.0; the data's terms may bind you.
     """
     from biwaa.share import push_to_hub
 

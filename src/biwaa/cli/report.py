@@ -22,7 +22,7 @@ def check(
 
     Args:
         specs: one domain, one source or several and the target, or a benchmark of the catalogue.
-        batch_size: of the planned training; unset: as `biwaa train` would take here.
+        batch_size: batch size of the planned training; unset: what `biwaa train` would take here.
         source_held_out: share of the source that the planned training holds out.
         classes: what the outputs of a timm classifier are, as for `biwaa train`.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
@@ -92,7 +92,7 @@ def explain(
         out: the PNG file to write.
         beside: another run to compare with, such as one by DANN.
         rows: images to show; of more images, this many at random.
-        seed: of that choice.
+        seed: seed of that choice.
         device: where to compute.
         overwrite: replace the picture if there is one.
     """

@@ -141,7 +141,7 @@ def demo(out: Path = Path("biwaa-demo"), seed: int = 42) -> None:
 
     Args:
         out: folder for the data, the run and the picture.
-        seed: of data and training.
+        seed: seed of data and training.
     """
     from biwaa.demo import run_demo
     from biwaa.recipe import load_recipe
