@@ -1,5 +1,6 @@
 """What is decided for the machine: a frozen backbone and which one; and what is written down of it."""
 
+import html
 import os
 import subprocess
 import sys
@@ -26,8 +27,14 @@ from biwaa.models.backbone import BACKBONES, BackboneEntry, build_backbone
 from biwaa.models.best import DINOV2, EFFICIENTNET, FROZEN, TRAINED, best_backbone
 from biwaa.models.saved import load_model
 from biwaa.models.weights import load_weights
-from biwaa.recipe import load_recipe
+from biwaa.recipe import load_recipe, with_method
+from biwaa.report.estimate import MEASURED_SEVERAL, estimate_error
+from biwaa.report.run_page import run_page
+from biwaa.report.summary import summarise
+from biwaa.result import SOURCE_ONLY
 from biwaa.training import suited as decided
+from biwaa.training.folder import RunFolder, own_recipe
+from biwaa.training.stage import load_stage
 from biwaa.training.suited import same_everywhere, suited
 
 COMMAND = Path(sys.executable).parent / "biwaa"
@@ -209,6 +216,15 @@ def test_a_model_of_several_predicts_alone(domains, tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes((run.folder / "model.safetensors").read_bytes())
     alone = biwaa.load(tmp_path / "model.safetensors")
     np.testing.assert_allclose(alone.predict_proba(domains[1]), run.predict_proba(domains[1]), atol=1e-6)
+    share = run.result.label_free.agreement_of_backbones
+    apart = load_stage(RunFolder(run.folder), SOURCE_ONLY).evidence.by_backbone
+    assert apart.shape == (2, 10)
+    assert share == pytest.approx(float((apart[0] == apart[1]).double().mean()))
+    said = f"model's 2 backbones, each by itself, agree on {100 * share:.1f} % of the target images"
+    assert f"the {said}\n" in summarise(run.result, own_recipe(run.folder))
+    assert f"The {said}." in html.unescape(run_page(run.folder))
+    usual = with_method(load_recipe("robust").replace(backbone="five,seven", freeze_backbone=True))
+    assert estimate_error(run.result, usual) == f"{MEASURED_SEVERAL}."
     for changed, reason in (
         ({"freeze_backbone": False}, "only frozen"),
         ({"weights": "mine.pth"}, "fits one backbone"),

@@ -11,9 +11,16 @@ import biwaa
 from biwaa.functional import class_confusion
 from biwaa.judging import second_opinion as judging
 from biwaa.judging.estimate import COMBINED, WHOLE, combined
-from biwaa.judging.second_opinion import agreement_of_halves, expected_accuracy, second_opinion
+from biwaa.judging.second_opinion import (
+    agreement_of_backbones,
+    agreement_of_halves,
+    expected_accuracy,
+    found_apart,
+    second_opinion,
+)
 from biwaa.solvers.logistic import STRENGTH, fit_confusion, fit_logistic
 from biwaa.solvers.metric import balanced_weights, one_hot
+from biwaa.solvers.prototypes import follow_prototypes
 
 
 def domains(**kind):
@@ -76,6 +83,36 @@ def test_halves_share_no_source_row(monkeypatch):
     assert first & second == {20.0}
     assert first | second == set(source[:, 0].tolist())
     assert [part.shape[1] for part in seen] == [6, 6]
+
+
+def test_each_backbone_is_asked_by_itself():
+    """As by a loop over backbones; what the others see changes nothing, and one backbone is not asked."""
+    source, target, labels = domains(noise=2.0)
+    widths = [5, source.shape[1] - 9, 4]
+    found = found_apart(source, labels, target, 5, widths)
+    begin = 0
+    for row, width in zip(found, widths, strict=True):
+        own = slice(begin, begin + width)
+        expected = follow_prototypes(source[:, own].clone(), labels, target[:, own].clone(), 5).argmax(dim=1)
+        assert torch.equal(row, expected)
+        begin += width
+    other = target.clone()
+    other[:, 5:] = other[:, 5:].flip(0)
+    changed = found_apart(source, labels, other, 5, widths)
+    assert torch.equal(changed[0], found[0])
+    assert not torch.equal(changed[1], found[1])
+    assert second_opinion(source, labels, target, 5, [source.shape[1]]).by_backbone is None
+    assert torch.equal(second_opinion(source, labels, target, 5, widths).by_backbone, found)
+
+
+def test_agreement_of_backbones_is_that_of_a_loop_over_pairs():
+    found = torch.randint(3, (4, 50), generator=torch.Generator().manual_seed(0))
+    shares = []
+    for one in range(4):
+        for other in range(one + 1, 4):
+            same = sum(int(found[one, image]) == int(found[other, image]) for image in range(50))
+            shares.append(same / 50)
+    assert agreement_of_backbones(found) == pytest.approx(sum(shares) / 6)
 
 
 def test_source_only_is_expected_to_be_as_good_as_it_is_and_worse_where_confidence_falls():

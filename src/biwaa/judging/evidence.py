@@ -39,6 +39,7 @@ class Evidence:
     second_opinion: Tensor | None = None  # (M,) classes of the images `rows` by another kind of classifier
     expected: Tensor | None = None  # () accuracy of source-only that its loss of confidence leaves
     of_halves: Tensor | None = None  # () agreement of two solutions that share no source row
+    by_backbone: Tensor | None = None  # (B, M) classes of the images `rows` by each of several backbones alone
 
     @property
     def predicted(self) -> Tensor:

@@ -3,6 +3,8 @@
 It stands on the features of a frozen backbone or of source-only, and knows nothing of the candidates that it judges.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,22 +31,29 @@ class SecondOpinion(NamedTuple):
     """(M,) classes by minimum class confusion, which follows neither neighbours nor prototypes."""
     of_halves: float
     """See `agreement_of_halves`."""
+    by_backbone: Tensor | None
+    """(B, M) classes that each of several backbones finds by itself; None of one."""
 
 
-def second_opinion(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> SecondOpinion:
-    """Ask both.
+def second_opinion(
+    source: Tensor, labels: Tensor, target: Tensor, classes: int, widths: Sequence[int] = ()
+) -> SecondOpinion:
+    """Ask all of them.
 
     Args:
         source: (Ns, F) standardised.
         labels: (Ns,), of two classes or more.
         target: (M, F) standardised, two rows or more.
         classes: K.
+        widths: features of each of several backbones, in their order.
     """
     axes = principal_axes(source, target) * source.shape[1] ** -0.5
     here, there = source @ axes, target @ axes
     confusion = fit_confusion(here, labels, balanced_weights(labels, classes), there, classes)
     return SecondOpinion(
-        F.linear(there, *confusion).argmax(dim=1).cpu(), agreement_of_halves(source, labels, target, classes)
+        F.linear(there, *confusion).argmax(dim=1).cpu(),
+        agreement_of_halves(source, labels, target, classes),
+        found_apart(source, labels, target, classes, widths) if len(widths) > 1 else None,
     )
 
 
@@ -75,6 +84,27 @@ def _centred(features: Tensor, of: int) -> Tensor:
     """(N, D) rows around the mean of the first `of`, of mean squared length 1."""
     found = features.float() - features[:of].float().mean(dim=0)
     return found / found.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+
+
+def found_apart(source: Tensor, labels: Tensor, target: Tensor, classes: int, widths: Sequence[int]) -> Tensor:
+    """(B, M) classes by prototypes, each row from the features of one backbone alone.
+
+    Args:
+        source: (Ns, F) standardised.
+        labels: (Ns,).
+        target: (M, F) standardised.
+        classes: K.
+        widths: (B,) whose sum is F.
+    """
+    parts = zip(*(rows.split_with_sizes(list(widths), dim=1) for rows in (source, target)), strict=True)
+    found = [follow_prototypes(here, labels, there, classes).argmax(dim=1) for here, there in parts]
+    return torch.stack(found).cpu()
+
+
+def agreement_of_backbones(found: Tensor) -> float:
+    """Share of images on which two backbones find the same, averaged over all pairs; of (B, M) classes."""
+    pairs = [(one == other).double().mean() for one, other in itertools.combinations(found, 2)]
+    return float(torch.stack(pairs).mean())
 
 
 def expected_accuracy(left_out: Tensor, labels: NDArray[np.int64], target: Tensor) -> float:

@@ -7,6 +7,7 @@ from typing import assert_never
 
 from biwaa.errors import listed
 from biwaa.judging.warnings import LIKENESS
+from biwaa.models.side_by_side import parts_of
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import READINGS
 from biwaa.report.remedies import HARDLY_ANY, remedy
@@ -53,6 +54,15 @@ def unseen_images(result: Result) -> str:
     """How many target images figures are measured on: those whose labels were not handed over to be trained on."""
     images, given = result.target.images, result.target.labels_given
     return f"{images - given} of {images}" if given else f"all {images}"
+
+
+def backbones_text(result: Result) -> str:
+    """How often several backbones agree; empty with one."""
+    share, count = result.label_free.agreement_of_backbones, len(parts_of(result.model.backbone))
+    if share is None:
+        return ""
+    averaged = ", averaged over pairs" if count > 2 else ""
+    return f"model's {count} backbones, each by itself, agree on {in_percent(share)} of the target images{averaged}"
 
 
 def warning_text(warning: AnyWarning, result: Result, recipe: Recipe) -> str:

@@ -8,7 +8,7 @@ from biwaa.evaluations import Evaluation
 from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, estimate_text
-from biwaa.report.sentences import in_percent, selected_text, stage_name, unseen_images, warning_texts
+from biwaa.report.sentences import backbones_text, in_percent, selected_text, stage_name, unseen_images, warning_texts
 from biwaa.report.sources import SOURCE_COLUMNS, source_columns, source_words
 from biwaa.result import SOURCE_ONLY, TEACHER, Accuracy, Result
 
@@ -29,6 +29,8 @@ def summarise(result: Result, recipe: Recipe) -> str:
     share = result.label_free.agreement_with_teacher
     if share is not None and result.model.stage != TEACHER:
         chosen.append(f"  it agrees with the teacher on {in_percent(share)} of the target images")
+    if found := backbones_text(result):
+        chosen.append(f"  the {found}")
     chosen += _shares(result)
     chosen += _sources(result)
     if not result.finished:

@@ -5,7 +5,7 @@ from biwaa.report.cells import Cell, PageTable, count, percent
 from biwaa.report.estimate import READINGS, doubt, estimate_error, interval_text, shown_estimate
 from biwaa.report.read import Reading
 from biwaa.report.section import Figure, Section
-from biwaa.report.sentences import in_percent, stage_name, unseen_images, warning_texts
+from biwaa.report.sentences import backbones_text, in_percent, stage_name, unseen_images, warning_texts
 from biwaa.result import LAST, REFERENCES, SOURCE_ONLY, TEACHER, Accuracy
 
 EVALUATIONS = 3  # Of so many the figures stand on top; the table has all
@@ -24,6 +24,8 @@ def worked(run: Reading) -> Section:
         ]
     measured = [text for text in (_accuracy(page, run), _held_out(page, run), *_evaluations(page, run)) if text]
     page.lead = " ".join([*measured, *_estimate(page, run)])
+    if apart := backbones_text(result):
+        page.notes.append(f"The {apart}.")
     tables = (_choices(run), _held_out_table(run), _evaluations_table(run), _readings(run))
     page.tables += [table for table in tables if table]
     return page

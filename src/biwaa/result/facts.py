@@ -113,6 +113,8 @@ class LabelFree(Struct, frozen=True, kw_only=True, omit_defaults=True):
     agreement_with_teacher: float | None = None
     agreement_with_round_before: float | None = None
     """Of the last two rounds."""
+    agreement_of_backbones: float | None = None
+    """Of what each of several backbones finds by itself, averaged over their pairs."""
 
 
 class CalibrationError(Struct, frozen=True, kw_only=True):

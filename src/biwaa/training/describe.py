@@ -26,7 +26,7 @@ from biwaa.judging.estimate import combined, estimates
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.label_shift import Shares, label_shares, predicted_shares, total_variation
 from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
-from biwaa.judging.second_opinion import classes_by_confusion
+from biwaa.judging.second_opinion import agreement_of_backbones, classes_by_confusion
 from biwaa.judging.signs import of_known
 from biwaa.judging.validators import scores
 from biwaa.judging.warnings import find_warnings
@@ -192,6 +192,7 @@ def _label_free(
         return round(value, 6)
 
     of = selected.probabilities
+    apart = (baseline or selected.evidence).by_backbone
     return LabelFree(
         mean_confidence=rounded(mean_confidence(of)),
         mean_entropy=rounded(mean_entropy(of)),
@@ -200,6 +201,7 @@ def _label_free(
         agreement_with_round_before=(
             rounded(agreement(rounds[-1].probabilities, rounds[-2].probabilities)) if len(rounds) > 1 else None
         ),
+        agreement_of_backbones=None if apart is None else rounded(agreement_of_backbones(apart)),
     )
 
 

@@ -3,6 +3,8 @@
 Features of a sample of the target, predictions of mixed pairs of its images, and the held-out part of the source.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -31,6 +33,7 @@ def gather(
     what: str,
     solved: bool,
     left_out: Tensor | None,
+    widths: Sequence[int] = (),
 ) -> Evidence:
     """Evidence on a trained network.
 
@@ -44,6 +47,7 @@ def gather(
         solved: the network gets features, not images.
         left_out: (Ns, K) what source-only's solved head says of the source's rows, each by cross-validation. With it,
             other solvers are asked for a second opinion of the target.
+        widths: features of each of several backbones.
     """
     rows = sample_rows(len(data.target), SAMPLE)
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
@@ -55,7 +59,7 @@ def gather(
     held: Predicted | None = None
     if data.source_held_out:
         held = predict(network, data.source_held_out, batch_size, fabric, f"{what} the held-out source")
-    other = _second_opinion(data, rows.numpy(), fabric) if left_out is not None else None
+    other = _second_opinion(data, rows.numpy(), fabric, widths) if left_out is not None else None
     expected: float | None = None
     if left_out is not None:
         expected = expected_accuracy(left_out, data.source_labels, target.probabilities)
@@ -73,10 +77,11 @@ def gather(
         second_opinion=other.predicted if other else None,
         expected=None if expected is None else torch.tensor(expected),
         of_halves=torch.tensor(other.of_halves) if other else None,
+        by_backbone=other.by_backbone if other else None,
     )
 
 
-def _second_opinion(data: Data, rows: NDArray[np.int64], fabric: Fabric) -> SecondOpinion | None:
+def _second_opinion(data: Data, rows: NDArray[np.int64], fabric: Fabric, widths: Sequence[int]) -> SecondOpinion | None:
     """On a sample of both domains; None where the source's has one class."""
     of_source = sample_rows(len(data.source), SAMPLE).numpy()
     labels = torch.from_numpy(data.source_labels[of_source]).to(fabric.device)
@@ -84,7 +89,7 @@ def _second_opinion(data: Data, rows: NDArray[np.int64], fabric: Fabric) -> Seco
         return None
     source, target = data.source.batch(of_source).float(), data.target.batch(rows).float()
     with few_threads(len(source) + len(target)):
-        return second_opinion(source, labels, target, data.classes)
+        return second_opinion(source, labels, target, data.classes, widths)
 
 
 class _Mixed:

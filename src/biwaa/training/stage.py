@@ -98,7 +98,8 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
         before = fit(plan, network, method, seen, fabric, folder)
         begin = time.perf_counter()
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
-    evidence = gather(network, data, target, size, fabric, what, solved or own is not None, left_out)
+    widths = [part.features for part in prepared.backbone.parts]
+    evidence = gather(network, data, target, size, fabric, what, solved or own is not None, left_out, widths)
     if own is not None:  # it is judged by its own words on the target, and its student stands for it elsewhere
         evidence = replace(evidence, probabilities=own)
     if plan.previous is not None:
