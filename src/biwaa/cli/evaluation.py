@@ -159,7 +159,7 @@ def predict(
     if unreadable and not read:
         raise BiwaaError(f"none of the {unreadable} images could be read: {out} says of each why.")
     count = "1 image" if unreadable == 1 else f"{unreadable} images"
-    print(f"{read} predictions in {out}" + (f"; {count} could not be read" if unreadable else ""))
+    print(f"{read} prediction{'s' * (read != 1)} in {out}" + (f"; {count} could not be read" if unreadable else ""))
 
 
 def export(

@@ -83,7 +83,10 @@ def read_run(path: Path, predictions: Predictions | None = None) -> Reading:
         wanted = dict.fromkeys([*REFERENCES, result.model.stage, result.stages[-1].name])
         evidence = {name: load_stage(folder, name).evidence for name in wanted if folder.stage(name).is_file()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BiwaaError(f"{path} is not a whole run folder ({' '.join(str(error).split())[:200]}).") from None
+        raise BiwaaError(
+            f"{path} is not a whole run folder ({' '.join(str(error).split())[:200]}): "
+            f"`biwaa train --resume --out {path}` makes what is missing."
+        ) from None
     if any(len(one.probabilities) != len(found.names) for one in evidence.values()):
         raise BiwaaError(f"{path} is not a whole run folder: its checkpoints are of other images.")
     # As many digits as the file has: a page is the same, whenever it is written.

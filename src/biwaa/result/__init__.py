@@ -195,7 +195,8 @@ def read_result(run: Path) -> Result:
         raise BiwaaError(f"{run} holds no run that has finished a round: name the folder of one that has.") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise BiwaaError(f"{run / 'result.json'} is damaged ({reason}).") from None
+        then = f"`biwaa train --resume --out {run}` writes it anew"
+        raise BiwaaError(f"{run / 'result.json'} is damaged ({reason}): {then}.") from None
     raise BiwaaError(
         f"{run} was written by another version of biwaa (format {found} of result.json, this one reads {FORMAT}): "
         "train again, or read it with that version; its model can still be used."
