@@ -7,7 +7,7 @@ mean of the accuracy over known classes and of that on unknown images, in percen
 unknown images, `auto` is not. Labels are ten for each known class and ten more, drawn at random from the target, half
 of it at most; H is then of the other images alone, without labels as well. `partial` is the accuracy where the target
 has the first classes alone and several sources all of them, `closed` where all have all: with --absent-classes off and
-auto.
+auto. `evidence` is that of unknown images where there are none, for false alarms of `auto` (0.75 and more).
 """
 
 import argparse
@@ -27,7 +27,9 @@ from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, source_head
-from biwaa.solvers.remembered import Memory, Remembered
+from biwaa.solvers.remembered import Memory, Remembered, begin_remembered
+from biwaa.solvers.several import adapt_several
+from biwaa.solvers.unknown import Begun, unknown_among
 
 SEED, A_CLASS = 0, 10
 
@@ -104,6 +106,25 @@ def absent(target: Rows, sources: dict[str, Rows], known: int) -> dict[str, dict
     return found
 
 
+def evidence(target: Rows, sources: dict[str, Rows], known: int) -> dict[str, dict[str, list[float]]]:
+    """Evidence of unknown images where there are none: all have all classes, or all have the first alone."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, most in (("closed", int(target[1].max()) + 1), ("closed_first", known)):
+        there = standardised(target[0][target[1] < most])
+        parts = {
+            task: (standardised(rows[labels < most]), labels[labels < most]) for task, (rows, labels) in sources.items()
+        }
+        (rows, labels), origins = together(parts)
+        ways = {"one folder": [Begun.of(rows, labels, there, most).unknown()], "models": []}
+        if heard := adapt_several(rows, labels, there, most, origins):
+            ways["several"] = [Begun.weighed(heard.start, heard.means, rows, labels, heard.weights).unknown()]
+        for here, its in parts.values():
+            memory = Memory(statistics := Remembered.of(here, its, most), Head(*source_head(here, its, most)[:3]))
+            ways["models"].append(unknown_among(*begin_remembered(statistics, there), memory.said(there)))
+        found[name] = {way: [round(one.evidence, 3) for one in ones] for way, ones in ways.items()}
+    return found
+
+
 def main() -> None:
     """Measure and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -128,6 +149,7 @@ def main() -> None:
             found[f"{data_set}:{name}"] = measured(target, sources[name])
             if len(sources[name]) > 1:
                 found[f"{data_set}:{name}"] |= absent(*whole[name], known)
+                found[f"{data_set}:{name}"]["evidence"] = evidence(*whole[name], known)
             print(f"{data_set}:{name}", found[f"{data_set}:{name}"], flush=True)
             write_text(arguments.out, json.dumps(found, indent=1) + "\n")
 
