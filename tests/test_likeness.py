@@ -6,7 +6,7 @@ import torch
 
 import biwaa
 from biwaa.domains.spec import open_domain
-from biwaa.judging.likeness import FEWEST, FEWEST_A_CLASS, likeness
+from biwaa.judging.likeness import FEWEST, FEWEST_A_CLASS, FEWEST_CLASSES, FEWEST_IN_ALL, likeness
 from biwaa.judging.warnings import LIKENESS
 from biwaa.recipe import load_recipe
 from biwaa.report.estimate import doubt, shown_estimate
@@ -18,7 +18,7 @@ from biwaa.training.later import estimate_later
 CLASSES, WIDTH = 12, 64
 
 
-def images(kinds, place, seed, count=400):
+def images(kinds, place, seed, count=800):
     """Round classes that are poses of one another too: within each class images differ along the same five directions.
 
     A place scales every feature, and adds noise of its own.
@@ -36,7 +36,7 @@ def scaled(rows):
     return torch.from_numpy((rows - rows.mean(0)) / rows.std(0))
 
 
-def measured(kinds, place=1, seed=2, count=400):
+def measured(kinds, place=1, seed=2, count=800):
     source, labels = images(range(6), 0, 1)
     return likeness(scaled(source), torch.from_numpy(labels), scaled(images(kinds, place, seed, count)[0]))
 
@@ -57,18 +57,21 @@ def test_the_names_of_classes_do_not_matter():
     source, labels = images(range(6), 0, 1)
     target = scaled(images(range(6), 1, 2)[0])
     assert likeness(scaled(source), torch.from_numpy(labels), target) == pytest.approx(
-        likeness(scaled(source), torch.from_numpy(20 - 3 * labels), target), abs=0.05
+        likeness(scaled(source), torch.from_numpy(20 - 3 * labels), target), abs=0.2
     )
 
 
 def test_where_there_is_too_little_nothing_is_said():
-    source, labels = (part[: 6 * FEWEST_A_CLASS] for part in images(range(6), 0, 1))
+    source, labels = (part[:FEWEST_IN_ALL] for part in images(range(6), 0, 1))
     rows, of, target = scaled(source), torch.from_numpy(labels), scaled(images(range(6), 1, 2, FEWEST)[0])
     assert likeness(rows, of, target) is not None
     assert likeness(rows, of, target[1:]) is None
     assert likeness(rows[1:], of[1:], target) is None
-    assert likeness(rows, torch.zeros_like(of), target) is None
+    assert likeness(rows, of.clamp(max=FEWEST_CLASSES - 1), target) is not None
+    assert likeness(rows, of.clamp(max=FEWEST_CLASSES - 2), target) is None
     assert likeness(rows[:, :12], of, target[:, :12]) is None
+    many = torch.arange(len(rows)) % (len(rows) // FEWEST_A_CLASS + 1)
+    assert likeness(rows, many, target) is None
 
 
 def test_new_images_of_no_class_get_no_estimate(tmp_path):

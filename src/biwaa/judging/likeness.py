@@ -25,8 +25,9 @@ from biwaa.solvers.metric import (
 from biwaa.solvers.prototypes import FIRST_RIDGE
 
 FEWEST, FEWEST_A_CLASS = 50, 25
-"""Target images, and source images a class on average, below which nothing is said: closed tasks then look as if they
-were of other classes (docs/other_classes.md)."""
+FEWEST_CLASSES, FEWEST_IN_ALL = 4, 700
+"""Target images; source images a class on average; source classes, and source images in all. With fewer of any, closed
+tasks look as if they were of other classes, and nothing is said (docs/other_classes.md)."""
 OTHERS = 10
 """Directions within classes that those between them are compared with."""
 DRAWS = 4000
@@ -60,8 +61,8 @@ def likeness(source: Tensor, labels: Tensor, target: Tensor) -> float | None:
     """
     present, labels = torch.unique(labels, return_inverse=True)
     classes = len(present)
-    few = len(source) < FEWEST_A_CLASS * classes or len(target) < FEWEST
-    if few or classes < 2 or source.shape[1] < classes - 1 + OTHERS:
+    few = len(source) < max(FEWEST_A_CLASS * classes, FEWEST_IN_ALL) or len(target) < FEWEST
+    if few or classes < FEWEST_CLASSES or source.shape[1] < classes - 1 + OTHERS:
         return None
     metric = whitening(within_class_covariance(source, labels, torch.ones_like(source[:, 0]), classes), FIRST_RIDGE)
     here, there = (F.normalize(rows @ metric, dim=1) for rows in (source, target))

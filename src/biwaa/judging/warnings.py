@@ -55,7 +55,7 @@ SHIFT = 0.2
 FAR = 0.5  # Share of target images outside of all source classes; of the source's own images it is 1 %, by construction
 LIKENESS, EVENLY = 0.3, 0.7
 """Least likeness to the source's classes. Of tasks of our panel with the source's classes, or some of them, the lowest
-has 0.53; of those with none of them 26 of 35 have less than 0.3 (docs/other_classes.md). A target of one or two classes
+has 0.53; of those with none of them 22 of 35 have less than 0.3 (docs/other_classes.md). A target of one or two classes
 can have less too. Where these are found, predictions are of fewer classes in effect than the second, a share of the
 source's; those of strangers are of more."""
 LOW = 0.6
