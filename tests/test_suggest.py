@@ -85,8 +85,10 @@ def test_the_loop_through_the_commands(tiny_run, tmp_path, capsys, monkeypatch):
     second = rows_of(tmp_path / "more.csv")
     assert [row["label"] != "" for row in second] == [True] * 4 + [False] * 3
     assert {row["path"] for row in second[:4]} == {row["path"] for row in first}
-    assert main(["suggest", str(run), "--measure", "--count", "50", "--out", "measure.csv"]) == 0
-    told, measured = capsys.readouterr().out, rows_of(tmp_path / "measure.csv")
+    assert main(["suggest", str(run), "--count", "50", "--out", "all.csv"]) == 0
+    assert "no more than 32 without a label: leave some" in capsys.readouterr().out
+    assert main(["suggest", str(run), "--measure", "--count", "50"]) == 0  # a file beside to_label.csv
+    told, measured = capsys.readouterr().out, rows_of(tmp_path / "to_measure.csv")
     assert "no more than 32" in told
     assert "biwaa evaluate" in told
     assert not {row["path"] for row in measured} & {row["path"] for row in first}

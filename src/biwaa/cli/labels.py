@@ -10,7 +10,7 @@ from biwaa.cli.metavars import RunFolder
 def suggest(
     run: Positional[RunFolder],
     count: int = 50,
-    out: Path = Path("to_label.csv"),
+    out: Path | None = None,
     measure: bool = False,
     data_root: Path | None = None,
     overwrite: bool = False,
@@ -24,11 +24,12 @@ def suggest(
     Args:
         run: a run folder.
         count: how many images.
-        out: the table to write, .csv; the page is .html.
+        out: the table to write, .csv; the page is .html. Unset: to_label.csv, or to_measure.csv with --measure.
         measure: draw them at random, to measure with biwaa evaluate.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         overwrite: replace the files if they are there.
     """
     from biwaa.report.label_page import write_suggestions
 
+    out = out or Path("to_measure.csv" if measure else "to_label.csv")
     print(write_suggestions(run, count, out, measure, overwrite, data_root))

@@ -41,7 +41,8 @@ def write_suggestions(
     command = _command(run, found, out, measure)
     told = [f"{len(found.names)} {'images' if pictured else 'rows'} to label are in {out}"]
     if len(found.names) < count:
-        told.append(f"there are no more than {len(found.names)} without a label")
+        none_left = "" if measure else ": leave some without one, since training needs images to adapt to"
+        told.append(f"there are no more than {len(found.names)} without a label{none_left}")
     if any(one.uri for one in shown):
         write_text(page, _page(out, found, shown, known, command, measure))
         told.append(f"open {page} in a browser to label them, and save the file from there in its place")
