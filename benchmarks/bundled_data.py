@@ -20,20 +20,19 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 Pixels = NDArray[np.floating[Any]]
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-GENERATOR = np.random.default_rng(0)
-CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
-    "nothing": lambda digit: digit,
-    "turned by 15 degrees": lambda digit: rotate(digit, 15, reshape=False),
-    "turned by 30 degrees": lambda digit: rotate(digit, 30, reshape=False),
-    "turned back by 30 degrees": lambda digit: rotate(digit, -30, reshape=False),
-    "turned by 45 degrees": lambda digit: rotate(digit, 45, reshape=False),
-    "a pixel lower": lambda digit: shift(digit, (1, 0)),
-    "a pixel lower and to the right": lambda digit: shift(digit, (1, 1)),
-    "blurred": lambda digit: gaussian_filter(digit, 1),
-    "black and white": lambda digit: (digit > 8) * 16.0,
-    "inverted": lambda digit: 16 - digit,
-    "noise": lambda digit: digit + GENERATOR.normal(0, 4, digit.shape),
-    "twice the noise": lambda digit: digit + GENERATOR.normal(0, 8, digit.shape),
+CHANGES: dict[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
+    "nothing": lambda digit, rng: digit,
+    "turned by 15 degrees": lambda digit, rng: rotate(digit, 15, reshape=False),
+    "turned by 30 degrees": lambda digit, rng: rotate(digit, 30, reshape=False),
+    "turned back by 30 degrees": lambda digit, rng: rotate(digit, -30, reshape=False),
+    "turned by 45 degrees": lambda digit, rng: rotate(digit, 45, reshape=False),
+    "a pixel lower": lambda digit, rng: shift(digit, (1, 0)),
+    "a pixel lower and to the right": lambda digit, rng: shift(digit, (1, 1)),
+    "blurred": lambda digit, rng: gaussian_filter(digit, 1),
+    "black and white": lambda digit, rng: (digit > 8) * 16.0,
+    "inverted": lambda digit, rng: 16 - digit,
+    "noise": lambda digit, rng: digit + rng.normal(0, 4, digit.shape),
+    "twice the noise": lambda digit, rng: digit + rng.normal(0, 8, digit.shape),
 }
 BIASED = {"wine": load_wine, "cancer": load_breast_cancer, "iris": load_iris}
 MEASUREMENTS = 6
@@ -41,17 +40,17 @@ MEASUREMENTS = 6
 
 def tasks() -> Iterator[tuple[str, str, Rows, Rows]]:
     """Data set, task, source and target: (N, F) features and (N,) classes."""
-    digits = load_digits()
-    order = GENERATOR.permutation(len(digits.target))
+    rng, digits = np.random.default_rng(0), load_digits()
+    order = rng.permutation(len(digits.target))
     here, there = order[:900], order[900:]
     for name, change in CHANGES.items():
-        changed = np.stack([change(digit) for digit in digits.images[there]])
+        changed = np.stack([change(digit, rng) for digit in digits.images[there]])
         yield "digits8", name, _rows(digits.data[here], digits.target[here]), _rows(changed, digits.target[there])
     for data_set, load in BIASED.items():
         table = load()
         for number in range(min(MEASUREMENTS, table.data.shape[1])):
             rank = table.data[:, number].argsort().argsort() / len(table.data)
-            mine = GENERATOR.random(len(rank)) < np.where(rank < 0.5, 0.8, 0.2)
+            mine = rng.random(len(rank)) < np.where(rank < 0.5, 0.8, 0.2)
             others = np.delete(table.data, number, axis=1)
             name = f"apart by {table.feature_names[number]}"
             yield data_set, name, _rows(others[mine], table.target[mine]), _rows(others[~mine], table.target[~mine])

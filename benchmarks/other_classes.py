@@ -39,7 +39,7 @@ from biwaa.files import write_text
 from biwaa.judging.likeness import likeness
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
-from biwaa.recipe import Recipe, load_recipe, recipe_from
+from biwaa.recipe import Recipe, recipe_from
 from biwaa.report.estimate import shown_estimate
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, fit_confusion, source_head
@@ -77,8 +77,7 @@ def tasks(data_root: Path, named: tuple[str, ...]) -> Iterator[tuple[str, str, R
 
 def unseen_tasks(root: Path) -> Iterator[tuple[str, str, Rows]]:
     """The same of the tasks of `unseen.py`."""
-    recipe = load_recipe("robust").replace("benchmark", backbone="efficientnet-lite0", freeze_backbone=True)
-    fabric, recipe = open_fabric("cpu", "32-true", 1, 1), recipe.replace(source_held_out=0.0, method="prototypes")
+    recipe, fabric = unseen.on_every_row(unseen.default_on("efficientnet-lite0")), open_fabric("cpu", "32-true", 1, 1)
     for data_set, task, here, there in unseen.tasks(root, None, None):
         yield data_set, task, rows_of(open_domain(here), open_domain(there), recipe, fabric)
 

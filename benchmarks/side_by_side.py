@@ -33,12 +33,12 @@ from biwaa.files import write_text
 from biwaa.images.augment import Transform
 from biwaa.images.images import FeatureRows
 from biwaa.judging.estimate import COMBINED
+from biwaa.judging.second_opinion import halves
 from biwaa.models.backbone import build_backbone
 from biwaa.models.features import store_features
 from biwaa.models.weights import load_weights
 from biwaa.recipe import load_recipe
 from biwaa.result import SOURCE_ONLY
-from biwaa.solvers.metric import place_in_class
 from biwaa.solvers.prototypes import follow_prototypes
 from biwaa.training.describe import versions
 from biwaa.training.folder import RunFolder
@@ -93,9 +93,8 @@ def own_solutions(source: Domain, target: Domain) -> dict[str, Tensor]:
     data = prepare(Pair(source, target), recipe, open_fabric("cpu"), False).data
     here, there = (part.batch(np.arange(len(part))).float() for part in (data.source, data.target))
     labels = torch.from_numpy(data.source_labels)
-    half = place_in_class(labels, data.classes) % 2
-    single = torch.bincount(labels, minlength=data.classes)[labels] == 1
-    kept = {"all": torch.ones_like(single), "first": (half == 0) | single, "second": (half == 1) | single}
+    first, second = halves(labels, data.classes)
+    kept = {"all": torch.ones_like(first), "first": first, "second": second}
     return {
         name: follow_prototypes(here[rows], labels[rows], there, data.classes).argmax(dim=1)
         for name, rows in kept.items()
@@ -241,15 +240,14 @@ def seconds(images: int = 32, repeats: int = 8) -> dict[str, float]:
         backbone = build_backbone(name)
         module = backbone.module.to(memory_format=torch.channels_last).eval()
         size = backbone.image_size
-        batch = torch.rand(32, 3, size, size).to(memory_format=torch.channels_last)
+        batch = torch.rand(images, 3, size, size).to(memory_format=torch.channels_last)
         times = []
         with torch.inference_mode():
             module(batch)
             for _ in range(repeats):
                 began = time.perf_counter()
-                for _ in range(images // len(batch)):
-                    module(batch)
-                times.append(1000 * (time.perf_counter() - began) / (images // len(batch) * len(batch)))
+                module(batch)
+                times.append(1000 * (time.perf_counter() - began) / images)
         found[name] = round(min(times), 1)
     return found
 

@@ -22,7 +22,7 @@ import biwaa
 from biwaa.device import hardware
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
-from biwaa.recipe import load_recipe
+from biwaa.recipe import Recipe, load_recipe
 from biwaa.training.describe import versions
 
 
@@ -42,11 +42,20 @@ def tasks(root: Path | None, digits: Path | None, bundled: Path | None) -> Itera
             yield name, task, f"{bundled}:{number}_source", f"{bundled}:{number}_target"
 
 
+def default_on(backbone: str) -> Recipe:
+    """The default on a frozen backbone."""
+    return load_recipe("robust").replace("benchmark", backbone=backbone, freeze_backbone=True)
+
+
+def on_every_row(recipe: Recipe) -> Recipe:
+    """The same without held-out source images, as rivals are given them."""
+    return recipe.replace("benchmark", source_held_out=0.0, method="prototypes")
+
+
 def measure(source: str, target: str, backbone: str) -> dict[str, Any]:
     """Accuracies over all target images in percent, and what the run estimated."""
-    recipe = load_recipe("robust").replace("benchmark", backbone=backbone, freeze_backbone=True)
-    every_row = recipe.replace("benchmark", source_held_out=0.0, method="prototypes")
-    found: dict[str, Any] = {"rivals": accuracies(open_domain(source), open_domain(target), every_row)}
+    recipe = default_on(backbone)
+    found: dict[str, Any] = {"rivals": accuracies(open_domain(source), open_domain(target), on_every_row(recipe))}
     with TemporaryDirectory() as folder:
         result = biwaa.adapt(source, target, recipe=recipe, out=f"{folder}/run", verbose=False).result
     estimate = result.estimated_accuracy

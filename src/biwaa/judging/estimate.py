@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
 from biwaa.judging.evidence import Evidence
@@ -46,6 +48,7 @@ def estimates(
     temperature: float,
     baseline: Evidence | None = None,
     teacher: Evidence | None = None,
+    opinion: Tensor | None = None,
 ) -> dict[str, float]:
     """Label-free estimates of the accuracy on the target, in [0, 1], by name.
 
@@ -55,6 +58,7 @@ def estimates(
         temperature: of the model.
         baseline: source-only's evidence; that of `selected` where it is source-only itself.
         teacher: the teacher's own.
+        opinion: (M,) classes by minimum class confusion on source-only's features; None for what `baseline` kept.
     """
     target = with_temperature(selected.probabilities, temperature)
     found = {"confidence": calibration.average_confidence(target)}
@@ -76,7 +80,9 @@ def estimates(
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
     if baseline is not None and baseline.of_halves is not None:
         found["agreement_of_halves"] = float(baseline.of_halves)
-    if baseline is not None and (opinion := baseline.second_opinion) is not None:
+    if baseline is not None and opinion is None:
+        opinion = baseline.second_opinion
+    if baseline is not None and opinion is not None:
         if baseline.expected is not None:
             found["source_only_by_confidence"] = float(baseline.expected)
         here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]

@@ -120,6 +120,13 @@ def expected_accuracy(left_out: Tensor, labels: NDArray[np.int64], target: Tenso
     return calibration.difference_of_confidences(of_source, labels, of_target)
 
 
+def halves(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """(Ns,) whether a source row is in the first half of its class, and in the second; a class of one is in both."""
+    odd = place_in_class(labels, classes) % 2 == 1
+    single = torch.bincount(labels, minlength=classes)[labels] == 1
+    return ~odd | single, odd | single
+
+
 def agreement_of_halves(source: Tensor, labels: Tensor, target: Tensor, classes: int) -> float:
     """Agreement of two solutions by prototypes that share no source row.
 
@@ -137,11 +144,9 @@ def agreement_of_halves(source: Tensor, labels: Tensor, target: Tensor, classes:
     rows = torch.randperm(len(target), generator=generator)[:ROWS].to(target.device)
     features = torch.randperm(source.shape[1], generator=generator).to(target.device)
     quarter = len(features) // 4
-    places = place_in_class(labels, classes)
-    single = torch.bincount(labels, minlength=classes)[labels] == 1
     found = []
-    for half, columns in enumerate((features[: len(features) - quarter], features[quarter:])):
-        of_half = (places % 2 == half) | single
+    columns_of = features[: len(features) - quarter], features[quarter:]
+    for of_half, columns in zip(halves(labels, classes), columns_of, strict=True):
         part = source[of_half][:, columns], labels[of_half], target[rows][:, columns]
         found.append(follow_prototypes(*part, classes).argmax(dim=1))
     return float((found[0] == found[1]).double().mean())

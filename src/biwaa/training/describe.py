@@ -7,7 +7,6 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import lightning_fabric
@@ -89,12 +88,10 @@ def describe(
     baseline, teacher = (_named_evidence(stages, name) for name in REFERENCES)
     finished = len(rounds) == recipe.schedule.rounds
     others = [stage.evidence for stage in rounds if stage is not selected]
-    mine = selected.evidence
-    plain = mine if recipe.method == SOURCE_ONLY_METHOD else baseline
-    if plain is not None and not network.frozen:  # a frozen backbone's features were asked before
-        asked = replace(plain, second_opinion=classes_by_confusion(plain))
-        mine, plain = (asked if plain is mine else mine), asked
-    estimated = estimates(mine, others, temperature, plain, teacher)
+    plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
+    # Where the backbone is frozen, this was asked when source-only was solved, and kept.
+    opinion = None if plain is None or network.frozen else classes_by_confusion(plain)
+    estimated = estimates(selected.evidence, others, temperature, plain, teacher, opinion)
     target, held_out, scored = domains.target, domains.held_out, unseen(domains)
     solved = METHODS[recipe.method].solved(network.frozen)
     assert domains.source.labels is not None  # a source has labels
