@@ -47,8 +47,9 @@ def fitted(apart: Floats, doubt: Floats) -> tuple[float, float]:
 
 
 def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
-    """How far the estimate is off, and how often the interval and the bound hold."""
-    found = [(part, task, result) for part, task, result in runs if result.estimated_accuracy.low is not None]
+    """How far the estimate is off, and how often the interval and the bound hold, where no warning contradicts it."""
+    read_all = [run for run in runs if COMBINED[0] in run[2].estimated_accuracy.readings]
+    found = [run for run in read_all if run[2].contradiction is None]
     absent = np.array([any(isinstance(one, ClassesAbsent) for one in result.warnings) for *_, result in found])
     every = [
         combined(result.estimated_accuracy.readings, result.target.images, True, bool(gone))  # with today's widths
@@ -104,6 +105,7 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
         "absent": table(absent),
         "all": table(np.ones(len(value), dtype=bool)),
         "parts": parts,
+        "withheld": [f"{part}:{task}" for part, task, result in read_all if result.contradiction],
         "tasks": {
             f"{part}:{task}": {
                 "accuracy": round(t, 4),

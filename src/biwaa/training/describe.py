@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning_fabric
+import msgspec
 import numpy as np
 import PIL
 import safetensors
@@ -70,7 +71,7 @@ def describe(
     device: str,
     lesson: Lesson | None = None,
 ) -> Result:
-    """All that is known of the stages trained so far.
+    """All that is known of the stages trained so far; no estimate of the accuracy where a warning contradicts it.
 
     Args:
         prepared: what was trained on.
@@ -100,7 +101,7 @@ def describe(
     found = _stages(prepared, stages, finished, shares, true)
     signs = gather_signs(prepared, rounds, baseline, selected, estimated, folder, solved)
     images = {name: value for name, value in folder.task().items() if name.endswith(("_images", "_scores"))}
-    return Result(
+    result = Result(
         format=FORMAT,
         finished=finished,
         method=recipe.method,
@@ -132,6 +133,9 @@ def describe(
         versions=versions(),
         hardware=hardware(device),
     )
+    if result.contradiction is None:
+        return result
+    return msgspec.structs.replace(result, estimated_accuracy=Estimate(readings=result.estimated_accuracy.readings))
 
 
 def _estimate(prepared: Prepared, readings: Mapping[str, float], recipe: Recipe, absent: bool) -> Estimate:

@@ -242,7 +242,7 @@ def _estimate(
         if images < FEWEST:
             found = replace(found, low=None, high=None, lower_bound=None)
     why: Withheld | None = None
-    if known and (known.result.contradiction or known.result.estimated_accuracy.value is None):
+    if known and known.result.estimated_accuracy.value is None:
         why = "run_in_doubt"
     elif no_class:
         why = "no_class"

@@ -38,7 +38,7 @@ class Tracker:
     def finish(self, result: Result) -> None:
         """Write the figures of the selected model."""
         figures = {f"estimated_accuracy/{name}": value for name, value in result.estimated_accuracy.readings.items()}
-        if result.estimated_accuracy.value is not None and result.contradiction is None:
+        if result.estimated_accuracy.value is not None:
             figures["estimated_accuracy/value"] = result.estimated_accuracy.value
         figures["seconds"] = result.cost.seconds
         if result.accuracy:
