@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from biwaa import progress
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.ranks import launch
 
 NO_MEMORY = (
@@ -38,10 +38,8 @@ def hardware(device: str) -> dict[str, Any]:
 
 def allocation_failure(error: BaseException) -> str:
     """The text of an error from an allocation that failed; empty for any other error."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in text for sign in NO_MEMORY):
-        return text[:200] or type(error).__name__
-    return ""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in NO_MEMORY)
+    return one_line(error) if known else ""
 
 
 @contextmanager

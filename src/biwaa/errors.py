@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 
 NEAR = 0.6  # Least similarity of a misspelling to what was meant, as `difflib` counts it
+MOST = 300  # Letters that are shown of another library's error
 
 
 class BiwaaError(Exception):
@@ -18,6 +19,11 @@ class BiwaaError(Exception):
 def printable(text: str) -> str:
     """One line with all characters visible: control characters, marks of direction and stray bytes are escaped."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, on one line and cut short; its kind where it says nothing."""
+    return " ".join(str(error).split())[:MOST] or type(error).__name__
 
 
 def listed(names: list[str], most: int = 5) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, get_origin, get_type_hints
 import msgspec
 import yaml
 
-from biwaa.errors import BiwaaError, choices, nearest
+from biwaa.errors import BiwaaError, choices, nearest, one_line
 from biwaa.files import local
 from biwaa.methods import METHODS
 from biwaa.methods.biwaa import BiwaaSettings
@@ -150,8 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except Exception as error:  # on hostile text the reader raises KeyError, RecursionError, AttributeError ..
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise BiwaaError(f"{path} is not readable as YAML: {reason}.") from None
+        raise BiwaaError(f"{path} is not readable as YAML: {one_line(error)}.") from None
     if not isinstance(settings, dict):
         raise BiwaaError(f"{path} must hold settings as `name: value` lines.")
     return settings

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.domains.union import JOINT
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.evaluations import Evaluation, read_evaluations
 from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
@@ -172,8 +172,10 @@ def push_to_hub(
             api.create_repo(repo_id, private=private, exist_ok=True)
             done = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="A model adapted with biwaa")
         except HUB_ERRORS as error:
-            then = "Check the name, the network and your login (`hf auth login`)."
-            raise BiwaaError(f"{run} cannot be pushed to {repo_id}: {_short(error)}. {then}") from None
+            raise BiwaaError(
+                f"{run} cannot be pushed to {repo_id} ({type(error).__name__}: {one_line(error)}): check the name, the "
+                "network and your login (`hf auth login`)."
+            ) from None
     return str(done.commit_url)
 
 
@@ -194,8 +196,10 @@ def from_pretrained(
     try:
         path = hf_hub_download(repo_id, "model.safetensors", revision=revision, token=token, library_name="biwaa")
     except HUB_ERRORS as error:
-        then = "Check the name and the network."
-        raise BiwaaError(f"no model can be loaded from {repo_id}: {_short(error)}. {then}") from None
+        raise BiwaaError(
+            f"no model can be loaded from {repo_id} ({type(error).__name__}: {one_line(error)}): check the name and "
+            "the network."
+        ) from None
     return load(path, device)
 
 
@@ -246,7 +250,3 @@ def _accuracies(title: str, rows: list[tuple[str, Accuracy | None]]) -> list[str
 def _terms(spec: str) -> str:
     name = spec.partition(":")[0]
     return f" Terms of {BENCHMARKS[name].title}: {BENCHMARKS[name].terms.rstrip('.')}." if name in BENCHMARKS else ""
-
-
-def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}, {' '.join(str(error).split())[:300]}".rstrip(".")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.files import replacing
 
 
@@ -65,8 +65,7 @@ def load_tensors(
                 found[name] = mapped[file.get_tensor(rows)] if rows in names else mapped.clone()
         return found, facts
     except Exception as error:  # on a file of another kind the readers may raise anything
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BiwaaError(f"{path} is not a file that biwaa wrote ({reason}).") from None
+        raise BiwaaError(f"{path} is not a file that biwaa wrote ({one_line(error)}).") from None
 
 
 def weights_digest(module: nn.Module) -> str:

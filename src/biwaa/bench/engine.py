@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from biwaa.api import adapt
 from biwaa.bench.grid import Work
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.files import write_text
 from biwaa.recipe import recipe_from
 from biwaa.registry import load_plugin_file
@@ -194,21 +194,21 @@ def ray(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
         try:
             library.init(address=address, log_to_driver=False, include_dashboard=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise BiwaaError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:200]}.") from None
+            raise BiwaaError(f"no Ray cluster at {address}: {one_line(error)}.") from None
     # Few threads a task, or neighbours on a node trample on each other.
     environment = {"env_vars": {"OMP_NUM_THREADS": str(max(1, int(options["num_cpus"])))}}
     try:
         task = library.remote(train_one).options(runtime_env=environment, **options)
         pending = {task.remote(work): work for work in works}
     except (ValueError, TypeError) as error:
-        raise BiwaaError(f"Ray takes no such option: {' '.join(str(error).split())[:200]}.") from None
+        raise BiwaaError(f"Ray takes no such option: {one_line(error)}.") from None
     while pending:
         done, _ = library.wait(list(pending), num_returns=1)
         work = pending.pop(done[0])
         try:
             yield library.get(done[0])
         except library.exceptions.RayError as error:
-            yield _failed(work, f"Ray lost the run: {' '.join(str(error).split())[:300]}")
+            yield _failed(work, f"Ray lost the run: {one_line(error)}")
 
 
 def slurm(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
@@ -224,12 +224,12 @@ def slurm(works: list[Work], options: dict[str, Any]) -> Iterator[Outcome]:
         executor.update_parameters(**{"time": 240, "cpus_per_task": 2, "array_parallelism": 64, **options})
         jobs = dict(zip(executor.map_array(train_one, works), works, strict=True))
     except (submitit.core.utils.FailedJobError, ValueError, TypeError, OSError) as error:
-        raise BiwaaError(f"Slurm refused the runs: {' '.join(str(error).split())[:300]}.") from None
+        raise BiwaaError(f"Slurm refused the runs: {one_line(error)}.") from None
     for job in submitit.helpers.as_completed(list(jobs), poll_frequency=5):
         try:
             yield job.result()
         except Exception as error:  # submitit raises what the job raised, or that it has no result
-            yield _failed(jobs[job], f"Slurm lost the run: {' '.join(str(error).split())[:300]}")
+            yield _failed(jobs[job], f"Slurm lost the run: {one_line(error)}")
 
 
 Engine = Callable[[list[Work]], Iterable[Outcome]]

@@ -22,7 +22,7 @@ from biwaa.domains.digits import is_archive, open_archive
 from biwaa.domains.domain import Domain
 from biwaa.domains.lists import open_list
 from biwaa.domains.sources import array_names, open_arrays, open_folder
-from biwaa.errors import BiwaaError, choices, listed
+from biwaa.errors import BiwaaError, choices, listed, one_line
 from biwaa.registry import Registry
 
 
@@ -131,7 +131,7 @@ def register_benchmark(entry: Path | str) -> Benchmark:
         found = _entry(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
         where = "the entry" if isinstance(entry, str) and "\n" in entry else str(entry)
-        raise BiwaaError(f"{where} is not a benchmark's entry: {' '.join(str(error).split())}.") from None
+        raise BiwaaError(f"{where} is not a benchmark's entry: {one_line(error)}.") from None
     BENCHMARKS.add(found.name, found)
     _names.cache_clear()
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.sources import array_domain
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 
 ARCHIVES = r"(.*-images[.-]idx3-ubyte(\.gz)?|.*\.bz2|.*\.mat)"
 
@@ -44,7 +44,7 @@ def open_archive(spec: str, file: Path) -> Domain:
             labels = _idx(file.with_name(re.sub(r"images([.-])idx3", r"labels\1idx1", file.name))).astype(np.int64)
     except (OSError, KeyError, ValueError, EOFError, NotImplementedError, TypeError,
             scipy.io.matlab.MatReadError, zlib.error) as error:  # fmt: skip
-        raise BiwaaError(f"{file} is not readable as {spec}: {' '.join(str(error).split())[:200]}.") from None
+        raise BiwaaError(f"{file} is not readable as {spec}: {one_line(error)}.") from None
     return array_domain(spec, str(file), name, np.ascontiguousarray(pixels), labels)
 
 

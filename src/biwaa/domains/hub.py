@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, Labels, read_labels
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.files import expanded
 from biwaa.images.decoding import Pixels, decoded
 from biwaa.images.images import NumberedRows
@@ -130,9 +130,8 @@ def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:
         else:
             found = datasets.load_dataset(dataset, asked.get("config"))
     except Exception as error:  # the library's back ends raise any kind
-        reason = " ".join(str(error).split())[:300]
         raise BiwaaError(
-            f"{spec} cannot be opened ({type(error).__name__}: {reason}). Check its name and the network."
+            f"{spec} cannot be opened ({type(error).__name__}: {one_line(error)}). Check its name and the network."
         ) from None
     splits = dict(found) if isinstance(found, datasets.DatasetDict) else {str(found.split or "train"): found}
     split = asked.get("split", next(iter(splits)) if len(splits) == 1 else None)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.domains.listing import LOOKED_FOR, PassedOver, Why, images_below, place, scan
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, are_pixels, squeezed
 
 ClassOf = Callable[[str], str | None]
@@ -128,8 +128,7 @@ def open_arrays(spec: str, file: Path, name: str) -> Domain:
     except BiwaaError:
         raise
     except Exception as error:  # a damaged archive makes its readers raise any kind; false sizes, MemoryError
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BiwaaError(f"{file} is not readable as arrays: {reason}.") from None
+        raise BiwaaError(f"{file} is not readable as arrays: {one_line(error)}.") from None
     return array_domain(spec, str(file), name, pixels, labels, names)
 
 

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import nn
 
-from biwaa.errors import BiwaaError, listed, nearest
+from biwaa.errors import BiwaaError, listed, nearest, one_line
 from biwaa.models.best import AUTO
 from biwaa.models.digits import cnn, dtn, lenet
 from biwaa.models.origins import PACKAGED, at_hand
@@ -200,9 +200,8 @@ def build_backbone(name: str, image_size: int | None = None) -> Backbone:
         with torch.inference_mode():
             features = module.eval()(torch.zeros(1, 3, size, size)).shape
     except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
         pixels = f" for {image_size} x {image_size} pixels" if image_size else ""
-        raise BiwaaError(f"{name} cannot be built{pixels}: {reason}.") from None
+        raise BiwaaError(f"{name} cannot be built{pixels}: {one_line(error)}.") from None
     if len(features) != 2:
         raise BiwaaError(f"{name} gives features of shape {tuple(features)}, not one vector an image.")
     return Backbone(known, module, features[1], size, mean, std)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from biwaa.domains.labels import UNKNOWN, LabelKind, as_given
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.files import local
 from biwaa.images.augment import Transform
 from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
@@ -122,7 +122,7 @@ def load_model(run: Path) -> SavedModel:
             raise BiwaaError(f"{path} is of the format {facts['format']!r}; this version reads {FORMAT!r}.")
         return _assemble(msgspec.convert(facts, _Facts), state)
     except (msgspec.ValidationError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-        raise BiwaaError(f"{path} is not a model that biwaa wrote ({' '.join(str(error).split())[:200]}).") from None
+        raise BiwaaError(f"{path} is not a model that biwaa wrote ({one_line(error)}).") from None
 
 
 def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.models.backbone import BACKBONES, DIGITS, Backbone, build_timm
 from biwaa.models.origins import OFFLINE, PACKAGED, hub_file, packaged_file
 from biwaa.models.towers import is_tower, load_tower
@@ -50,7 +50,7 @@ def load_weights(backbone: Backbone, weights: str, frozen: bool = False) -> str:
     try:
         return _from_torchvision(backbone) if backbone.name == "alexnet" else _from_hub(backbone)
     except Exception as error:  # the clients raise errors of many libraries; each means that there are no weights
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
     if packaged := packaged_file(backbone.name):
         return _from_package(backbone.module, backbone.name, packaged)
     installed = next((usual for usual, name in PACKAGED.items() if packaged_file(name)), None)
@@ -93,7 +93,7 @@ def whole_model(name: str, file: Path | None) -> nn.Module:
         overlay = {"pretrained_cfg_overlay": {"state_dict": read_state(hub_file(config))}} if config.hf_hub_id else {}
         return build_timm(name, None, num_classes=config.num_classes, pretrained=True, **overlay)
     except Exception as error:  # the clients raise errors of many libraries; each means that there are no weights
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
     packaged = packaged_file(name)
     if not packaged:
         raise BiwaaError(

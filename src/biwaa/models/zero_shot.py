@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.files import expanded
 from biwaa.images.images import Images, feature_width
 from biwaa.images.store import DECODING, stored
@@ -186,18 +186,14 @@ def build(name: str, image_size: int | None = None, ways_out: str = WAYS_OUT) ->
             )
             return built, transform, clip.get_tokenizer(model)
     except (OSError, socket.gaierror) as error:
-        raise BiwaaError(f"no weights of {name} ({_reason(error)}). {ways_out}") from None
+        raise BiwaaError(f"no weights of {name} ({one_line(error)}). {ways_out}") from None
     except Exception as error:  # of a file of another kind or model
-        raise BiwaaError(f"{name} cannot be built: {_reason(error)}.") from None
+        raise BiwaaError(f"{name} cannot be built: {one_line(error)}.") from None
 
 
 def usual_tag(tags: Sequence[str]) -> str:
     """The weights that are meant where none are named: OpenAI's, else the first of the list; empty where it is."""
     return "openai" if "openai" in tags else next(iter(tags), "")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _weights(clip: Any, model: str, tag: str, name: str, ways_out: str) -> dict[str, Any]:
@@ -216,7 +212,7 @@ def _weights(clip: Any, model: str, tag: str, name: str, ways_out: str) -> dict[
     try:
         file = _cached(facts) or _fetched(clip, facts)
     except Exception as error:  # the hub's client raises many kinds
-        raise BiwaaError(f"no weights of {model}/{tag} ({_reason(error)}). {ways_out}") from None
+        raise BiwaaError(f"no weights of {model}/{tag} ({one_line(error)}). {ways_out}") from None
     return {
         "pretrained": str(file),
         "force_quick_gelu": bool(facts.get("quick_gelu")),

@@ -16,7 +16,7 @@ from PIL import Image
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.evaluations import Evaluation, read_evaluations
 from biwaa.images.images import FileImages
 from biwaa.images.unreadable import reason
@@ -84,7 +84,7 @@ def read_run(path: Path, predictions: Predictions | None = None) -> Reading:
         evidence = {name: load_stage(folder, name).evidence for name in wanted if folder.stage(name).is_file()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BiwaaError(
-            f"{path} is not a whole run folder ({' '.join(str(error).split())[:200]}): "
+            f"{path} is not a whole run folder ({one_line(error)}): "
             f"`biwaa train --resume --out {path}` makes what is missing."
         ) from None
     if any(len(one.probabilities) != len(found.names) for one in evidence.values()):

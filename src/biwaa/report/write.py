@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.files import write_text
 from biwaa.predictions import Predictions
 from biwaa.progress import say
@@ -44,5 +44,4 @@ def report_on(path: Path, data_root: Path | None = None, predictions: Prediction
     try:
         say(f"the report is {write_report(path, data_root=data_root, predictions=predictions)}")
     except Exception as error:  # a page is not worth a finished run
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        say(f"warning: no report could be written ({reason}); `biwaa report {path}` tries again")
+        say(f"warning: no report could be written ({one_line(error)}); `biwaa report {path}` tries again")

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.files import write_text
 from biwaa.result.facts import (
     Accuracy,
@@ -194,9 +194,8 @@ def read_result(run: Path) -> Result:
     except OSError:
         raise BiwaaError(f"{run} holds no run that has finished a round: name the folder of one that has.") from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
         then = f"`biwaa train --resume --out {run}` writes it anew"
-        raise BiwaaError(f"{run / 'result.json'} is damaged ({reason}): {then}.") from None
+        raise BiwaaError(f"{run / 'result.json'} is damaged ({one_line(error)}): {then}.") from None
     raise BiwaaError(
         f"{run} was written by another version of biwaa (format {found} of result.json, this one reads {FORMAT}): "
         "train again, or read it with that version; its model can still be used."

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.files import expanded
 from biwaa.progress import say
 
@@ -56,9 +56,8 @@ def read_entries(given: str) -> list[Any] | dict[str, Any]:
     except OSError as error:
         raise BiwaaError(f"no such file of classes: {path} ({error.strerror}).") from None
     except Exception as error:  # on hostile text the reader raises what it likes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         what = "text in UTF-8" if kind == ".txt" else "YAML"
-        raise BiwaaError(f"{path} is not readable as {what}: {reason}.") from None
+        raise BiwaaError(f"{path} is not readable as {what}: {one_line(error)}.") from None
     if isinstance(held, dict) and set(held) == {"classes"}:
         held = held["classes"]
     if not isinstance(held, list | dict) or not held:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.errors import BiwaaError, listed
+from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.files import expanded
 from biwaa.paths import places
 from biwaa.progress import say
@@ -131,8 +131,7 @@ def _read_arrays(path: Path, key: str, where: str) -> Scores:
             held = sorted(archive)
             found = {name: archive[name] for name in (key, "classes", "paths") if name in archive}
     except Exception as error:  # a damaged archive makes its readers raise any kind
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BiwaaError(f"{path} is not readable as arrays: {reason}.") from None
+        raise BiwaaError(f"{path} is not readable as arrays: {one_line(error)}.") from None
     if key not in found:
         hint = "name one as FILE.npz:NAME for NAME_x" if any(name.endswith("_x") for name in held) else "call it so"
         raise BiwaaError(f"{path} has no array {key}, it has {listed(held) or 'none'}: {hint}.")

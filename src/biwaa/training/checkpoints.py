@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.methods.method import Method
 from biwaa.models.network import Network
 from biwaa.settings import MachineSettings
@@ -84,8 +84,9 @@ def restore(
     try:
         return _load(network, method, optimizer, state, facts)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BiwaaError(f"{folder.unfinished} does not fit this run ({reason}): remove it and resume.") from None
+        raise BiwaaError(
+            f"{folder.unfinished} does not fit this run ({one_line(error)}): remove it and resume."
+        ) from None
 
 
 def _load(

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from biwaa.checks import not_below
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, one_line
 from biwaa.files import local
 from biwaa.judging.suggestion import suggested_rows
 from biwaa.paths import places
@@ -53,7 +53,7 @@ def suggest(run: Path, count: int, measure: bool = False, seed: int = 0) -> Sugg
         names = read_column(run / "predictions.csv", "path")
         known = {row["path"]: row["label"] for row in read_rows(run / TARGET_LABELS)} if _labelled(run) else {}
     except (OSError, LookupError, ValueError) as error:
-        raise BiwaaError(f"{run} is not a whole run folder ({' '.join(str(error).split())[:200]}).") from None
+        raise BiwaaError(f"{run} is not a whole run folder ({one_line(error)}).") from None
     taken = np.array([row for row in places(list(known), names) if row is not None], dtype=np.int64)
     if measure:
         free = np.setdiff1d(np.arange(len(names)), taken)
