@@ -186,9 +186,9 @@ LIST.txt[@ROOT], TABLE.csv[@ROOT], FILE.npz:NAME, BENCHMARK:DOMAIN below
 --data-root (office31:amazon, digits:plain ..), or hf:DATASET[?column=value].
 Recipes: {", ".join(NAMED)}, or a YAML file.
 
-`biwaa COMMAND --help` lists flags. --quiet before or after COMMAND's words
-leaves out all but errors and results. `biwaa --completion bash` (or zsh) prints
-what a shell needs to complete commands and flags; `biwaa --version`.
+`biwaa COMMAND --help` lists a command's flags. With --quiet, a command prints
+only errors and results. `biwaa --completion bash` (or zsh) prints what a shell
+needs to complete commands and flags; `biwaa --version` prints the version.
 Exit codes: 0 done, 1 a threshold is not met (estimate), 2 something to fix,
 130 interrupted, 143 terminated."""
 

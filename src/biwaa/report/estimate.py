@@ -46,8 +46,8 @@ MEASURED = (
 )  # docs/robust.md; true of runs with that recipe's settings alone.
 MEASURED_SOLVED = (
     "Over 32 benchmark tasks (PACS, Office, satellite images, Office-Home, groceries) such estimates were off by 4.3 "
-    "points on average and by 18 at worst, and the interval held the accuracy in 30 of them. Images of no class of the "
-    "source are mostly not noticed among others: the estimate is of the others alone"
+    "points on average and by 18 at worst, and the interval held the accuracy in 30 of them. Images of none of the "
+    "source's classes mostly go unnoticed, and the estimate does not count them"
 )  # docs/robust.md; of the method prototypes.
 MEASURED_GIVEN = (
     "Where the features are no network's they can be far too high: over 21 tasks of small digits and tables they were "

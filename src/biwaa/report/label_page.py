@@ -45,7 +45,7 @@ def write_suggestions(
         told.append(f"there are no more than {len(found.names)} without a label{none_left}")
     if any(one.uri for one in shown):
         write_text(page, _page(out, found, shown, known, command, measure))
-        told.append(f"open {page} in a browser to label them, and save the file from there in its place")
+        told.append(f"open {page} in a browser, label the images, and save the file that it offers as {out}")
     return "\n".join([*told, f"then: {command}"])
 
 
