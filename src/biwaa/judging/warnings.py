@@ -13,28 +13,7 @@ from numpy.typing import NDArray
 
 from biwaa.judging.label_shift import effective_classes, sampling_scatter, total_variation
 from biwaa.judging.signs import EXPECTED, Signs
-from biwaa.result import (
-    SOURCE_ONLY,
-    AnyWarning,
-    ClassesAbsent,
-    Collapsed,
-    DiscriminatorIdle,
-    DiscriminatorSeparates,
-    EstimateLow,
-    EstimatesDisagree,
-    FarFromSource,
-    FewHeldOut,
-    LabelShift,
-    LikeNoClass,
-    RoundsAtChance,
-    SourceForgotten,
-    SourceNotLearned,
-    SourceOnlySelected,
-    SourceOnlyUnfinished,
-    SourcesContradict,
-    UnknownImages,
-    WithoutPseudoLabel,
-)
+from biwaa.result import SOURCE_ONLY, AnyWarning, warnings
 
 COLLAPSE = 0.5
 """Least ratio of the effective number of predicted classes to what it is compared with: half the classes gone is more
@@ -75,7 +54,7 @@ def find_warnings(signs: Signs) -> list[AnyWarning]:
     return [found for check in CHECKS if (found := check(signs))]
 
 
-def collapsed(signs: Signs) -> Collapsed | None:
+def collapsed(signs: Signs) -> warnings.Collapsed | None:
     """Few classes in effect, one class nearly everywhere, or classes that are never predicted."""
     shares = signs.predicted_shares
     if shares is None:
@@ -96,10 +75,10 @@ def collapsed(signs: Signs) -> Collapsed | None:
             found |= {"largest_class": signs.classes[largest], "largest_share": float(shares[largest])}
     if never := _missing(signs, shares):
         found["never_predicted"] = tuple(signs.classes[k] for k in never)
-    return Collapsed(**found) if found else None
+    return warnings.Collapsed(**found) if found else None
 
 
-def source_forgotten(signs: Signs) -> SourceForgotten | None:
+def source_forgotten(signs: Signs) -> warnings.SourceForgotten | None:
     """The adapted model fails on the source, where source-only does not."""
     here, before, count = signs.source_accuracy, signs.baseline_source_accuracy, signs.held_out_source
     if here is None or before is None or signs.selected == SOURCE_ONLY:
@@ -107,114 +86,114 @@ def source_forgotten(signs: Signs) -> SourceForgotten | None:
     error = math.sqrt((here * (1 - here) + before * (1 - before)) / count) if count else 0.0
     if before - here <= max(DROP, DEVIATIONS * error):
         return None
-    return SourceForgotten(accuracy=here, source_only=before)
+    return warnings.SourceForgotten(accuracy=here, source_only=before)
 
 
-def source_not_learned(signs: Signs) -> SourceNotLearned | None:
+def source_not_learned(signs: Signs) -> warnings.SourceNotLearned | None:
     """The source's own labels cannot be predicted from its images, so nothing can be carried over."""
     if signs.learned is None or signs.source_shares is None:
         return None
     chance = float(signs.source_shares.max())
     at_chance = signs.learned - chance < KAPPA * (1 - chance)
-    return SourceNotLearned(accuracy=signs.learned, chance=chance) if at_chance else None
+    return warnings.SourceNotLearned(accuracy=signs.learned, chance=chance) if at_chance else None
 
 
-def rounds_at_chance(signs: Signs) -> RoundsAtChance | None:
+def rounds_at_chance(signs: Signs) -> warnings.RoundsAtChance | None:
     """Successive rounds agree on hardly more images than by chance."""
     agree, chance = signs.round_agreement, signs.round_chance
     if agree is None or chance is None or chance > ALL_ALIKE or (agree - chance) / (1 - chance) >= KAPPA:
         return None
-    return RoundsAtChance(agreement=agree, chance=chance)
+    return warnings.RoundsAtChance(agreement=agree, chance=chance)
 
 
-def discriminator_at_fault(signs: Signs) -> DiscriminatorSeparates | DiscriminatorIdle | None:
+def discriminator_at_fault(signs: Signs) -> warnings.DiscriminatorSeparates | warnings.DiscriminatorIdle | None:
     """It separates the domains to the end, or guesses from the first steps to the last."""
     first, last = signs.discriminator_first, signs.discriminator_last
     if last is not None and last >= SEPARABLE:
-        return DiscriminatorSeparates(accuracy=last)
+        return warnings.DiscriminatorSeparates(accuracy=last)
     if first is None or last is None or max(abs(first - 0.5), abs(last - 0.5)) > NEAR_CHANCE:
         return None
-    return DiscriminatorIdle(first=first, last=last)
+    return warnings.DiscriminatorIdle(first=first, last=last)
 
 
-def estimate_low_or_contradictory(signs: Signs) -> EstimatesDisagree | EstimateLow | None:
+def estimate_low_or_contradictory(signs: Signs) -> warnings.EstimatesDisagree | warnings.EstimateLow | None:
     """Few images are estimated to be right, or the estimates are too far apart to say."""
     if not signs.estimates:
         return None
     ranked = sorted(signs.estimates, key=signs.estimates.__getitem__)
     values = [signs.estimates[name] for name in ranked]
     if values[-1] - values[0] > APART:
-        return EstimatesDisagree(lowest=ranked[0], low=values[0], highest=ranked[-1], high=values[-1])
+        return warnings.EstimatesDisagree(lowest=ranked[0], low=values[0], highest=ranked[-1], high=values[-1])
     middle = float(np.median(values))
-    return EstimateLow(estimate=middle) if middle < LOW else None
+    return warnings.EstimateLow(estimate=middle) if middle < LOW else None
 
 
-def far_from_source(signs: Signs) -> FarFromSource | None:
+def far_from_source(signs: Signs) -> warnings.FarFromSource | None:
     """Much of the target looks like no class of the source."""
     far = signs.far_share
-    return None if far is None or far <= FAR else FarFromSource(share=far)
+    return None if far is None or far <= FAR else warnings.FarFromSource(share=far)
 
 
-def like_no_class(signs: Signs) -> LikeNoClass | None:
+def like_no_class(signs: Signs) -> warnings.LikeNoClass | None:
     """Most of the target seems to be of no class of the source, and is not labelled so."""
     if signs.likeness is None or signs.likeness >= LIKENESS or signs.unknown_share:
         return None
     shares = signs.predicted_shares
     if shares is not None and effective_classes(shares) < EVENLY * len(signs.classes):
         return None
-    return LikeNoClass(likeness=signs.likeness)
+    return warnings.LikeNoClass(likeness=signs.likeness)
 
 
-def unknown_images(signs: Signs) -> UnknownImages | None:
+def unknown_images(signs: Signs) -> warnings.UnknownImages | None:
     """What was found where unknown images were looked for."""
-    return None if signs.unknown_share is None else UnknownImages(share=signs.unknown_share)
+    return None if signs.unknown_share is None else warnings.UnknownImages(share=signs.unknown_share)
 
 
-def classes_absent(signs: Signs) -> ClassesAbsent | None:
+def classes_absent(signs: Signs) -> warnings.ClassesAbsent | None:
     """The target seems to have images of some of the classes alone."""
     if signs.absent is None:
         return None
-    return ClassesAbsent(classes=tuple(signs.classes[k] for k in np.flatnonzero(signs.absent)))
+    return warnings.ClassesAbsent(classes=tuple(signs.classes[k] for k in np.flatnonzero(signs.absent)))
 
 
-def shares_moved(signs: Signs) -> LabelShift | None:
+def shares_moved(signs: Signs) -> warnings.LabelShift | None:
     """The target's label distribution is another than the source's."""
     there, here = signs.source_shares, signs.estimated_shares
     if there is None or here is None or signs.absent is not None:  # that was said of the absent classes
         return None
     distance = total_variation(here, there)
-    return LabelShift(distance=distance) if distance > SHIFT + sampling_scatter(there, signs.targets) else None
+    return warnings.LabelShift(distance=distance) if distance > SHIFT + sampling_scatter(there, signs.targets) else None
 
 
-def without_pseudo_label(signs: Signs) -> WithoutPseudoLabel | None:
+def without_pseudo_label(signs: Signs) -> warnings.WithoutPseudoLabel | None:
     """Classes that adaptation cannot have learned anything of, though they are predicted."""
     if signs.pseudo_labels is None:
         return None
     never = set() if signs.predicted_shares is None else set(_missing(signs, signs.predicted_shares))
     lacking = tuple(signs.classes[k] for k in _missing(signs, signs.pseudo_labels) if k not in never)
-    return WithoutPseudoLabel(classes=lacking) if lacking else None
+    return warnings.WithoutPseudoLabel(classes=lacking) if lacking else None
 
 
-def nothing_gained(signs: Signs) -> SourceOnlySelected | None:
+def nothing_gained(signs: Signs) -> warnings.SourceOnlySelected | None:
     """Source-only is what was selected, though rounds were trained."""
-    return SourceOnlySelected() if signs.selected == SOURCE_ONLY else None
+    return warnings.SourceOnlySelected() if signs.selected == SOURCE_ONLY else None
 
 
-def source_only_unfinished(signs: Signs) -> SourceOnlyUnfinished | None:
+def source_only_unfinished(signs: Signs) -> warnings.SourceOnlyUnfinished | None:
     """Source-only was still learning when its steps were over."""
     if signs.baseline_losses is None or signs.baseline_losses[0] - signs.baseline_losses[1] <= FALLING:
         return None
-    return SourceOnlyUnfinished(before=signs.baseline_losses[0], last=signs.baseline_losses[1])
+    return warnings.SourceOnlyUnfinished(before=signs.baseline_losses[0], last=signs.baseline_losses[1])
 
 
-def sources_contradict(signs: Signs) -> SourcesContradict | None:
+def sources_contradict(signs: Signs) -> warnings.SourcesContradict | None:
     """Sources whose labels are not those of the others."""
     if signs.standing is None:
         return None
     bad = signs.standing.contradicts
     if not bad.any():
         return None
-    return SourcesContradict(
+    return warnings.SourcesContradict(
         specs=tuple(spec for spec, found in zip(signs.places, bad.tolist(), strict=True) if found),
         agreement=float(signs.standing.agreement[bad].max()),
         chance=float(signs.standing.chance[bad].max()),
@@ -222,11 +201,11 @@ def sources_contradict(signs: Signs) -> SourcesContradict | None:
     )
 
 
-def few_held_out(signs: Signs) -> FewHeldOut | None:
+def few_held_out(signs: Signs) -> warnings.FewHeldOut | None:
     """Too few labelled images to judge by."""
     count = signs.held_out_source
     wanted = max(FEW, FEW_A_CLASS * len(signs.classes))
-    return FewHeldOut(images=count, wanted=wanted) if count is not None and count < wanted else None
+    return warnings.FewHeldOut(images=count, wanted=wanted) if count is not None and count < wanted else None
 
 
 CHECKS: tuple[Callable[[Signs], AnyWarning | None], ...] = (

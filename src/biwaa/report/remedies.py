@@ -17,29 +17,7 @@ from biwaa.report.advice import (
     more_steps,
     stronger_backbone,
 )
-from biwaa.result import (
-    REFERENCES,
-    AnyWarning,
-    ClassesAbsent,
-    Collapsed,
-    DiscriminatorIdle,
-    DiscriminatorSeparates,
-    EstimateLow,
-    EstimatesDisagree,
-    FarFromSource,
-    FewHeldOut,
-    LabelShift,
-    LikeNoClass,
-    Result,
-    RoundsAtChance,
-    SourceForgotten,
-    SourceNotLearned,
-    SourceOnlySelected,
-    SourceOnlyUnfinished,
-    SourcesContradict,
-    UnknownImages,
-    WithoutPseudoLabel,
-)
+from biwaa.result import REFERENCES, AnyWarning, Result, warnings
 
 HARDLY_ANY = 0.9
 """Share of unknown images from which there is little left to adapt to."""
@@ -53,7 +31,7 @@ def either(advice: list[Advice]) -> str:
 
 def remedy(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
     """What to do, in a sentence; empty where the settings leave nothing to try."""
-    link = "or" if isinstance(warning, FewHeldOut) else "and"
+    link = "or" if isinstance(warning, warnings.FewHeldOut) else "and"
     way = either(remedies(warning, result, recipe))
     text = f", {link} ".join(filter(None, [_check(warning, result, recipe), way and f"try {way}"]))
     return f"{text[0].upper()}{text[1:]}." if text else ""
@@ -62,29 +40,27 @@ def remedy(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
 def _check(warning: AnyWarning, result: Result, recipe: Recipe) -> str:
     """What to do that is no other setting."""
     match warning:
-        case Collapsed() | LabelShift() if not _adapted(result, recipe):
+        case warnings.Collapsed() | warnings.LabelShift() if not _adapted(result, recipe):
             return "check with `biwaa check` that both domains hold these classes"
-        case Collapsed():
+        case warnings.Collapsed():
             return "compare with source-only before use"
-        case LabelShift():
+        case warnings.LabelShift() | warnings.ClassesAbsent():
             return "compare with source-only"
-        case ClassesAbsent():
-            return "compare with source-only"
-        case UnknownImages(share=0):
+        case warnings.UnknownImages(share=0):
             return "look at some images, and name the share of unknown ones, as in --unknown 0.3, if there are any"
-        case UnknownImages(share=share) if share < HARDLY_ANY:
+        case warnings.UnknownImages(share=share) if share < HARDLY_ANY:
             return ""
-        case FarFromSource() | LikeNoClass() | UnknownImages():
+        case warnings.FarFromSource() | warnings.LikeNoClass() | warnings.UnknownImages():
             return "check with `biwaa check` that the target shows the source's classes"
-        case EstimatesDisagree() | EstimateLow() if result.accuracy or result.held_out:
+        case warnings.EstimatesDisagree() | warnings.EstimateLow() if result.accuracy or result.held_out:
             return "go by the measured accuracy"
-        case EstimatesDisagree() | EstimateLow():
+        case warnings.EstimatesDisagree() | warnings.EstimateLow():
             return "label some target images and pass them with --held-out"
-        case SourceNotLearned():
+        case warnings.SourceNotLearned():
             return "check that the source's images lie in the folders of their classes"
-        case SourcesContradict():
+        case warnings.SourcesContradict():
             return "check that its images lie in the folders of their classes"
-        case FewHeldOut():
+        case warnings.FewHeldOut():
             return "give more labelled source images"
         case _:
             return ""
@@ -98,29 +74,35 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
     device = str(result.hardware.get("device", ""))
     ways: list[Advice | None]
     match warning:
-        case Collapsed():
+        case warnings.Collapsed():
             ways = gentler(recipe, device) if _adapted(result, recipe) else [stronger_backbone(recipe)]
-        case SourceForgotten() | SourceOnlySelected():
+        case warnings.SourceForgotten() | warnings.SourceOnlySelected():
             ways = gentler(recipe, device)
-        case RoundsAtChance():
+        case warnings.RoundsAtChance():
             ways = [freeze(recipe, device), better_method(recipe), lower_learning_rate(recipe), more_steps(recipe)]
-        case DiscriminatorSeparates():
+        case warnings.DiscriminatorSeparates():
             ways = [better_method(recipe), horizon(recipe, 0.25)]
-        case DiscriminatorIdle():
+        case warnings.DiscriminatorIdle():
             ways = [better_method(recipe), horizon(recipe, 4), higher_head_factor(recipe)]
-        case EstimateLow() | WithoutPseudoLabel():
+        case warnings.EstimateLow() | warnings.WithoutPseudoLabel():
             ways = [freeze(recipe, device), better_method(recipe), stronger_backbone(recipe)]
-        case FarFromSource():
+        case warnings.FarFromSource():
             ways = [stronger_backbone(recipe)]
-        case LabelShift():
+        case warnings.LabelShift():
             ways = [better_method(recipe)] if adapts(recipe) else []
-        case SourceOnlyUnfinished():
+        case warnings.SourceOnlyUnfinished():
             ways = [more_steps(recipe)]
-        case FewHeldOut(images=images, wanted=wanted):
+        case warnings.FewHeldOut(images=images, wanted=wanted):
             ways = [more_held_out(recipe, images, wanted)]
-        case ClassesAbsent():
+        case warnings.ClassesAbsent():
             ways = [adapt_to_all(recipe)]
-        case EstimatesDisagree() | SourceNotLearned() | SourcesContradict() | UnknownImages() | LikeNoClass():
+        case (
+            warnings.EstimatesDisagree()
+            | warnings.SourceNotLearned()
+            | warnings.SourcesContradict()
+            | warnings.UnknownImages()
+            | warnings.LikeNoClass()
+        ):
             ways = []
         case _:
             assert_never(warning)

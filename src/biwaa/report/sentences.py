@@ -11,30 +11,7 @@ from biwaa.models.side_by_side import parts_of
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import READINGS
 from biwaa.report.remedies import HARDLY_ANY, remedy
-from biwaa.result import (
-    LAST,
-    TEACHER,
-    AnyWarning,
-    ClassesAbsent,
-    Collapsed,
-    DiscriminatorIdle,
-    DiscriminatorSeparates,
-    EstimateLow,
-    EstimatesDisagree,
-    FarFromSource,
-    FewHeldOut,
-    LabelShift,
-    LikeNoClass,
-    Result,
-    RoundsAtChance,
-    SourceForgotten,
-    SourceNotLearned,
-    SourceOnlySelected,
-    SourceOnlyUnfinished,
-    SourcesContradict,
-    UnknownImages,
-    WithoutPseudoLabel,
-)
+from biwaa.result import LAST, TEACHER, AnyWarning, Result, warnings
 
 ABSENT_RIGHT = "on our benchmarks 97 % of the classes named so were absent"
 ABSENT_BESIDE_UNKNOWN = "on our benchmarks 93 % of the classes named so beside unknown images were absent"
@@ -83,92 +60,93 @@ def warning_texts(result: Result, recipe: Recipe) -> list[str]:
 
 def _problem(warning: AnyWarning, result: Result) -> str:
     """What is wrong, with the number that shows it."""
-    asked = [one for one in result.warnings if isinstance(one, UnknownImages)]  # then one class is that of these
+    # Where unknown images were asked for, one class is theirs.
+    asked = [one for one in result.warnings if isinstance(one, warnings.UnknownImages)]
     classes, unknown = len(result.classes) - len(asked), any(one.share for one in asked)
     match warning:
-        case Collapsed():
+        case warnings.Collapsed():
             return _collapse(warning, classes)
-        case SourceForgotten(accuracy=here, source_only=before):
+        case warnings.SourceForgotten(accuracy=here, source_only=before):
             return (
                 f"Adaptation destroyed what was learned from the source: {in_percent(here)} of the held-out source "
                 f"images are right, {in_percent(before)} with source-only."
             )
-        case SourceNotLearned(accuracy=accuracy, chance=chance):
+        case warnings.SourceNotLearned(accuracy=accuracy, chance=chance):
             return (
                 f"The source's own labels cannot be predicted from its images: {in_percent(accuracy)} of the held-out "
                 f"source images are right, {in_percent(chance)} would be by always guessing the largest class."
             )
-        case RoundsAtChance(agreement=agreement, chance=chance):
+        case warnings.RoundsAtChance(agreement=agreement, chance=chance):
             return (
                 f"The last two rounds agree on {in_percent(agreement)} of the target images, little more than the "
                 f"{in_percent(chance)} expected by chance, so neither can be trusted."
             )
-        case DiscriminatorSeparates(accuracy=accuracy):
+        case warnings.DiscriminatorSeparates(accuracy=accuracy):
             return (
                 f"The discriminator tells the domains apart to the end (balanced accuracy {in_percent(accuracy)}), so "
                 "the domains were not aligned."
             )
-        case DiscriminatorIdle(first=first, last=last):
+        case warnings.DiscriminatorIdle(first=first, last=last):
             return (
                 f"The discriminator never told the domains apart (balanced accuracy {in_percent(first)} at first, "
                 f"{in_percent(last)} at last), so adaptation learned nothing from it."
             )
-        case EstimatesDisagree():
+        case warnings.EstimatesDisagree():
             low, high = (READINGS.get(name, name) for name in (warning.lowest, warning.highest))
             return (
                 "Estimates of the target accuracy contradict each other, so none can be trusted: "
                 f"{in_percent(warning.low)} ({low}) and {in_percent(warning.high)} ({high})."
             )
-        case EstimateLow(estimate=estimate):
+        case warnings.EstimateLow(estimate=estimate):
             return f"Only about {in_percent(estimate)} of the target images are estimated to be right."
-        case FarFromSource(share=share):
+        case warnings.FarFromSource(share=share):
             return (
                 f"{in_percent(share)} of the target images are farther from every class of the source than 99 % of the "
                 "source's own images are."
             )
-        case LikeNoClass(likeness=likeness):
+        case warnings.LikeNoClass(likeness=likeness):
             return (
                 "Most target images look like no class of the source: groups of like images do not differ from each "
                 f"other as the source's classes do (likeness {likeness:.2f}; {LIKENESS:g} or more is usual); they "
                 "may be of other classes, all of one or two classes, or few images of a very different style."
             )
-        case UnknownImages(share=0):
+        case warnings.UnknownImages(share=0):
             return (
                 "No target image was labelled unknown: nothing showed clearly that there are images of no known class. "
                 f"{OPEN_FOUND}."
             )
-        case UnknownImages(share=share) if share >= HARDLY_ANY:
+        case warnings.UnknownImages(share=share) if share >= HARDLY_ANY:
             return (
                 f"Hardly any target image looks like a class of the source: {in_percent(share)} were labelled unknown, "
                 "so nearly nothing was adapted to."
             )
-        case UnknownImages(share=share):
+        case warnings.UnknownImages(share=share):
             return (
                 f"{in_percent(share)} of the target images were labelled unknown: those that look least like a class "
                 "of the source."
             )
-        case ClassesAbsent(classes=absent):
+        case warnings.ClassesAbsent(classes=absent):
             return (
                 f"The target seems to have no image of {len(absent)} of the source's {classes} classes "
                 f"({listed(list(absent))}), so they were left out of the adaptation "
                 f"({ABSENT_BESIDE_UNKNOWN if unknown else ABSENT_RIGHT})."
             )
-        case LabelShift(distance=distance):
+        case warnings.LabelShift(distance=distance):
             return (
                 f"The target's class shares are estimated to differ from the source's by {in_percent(distance)} (total "
                 "variation): either they do, or classes are mistaken for others."
             )
-        case WithoutPseudoLabel(classes=lacking):
+        case warnings.WithoutPseudoLabel(classes=lacking):
             return (
                 f"{len(lacking)} of {classes} classes got no pseudo-label ({listed(list(lacking))}), so adaptation "
                 "learned nothing about them."
             )
-        case SourceOnlySelected():
+        case warnings.SourceOnlySelected():
             return (
                 f"No round was judged better than source-only (by {result.model.chosen_by}), so the source-only model "
                 "was selected."
             )
-        case SourcesContradict(specs=specs, agreement=agreement, chance=chance):
+        case warnings.SourcesContradict(specs=specs, agreement=agreement, chance=chance):
             believed = (
                 "all are believed, since nothing says which is right" if warning.all_of_them
                 else "it is not heard on classes that the others have"
@@ -177,19 +155,19 @@ def _problem(warning: AnyWarning, result: Result) -> str:
                 f"The sources contradict each other: {listed(list(specs))} and the others predict each other's labels "
                 f"at {in_percent(agreement)} at best, guessing would reach {in_percent(chance)}, and {believed}."
             )
-        case SourceOnlyUnfinished(before=before, last=last):
+        case warnings.SourceOnlyUnfinished(before=before, last=last):
             return (
                 f"Source-only had not converged: over its last steps its loss still fell from {before:.2f} to "
                 f"{last:.2f}, so part of a gain over it can be training that it did not get."
             )
-        case FewHeldOut(images=images, wanted=wanted):
+        case warnings.FewHeldOut(images=images, wanted=wanted):
             few = f"Only {images} source images were held out and calibration needs {wanted}"
             return f"{few}, so take confidences as rough."
         case _:
             assert_never(warning)
 
 
-def _collapse(warning: Collapsed, classes: int) -> str:
+def _collapse(warning: warnings.Collapsed, classes: int) -> str:
     found = []
     if warning.effective_classes is not None and warning.usual_classes is not None:
         whose = "source-only's predictions" if warning.compared_with == "source_only" else "the source's labels"
