@@ -153,8 +153,7 @@ def pytorch_adapt(method: str, network: Network, data: Digits, seed: int) -> Non
         containers["misc"] = Misc({"feature_combiner": RandomizedDotProduct([WIDTH, CLASSES], wide)})
     adapter = {"source_only": Classifier, "dann": DANN, "cdan": CDAN}[method](**containers)
     both = CombinedSourceAndTargetDataset(
-        SourceDataset(TensorDataset(data.source, data.labels)),
-        TargetDataset(_Bare(data.target)),
+        SourceDataset(TensorDataset(data.source, data.labels)), TargetDataset(_Bare(data.target))
     )
     for model in models.values():
         model.train()

@@ -162,10 +162,7 @@ def test_other_settings_are_refused(finished):
         (["digits", "--out", "x", "--tasks", "A2B"], "no task 'A2B' in digits: there are mnist2usps"),
         (["digits", "--out", "x", "--tasks", "plain>mars"], "no task 'plain>mars' in digits"),
         (["digits", "--out", "x", "--methods", "magic"], "no method is called 'magic': there are biwaa"),
-        (
-            ["digits/parts", "--out", "x", "--methods", "magic"],
-            "no variant 'magic' in parts: did you mean 'semantic'?",
-        ),
+        (["digits/parts", "--out", "x", "--methods", "magic"], "no variant 'magic' in parts: did you mean 'semantic'?"),
         (["digits", "--out", "x", "--methods", "cdna"], "did you mean 'cdan'"),
         (["digits", "--out", "x", "--methods", "fixmatch", "--freeze-backbone"], "fixmatch needs images"),
         (["digits", "--out", "x"], "mnist is missing; usps is missing"),
@@ -600,13 +597,7 @@ def test_grid_of_every_benchmark_and_study():
     assert len(set(steps.values())) == 1
     for entry in BENCHMARKS.values():
         grid = Bench(
-            entry.name,
-            "methods",
-            recipe.flat(),
-            {},
-            entry.tasks,
-            tuple(variants("methods", recipe, ())),
-            (1, 2),
+            entry.name, "methods", recipe.flat(), {}, entry.tasks, tuple(variants("methods", recipe, ())), (1, 2)
         )
         works = grid.works(Path("d"), Path("r"))
         assert len({work.name for work in works}) == len(works) == 2 * len(entry.tasks) * len(every)

@@ -108,10 +108,7 @@ def test_a_panel_goes_on_and_is_shown(finished, root):
     "words,told",
     [
         (["--tasks", "mars"], "the panel has no data set 'mars': there are pacs, office10, satellite"),
-        (
-            ["--tasks", "label_shift:A2W"],
-            "no task 'A2W' in the panel's label_shift: did you mean 'A2C'?",
-        ),
+        (["--tasks", "label_shift:A2W"], "no task 'A2W' in the panel's label_shift: did you mean 'A2C'?"),
         (["--methods", "magic"], "no method is called 'magic'"),
         (["--tasks", "pacs"], "none of the panel's data sets that were asked for is complete below"),
         (["--recipe", "special.yaml"], "special.yaml has settings for single tasks of a benchmark"),

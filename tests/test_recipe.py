@@ -60,11 +60,7 @@ def values(name):
         return st.floats(0.01, 0.9)
     if kind == bool | None:
         return st.none() | st.booleans()
-    return {
-        bool: st.booleans(),
-        int: st.integers(1, 1000),
-        str: st.text(max_size=20),
-    }[kind]
+    return {bool: st.booleans(), int: st.integers(1, 1000), str: st.text(max_size=20)}[kind]
 
 
 changes = st.lists(st.sampled_from(sorted(GROUP_OF)), unique=True, max_size=8).flatmap(
@@ -180,8 +176,6 @@ def test_the_digest_is_of_what_decides_the_figures():
         ("schedule: {round: 3}", r"unknown setting 'round'; did you mean 'rounds'\?$"),
         ("stepps: 3", r"unknown setting 'stepps'; did you mean 'steps'\?$"),
         ("xyzzy: 3", r"unknown setting 'xyzzy'; known are method, seed, .*threads\.$"),
-        ("compile: true", r"is of an earlier version of biwaa \(it has the setting 'compile'\): train again\.$"),
-        ("machine: {compile: false}", r"is of an earlier version of biwaa .*: train again\.$"),
         ("steps: many", r"Expected `int`, got `str` - at `\$\.schedule\.steps`\.$"),
         ("schedule: 3", r"unknown setting 'schedule'; .*\.$"),
         ("schedule: {steps: 0}", r"steps must be at least 1, not 0\.$"),

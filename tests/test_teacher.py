@@ -9,7 +9,6 @@ import biwaa
 from biwaa.cli import main
 from biwaa.errors import BiwaaError
 from biwaa.functional import nearest_neighbours
-from biwaa.recipe import recipe_from
 from biwaa.report.run_page import run_page
 from biwaa.result import SOURCE_ONLY, TEACHER
 from biwaa.share import model_card
@@ -287,13 +286,6 @@ def test_flags_that_do_not_go_together(features, tmp_path, monkeypatch, capsys, 
     words = words.replace("source a", "source d.npz:a").replace("target b", "target d.npz:b").replace("t.csv", "t.npz")
     assert main(["train", *words.split(), "--out", "run"]) == 2
     assert says in capsys.readouterr().err
-
-
-def test_the_setting_of_that_name_is_read_by_its_new_one():
-    assert recipe_from({"teacher": True}, "old.yaml").schedule.smooth_rounds
-    assert recipe_from({"schedule": {"teacher": True}}, "old.yaml").schedule.smooth_rounds
-    with pytest.raises(BiwaaError, match="smooth_rounds="):
-        biwaa.adapt("a", "b", teacher=False)
 
 
 def test_scores_name_each_row_and_column_once():

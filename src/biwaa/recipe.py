@@ -113,8 +113,6 @@ def _texts() -> set[str]:
 
 
 TEXTS = _texts()
-RENAMED = {"teacher": "smooth_rounds", "unit_centroids": "cosine_pull"}
-"""Names that settings had in files of earlier versions."""
 
 
 def load_recipe(name: str) -> Recipe:
@@ -166,7 +164,7 @@ def flattened(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in settings.items():
         nested = key in groups and isinstance(value, Mapping)
-        inside = {RENAMED.get(name, name): one for name, one in (value if nested else {key: value}).items()}
+        inside = value if nested else {key: value}
         for name in inside:
             if name not in GROUP_OF:
                 raise _unknown(str(name)[:100], where)
@@ -181,8 +179,6 @@ def _place(name: str) -> str:
 
 
 def _unknown(name: str, where: str) -> BiwaaError:
-    if name == "compile":
-        return BiwaaError(f"{where} is of an earlier version of biwaa (it has the setting 'compile'): train again.")
     near = nearest(name, GROUP_OF)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(GROUP_OF)}."
     return BiwaaError(f"{where}: unknown setting {name!r}; {hint}")

@@ -4,14 +4,7 @@ import json
 from pathlib import Path
 
 from biwaa.checks import not_below
-from biwaa.domains.catalogue import (
-    BENCHMARKS,
-    Benchmark,
-    deviations,
-    find,
-    how_it_should_look,
-    locate,
-)
+from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, find, how_it_should_look, locate
 from biwaa.domains.classes import empty_classes, tell_oddities
 from biwaa.domains.domain import Domain, drop_unreadable
 from biwaa.domains.spec import default_data_root, open_domain

@@ -12,13 +12,7 @@ Alignment", WACV 2023; constants that the paper leaves open are the published im
 """
 
 from biwaa.functional.neighbours import nearest_neighbours, neighbours_of_a_class
-from biwaa.functional.other_methods import (
-    class_confusion,
-    coral,
-    covariance_distance,
-    mean_discrepancy,
-    nuclear_norm,
-)
+from biwaa.functional.other_methods import class_confusion, coral, covariance_distance, mean_discrepancy, nuclear_norm
 from biwaa.functional.paper import (
     adversarial_ramp,
     average_rounds,

@@ -143,8 +143,6 @@ def lesson_of(
         else {str(name): value for name, value in classes.items()} if isinstance(classes, Mapping)
         else {str(name): None for name in classes}
     )  # fmt: skip
-    if isinstance(teacher, bool):
-        raise BiwaaError("teacher= takes another model's scores; the setting of that name is smooth_rounds= now.")
     if teacher is not None and zero_shot:
         raise BiwaaError("--teacher and --zero-shot are two teachers: give one.")
     if teacher is None and teacher_source is not None:
