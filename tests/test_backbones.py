@@ -22,9 +22,9 @@ from biwaa.cli.flags import with_switches
 from biwaa.cli.help import all_options
 from biwaa.cli.training import TrainFlags
 from biwaa.errors import BiwaaError
-from biwaa.models import best, weights
+from biwaa.models import auto_backbone, weights
+from biwaa.models.auto_backbone import DINOV2, EFFICIENTNET, FROZEN, TRAINED, best_backbone
 from biwaa.models.backbone import BACKBONES, BackboneEntry, build_backbone
-from biwaa.models.best import DINOV2, EFFICIENTNET, FROZEN, TRAINED, best_backbone
 from biwaa.models.saved import load_model
 from biwaa.models.weights import load_weights
 from biwaa.recipe import load_recipe, with_method
@@ -55,7 +55,7 @@ def no_hub(monkeypatch):
     def refuse(config):
         raise OSError("no network")
 
-    monkeypatch.setattr(best, "hub_file", refuse)
+    monkeypatch.setattr(auto_backbone, "hub_file", refuse)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_dinov2_that_the_hub_has_is_taken_at_224_pixels(tmp_path, monkeypatch,
     torch.manual_seed(3)
     state = timm.create_model(DINOV2.name, num_classes=0).state_dict()  # for its own 518 pixels
     safetensors.torch.save_file(state, tmp_path / "dinov2.safetensors")
-    for module in (best, weights):
+    for module in (auto_backbone, weights):
         monkeypatch.setattr(module, "hub_file", lambda config: tmp_path / "dinov2.safetensors")
     found = suited(load_recipe("robust"))
     said = capsys.readouterr().err
@@ -116,11 +116,11 @@ def test_a_dinov2_that_the_hub_has_is_taken_at_224_pixels(tmp_path, monkeypatch,
 
 
 def test_auto_takes_the_first_that_is_to_be_had(no_hub, monkeypatch):
-    monkeypatch.setattr(best, "packaged_file", lambda name: Path("x") if name == EFFICIENTNET.name else None)
+    monkeypatch.setattr(auto_backbone, "packaged_file", lambda name: Path("x") if name == EFFICIENTNET.name else None)
     assert best_backbone(FROZEN).candidate == best_backbone(TRAINED).candidate == EFFICIENTNET
-    monkeypatch.setattr(best, "packaged_file", lambda name: None)
+    monkeypatch.setattr(auto_backbone, "packaged_file", lambda name: None)
     assert best_backbone(FROZEN).candidate == EFFICIENTNET  # whose missing weights are an error with ways out
-    monkeypatch.setattr(best, "hub_file", lambda config: Path("x"))
+    monkeypatch.setattr(auto_backbone, "hub_file", lambda config: Path("x"))
     assert [best_backbone(each).candidate.name for each in (FROZEN, TRAINED)] == [DINOV2.name, "resnet50"]
 
 
@@ -143,7 +143,7 @@ def test_no_default_is_gated_or_for_some_uses_only(candidate):
     ],
 )
 def test_what_is_open_is_decided_and_nothing_else(settings, frozen, backbone, no_hub, cpu, monkeypatch):
-    monkeypatch.setattr(best, "packaged_file", lambda name: Path("x") if name == EFFICIENTNET.name else None)
+    monkeypatch.setattr(auto_backbone, "packaged_file", lambda name: Path("x") if name == EFFICIENTNET.name else None)
     asked = load_recipe("robust").replace(**settings)
     found = suited(asked)
     assert (found.network.freeze_backbone, found.network.backbone) == (frozen, backbone)
@@ -152,7 +152,7 @@ def test_what_is_open_is_decided_and_nothing_else(settings, frozen, backbone, no
 
 def test_a_gpu_trains_and_a_file_of_weights_needs_its_backbone(monkeypatch):
     monkeypatch.setattr(decided, "has_gpu", lambda device: True)
-    monkeypatch.setattr(best, "hub_file", lambda config: Path("x"))
+    monkeypatch.setattr(auto_backbone, "hub_file", lambda config: Path("x"))
     found = suited(load_recipe("robust"))
     assert (found.network.freeze_backbone, found.network.backbone) == (False, "resnet50")
     assert suited(load_recipe("robust").replace(freeze_backbone=True)).network.backbone == DINOV2.name

@@ -17,7 +17,7 @@ from biwaa.images.augment import Transform
 from biwaa.models.backbone import build_backbone
 from biwaa.models.classifiers import open_classifier
 from biwaa.models.features import store_features
-from biwaa.models.origins import packaged_file
+from biwaa.models.weight_files import packaged_file
 from biwaa.models.weights import load_weights
 from biwaa.result import read_result
 from biwaa.solvers.logistic import Head, source_head

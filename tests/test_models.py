@@ -12,7 +12,7 @@ from huggingface_hub import constants as hub
 from safetensors.torch import save_file
 
 from biwaa.errors import BiwaaError
-from biwaa.models import origins
+from biwaa.models import weight_files
 from biwaa.models.backbone import BACKBONES, USUAL, build_backbone, canonical
 from biwaa.models.network import Network, Standardise
 from biwaa.models.weights import load_weights
@@ -50,7 +50,7 @@ def test_the_references_list(name):
 
 def offline(monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    origins._hub_answers.cache_clear()
+    weight_files._hub_answers.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_hint_says_what_a_backbone_needs_where_its_weights_are_not_to_be_had(m
         build_backbone("resnet55")
     with pytest.raises(BiwaaError, match=r"did you mean lenet\? It has no ImageNet weights: add --weights none\.$"):
         build_backbone("lenett")
-    monkeypatch.setattr(origins, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weight_files, "_hub_answers", lambda: True)
     with pytest.raises(BiwaaError, match=r"did you mean resnet50 or resnet\w+ or resnet\w+\?$"):
         build_backbone("resnet55")
 

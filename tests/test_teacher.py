@@ -14,8 +14,8 @@ from biwaa.result import SOURCE_ONLY, TEACHER
 from biwaa.share import model_card
 from biwaa.solvers.prototypes import adapt_prototypes
 from biwaa.solvers.taught import teach_prototypes
+from biwaa.teachers.fusion import Teacher, fit_temperature, fused, mastered, own_probabilities
 from biwaa.teachers.scores import Scores, as_scores, matched, read_scores
-from biwaa.teachers.voice import Teacher, fit_temperature, fused, mastered, own_probabilities
 
 NAMES = ("photos/cat/1.jpg", "photos/cat/2.jpg", "photos/dog/1.jpg")
 CLASSES = ("cat", "dog")

@@ -22,7 +22,7 @@ from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.dann import domain_accuracy
 from biwaa.methods.method import Task
 from biwaa.models.backbone import FEATURES
-from biwaa.models.origins import at_hand
+from biwaa.models.weight_files import at_hand
 from biwaa.recipe import GROUP_OF, NAMED, load_recipe, with_method
 from biwaa.report.advice import as_words, reads
 from biwaa.report.estimate import doubt, estimate_error, shown_estimate

@@ -14,7 +14,7 @@ from biwaa.models.network import Output
 from biwaa.solvers.logistic import Head
 from biwaa.solvers.remembered import Memory
 from biwaa.solvers.several import Standing
-from biwaa.teachers.voice import Teacher
+from biwaa.teachers.fusion import Teacher
 
 
 class Batch(NamedTuple):

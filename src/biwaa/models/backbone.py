@@ -16,11 +16,11 @@ import torchvision
 from torch import nn
 
 from biwaa.errors import BiwaaError, listed, nearest, one_line
-from biwaa.models.best import AUTO
+from biwaa.models.auto_backbone import AUTO
 from biwaa.models.digits import cnn, dtn, lenet
-from biwaa.models.origins import PACKAGED, at_hand
 from biwaa.models.side_by_side import BLACK, MOST_PARTS, WHOLE, SideBySide, parts_of, several
 from biwaa.models.towers import build_tower, is_tower
+from biwaa.models.weight_files import PACKAGED, at_hand
 from biwaa.registry import Registry, load_plugins, taken
 
 Channels = tuple[float, float, float]  # A value for each of red, green and blue, of pixels in [0, 1]

@@ -18,8 +18,8 @@ from biwaa.errors import BiwaaError, printable
 from biwaa.files import local
 from biwaa.images.augment import Transform
 from biwaa.images.images import feature_width
+from biwaa.models.auto_backbone import AUTO
 from biwaa.models.backbone import FEATURES, Backbone, canonical, features_backbone
-from biwaa.models.best import AUTO
 from biwaa.models.network import Network, Standardise, linear_head
 from biwaa.models.saved import load_model
 from biwaa.models.side_by_side import several

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.models.backbone import BACKBONES, DIGITS, Backbone, build_timm
-from biwaa.models.origins import OFFLINE, PACKAGED, hub_file, packaged_file
 from biwaa.models.towers import is_tower, load_tower
+from biwaa.models.weight_files import OFFLINE, PACKAGED, hub_file, packaged_file
 from biwaa.progress import say
 
 

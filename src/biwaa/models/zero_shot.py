@@ -27,7 +27,7 @@ from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.files import expanded
 from biwaa.images.images import Images, feature_width
 from biwaa.images.store import DECODING, stored
-from biwaa.models.origins import reach_hub
+from biwaa.models.weight_files import reach_hub
 from biwaa.progress import say, track
 from biwaa.teachers.prompts import MARK, texts
 from biwaa.tensors import weights_digest

@@ -13,7 +13,7 @@ from typing import Any
 
 from biwaa.methods import METHODS
 from biwaa.models.backbone import DIGITS, FEATURES
-from biwaa.models.origins import at_hand
+from biwaa.models.weight_files import at_hand
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
 from biwaa.report.measured import FROZEN, LEAST, TRAINED, WHERE_FROZEN, WHERE_TRAINED, better
 from biwaa.settings import MOST_STEPS

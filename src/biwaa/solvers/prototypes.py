@@ -23,7 +23,7 @@ from biwaa.solvers.metric import (
     whitening,
     within_class_covariance,
 )
-from biwaa.teachers.voice import Teacher, fused
+from biwaa.teachers.fusion import Teacher, fused
 
 PULL = 5.0
 """Logits that neighbours of one class add."""

@@ -1,4 +1,4 @@
-"""A source without its images: what a run keeps of it, and adapting from that.
+"""A source without its images (source-free adaptation): what a run keeps of it, and adapting from that.
 
 Kept are means and covariances, of which the metric and the prior of `prototypes` are made (docs/sources.md says of how
 many images, and what they give away). N rows of the source, Nt of the target, F features, R kept axes, K classes.
@@ -24,7 +24,7 @@ from biwaa.solvers.metric import (
 )
 from biwaa.solvers.prototypes import FIRST_RIDGE, Start, head_like, neighbours_guide, refined
 from biwaa.solvers.taught import teach_prototypes
-from biwaa.teachers.voice import Teacher, fused
+from biwaa.teachers.fusion import Teacher, fused
 
 
 class Remembered(NamedTuple):

@@ -22,7 +22,7 @@ from biwaa.solvers.metric import (
     within_class_covariance,
 )
 from biwaa.solvers.prototypes import FIRST_RIDGE, Start, neighbours_guide, refined, student
-from biwaa.teachers.voice import Teacher, fused
+from biwaa.teachers.fusion import Teacher, fused
 
 FACTORS = (0.25, 0.5, 0.75, 1.0)
 """Factors on both experts' logits that are tried; the regression's may also be 0."""

@@ -19,7 +19,7 @@ from biwaa.solvers.metric import (
     within_class_covariance,
 )
 from biwaa.solvers.prototypes import FIRST_RIDGE, Start, head_like, refined, student
-from biwaa.teachers.voice import Teacher, fused, own_probabilities
+from biwaa.teachers.fusion import Teacher, fused, own_probabilities
 
 
 def teach_prototypes(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from biwaa.domains.labels import MISSING
 from biwaa.images.batches import Inputs, Joined
 from biwaa.solvers.remembered import Memory
-from biwaa.teachers.voice import Teacher
+from biwaa.teachers.fusion import Teacher
 
 Given = NDArray[np.int64]
 GIVEN_SHARE = 0.25

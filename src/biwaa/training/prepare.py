@@ -37,7 +37,7 @@ from biwaa.models.weights import load_weights
 from biwaa.recipe import Recipe
 from biwaa.solvers.logistic import Head
 from biwaa.solvers.remembered import Memory, Remembered
-from biwaa.teachers.voice import Teacher
+from biwaa.teachers.fusion import Teacher
 from biwaa.training.data import Data, Given
 from biwaa.training.suited import least_images
 

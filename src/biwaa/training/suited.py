@@ -12,8 +12,8 @@ import torch
 from biwaa.device import has_gpu
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
+from biwaa.models.auto_backbone import AUTO, FROZEN, TRAINED, best_backbone
 from biwaa.models.backbone import BACKBONES, Backbone
-from biwaa.models.best import AUTO, FROZEN, TRAINED, best_backbone
 from biwaa.models.side_by_side import several
 from biwaa.models.towers import is_tower
 from biwaa.progress import duration, say

@@ -14,9 +14,9 @@ from biwaa.domains.trainable import check_batch
 from biwaa.errors import BiwaaError, listed
 from biwaa.methods import METHODS
 from biwaa.models.zero_shot import DEFAULT, ZeroShot
+from biwaa.teachers.fusion import Teacher
 from biwaa.teachers.prompts import read_classes
 from biwaa.teachers.scores import Scores, as_scores, matched
-from biwaa.teachers.voice import Teacher
 from biwaa.training.prepare import Pair
 
 

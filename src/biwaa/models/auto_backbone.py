@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 
-from biwaa.models.origins import hub_file, packaged_file
+from biwaa.models.weight_files import hub_file, packaged_file
 
 AUTO = "auto"
 
