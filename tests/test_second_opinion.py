@@ -156,17 +156,25 @@ def test_a_network_that_was_trained_whole_has_readings_of_its_own(tiny_run):
         result = biwaa.adapt(folder / "source", folder / "target", recipe=recipe, verbose=False).result
         readings = result.estimated_accuracy.readings
         names = WHOLE[:1] if method == "source_only" else WHOLE
-        assert result.estimated_accuracy.value == pytest.approx(np.mean([readings[name] for name in names]), abs=1e-5)
-        assert result.estimated_accuracy.low is None
+        mean = np.mean([readings[name] for name in names])
+        assert combined(readings, images=100, solved=False, whole=True).value == pytest.approx(mean, abs=1e-5)
+        given = result.estimated_accuracy
+        assert (given.value is None) if result.contradiction else given.value == pytest.approx(mean, abs=1e-5)
+        assert given.low is None
     assert "agreement_with_source_only" not in readings
     assert readings["agreement_of_first_neighbours"] == readings["agreement_of_neighbours"]
 
 
 def test_a_run_has_an_interval_that_holds_the_accuracy(tmp_path):
     source, labels, target = shifted(rows=600)
-    found = biwaa.adapt((source, labels), (target, labels), freeze_backbone=True, batch_size=24, verbose=False).result
+    run = biwaa.adapt((source, labels), (target, labels), freeze_backbone=True, batch_size=24, verbose=False)
+    found = run.result
     estimate, accuracy = found.estimated_accuracy, found.accuracy.adapted.over_images
     assert set(COMBINED) <= set(estimate.readings)
     assert estimate.low <= accuracy <= estimate.high
     assert estimate.lower_bound <= accuracy
     assert estimate.value == pytest.approx(np.mean([estimate.readings[name] for name in COMBINED]), abs=1e-5)
+    # Confidences say the same on average.
+    assert found.calibration.matched_to_estimate
+    assert run.predictions.confidence.mean() == pytest.approx(estimate.value, abs=1e-3)
+    assert run.classifier.predict_proba(target).max(axis=1).mean() == pytest.approx(estimate.value, abs=1e-3)

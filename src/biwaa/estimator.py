@@ -117,7 +117,7 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:  # noqa: N803
-        """(N, K) probabilities of `classes_`, by a temperature fitted on held-out source rows where there are any."""
+        """(N, K) probabilities of `classes_`, as calibrated as the run's estimate of the accuracy is right."""
         check_is_fitted(self)
         rows = self._rows(X, reset=False)
         try:

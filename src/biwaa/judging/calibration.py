@@ -1,6 +1,6 @@
 """How far a confidence can be believed, and estimates of the target's accuracy from it; no target label is used.
 
-- temperature scaling on held-out source images
+- temperature scaling, to what is estimated of the target or on held-out source images
 - estimates of accuracy are shares in [0, 1] that rest on different assumptions: where they disagree, none is to be
   trusted
 
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.functional import entropy, log_probabilities, with_temperature
-from biwaa.judging.evidence import Evidence
+from biwaa.judging.evidence import Evidence, sample
 from biwaa.judging.metrics import agreement, mean_confidence
 from biwaa.result import Calibration, CalibrationError
 
-TEMPERATURES = (0.1, 10.0)
+TEMPERATURES = (0.1, 100.0)
 """Where temperatures are looked for. Without a wrong image the likelihood alone would sharpen without end."""
 
 
@@ -60,10 +60,38 @@ def held_out_temperature(evidence: Evidence) -> float:
     return fit_temperature(*evidence.held_out, doubt=1 / (len(right) + 2) if right.all() else 0.0)
 
 
-def calibration(evidence: Evidence, temperature: float, target_labels: NDArray[np.int64] | None) -> Calibration:
+def matched_temperature(probabilities: Tensor, accuracy: float) -> float:
+    """The temperature at which the mean confidence on the target is the accuracy that was estimated there.
+
+    One fitted on the source says how sure a model may be of the source, and a target differs. A model that adapts to
+    the target can be sure of all of its mistakes there.
+
+    Args:
+        probabilities: (M, K) of target images; 5,000 of more are enough.
+        accuracy: in [0, 1].
+
+    Returns:
+        Within `TEMPERATURES`; the nearer end where no temperature gives that mean.
+    """
+    from scipy.optimize import brentq  # takes long to import
+
+    logs = log_probabilities(sample(probabilities))
+
+    def excess(log_temperature: float) -> float:
+        return average_confidence((logs / math.exp(log_temperature)).softmax(dim=1)) - accuracy
+
+    sharpest, softest = map(math.log, TEMPERATURES)
+    if excess(sharpest) <= 0:
+        return TEMPERATURES[0]
+    return TEMPERATURES[1] if excess(softest) >= 0 else math.exp(brentq(excess, sharpest, softest, xtol=1e-4))
+
+
+def calibration(
+    evidence: Evidence, temperature: float, target_labels: NDArray[np.int64] | None, matched: bool = False
+) -> Calibration:
     """Calibration errors before and after the temperature, on the held-out source and, with labels, on the target.
 
-    Labels below 0 are missing; images without a label are passed over.
+    Labels below 0 are missing; images without a label are passed over. `matched` says where the temperature is from.
     """
 
     def errors(probabilities: Tensor, labels: NDArray[np.int64]) -> CalibrationError:
@@ -76,6 +104,7 @@ def calibration(evidence: Evidence, temperature: float, target_labels: NDArray[n
 
     return Calibration(
         temperature=round(temperature, 6),
+        matched_to_estimate=matched,
         held_out_source=errors(*evidence.held_out) if evidence.held_out else None,
         target=None if target_labels is None else errors(evidence.probabilities, target_labels),
     )

@@ -196,14 +196,16 @@ def _readings(run: Reading) -> PageTable | None:
     if not rows:
         return None
     calibration = run.result.calibration
-    note = f"Confidences are those at the temperature {calibration.temperature:.2f}, fitted on held-out source images."
+    matched = calibration.matched_to_estimate
+    how = "at which their mean is the estimated accuracy" if matched else "fitted on held-out source images"
+    note = f"Confidences are those at the temperature {calibration.temperature:.2f}, {how}."
     for error, of in ((calibration.held_out_source, "held-out source images"), (calibration.target, "the target")):
-        if error:
+        if error and not (matched and error is calibration.held_out_source):  # it is not meant for the source
             note += (
                 f" Expected calibration error on {of}: {100 * error.before:.1f} points before, {100 * error.after:.1f} "
                 "after."
             )
-    if run.result.selected.validators.get("source_accuracy") == 1:
+    if not matched and run.result.selected.validators.get("source_accuracy") == 1:
         note += " All held-out source images are right, so the temperature counts one error as possible."
     header = ("estimate by", "percent")
     believed = not doubt(run.result)

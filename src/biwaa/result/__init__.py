@@ -6,6 +6,7 @@
 - a file of another format is refused in one sentence
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -60,7 +61,7 @@ __all__ = [
     "LabelShares", "LabelShift", "LikeNoClass", "Model", "RememberedFacts", "Result", "RoundsAtChance", "RunWarning",
     "Selected", "SourceFacts", "SourceForgotten", "SourceNotLearned", "SourceOnlySelected", "SourceOnlyUnfinished",
     "SourcesContradict", "Stage", "TargetAccuracy", "TeacherFacts", "UnknownImages", "WithoutPseudoLabel",
-    "dump_result", "read_result", "write_result",
+    "contradiction", "dump_result", "read_result", "write_result",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -116,7 +117,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def contradiction(self) -> AnyWarning | None:
         """The gravest warning that speaks against the estimate of the accuracy; None where none does."""
-        return next((one for one in self.warnings if _contradicts(one, self.estimated_accuracy)), None)
+        return contradiction(self.warnings, self.estimated_accuracy)
 
     def stage(self, name: str) -> Stage | None:
         """A stage by its name; None where there is none."""
@@ -143,6 +144,11 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def rounds(self) -> tuple[Stage, ...]:
         """All stages but source-only and the teacher."""
         return tuple(stage for stage in self.stages if stage.name not in REFERENCES)
+
+
+def contradiction(warnings: Iterable[AnyWarning], estimate: Estimate) -> AnyWarning | None:
+    """The first warning that an estimate of the accuracy cannot stand beside; None where there is none."""
+    return next((one for one in warnings if _contradicts(one, estimate)), None)
 
 
 def _contradicts(warning: AnyWarning, estimate: Estimate) -> bool:

@@ -128,6 +128,8 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far confidences can be believed."""
 
     temperature: float
+    matched_to_estimate: bool = False
+    """Whether the mean confidence on the target is the estimated accuracy there; else it is fitted on the source."""
     held_out_source: CalibrationError | None = None
     target: CalibrationError | None = None
 

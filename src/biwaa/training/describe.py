@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning_fabric
-import msgspec
 import numpy as np
 import PIL
 import safetensors
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.device import hardware
-from biwaa.judging.calibration import calibration
+from biwaa.judging.calibration import calibration, held_out_temperature, matched_temperature
 from biwaa.judging.estimate import combined, estimates
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.label_shift import Shares, label_shares, predicted_shares, total_variation
@@ -47,6 +46,7 @@ from biwaa.result import (
     Selected,
     Stage,
     TargetAccuracy,
+    contradiction,
 )
 from biwaa.training.cost import images_a_step, stage_images
 from biwaa.training.domain_facts import domain_facts, remembered_facts, source_facts, teacher_facts
@@ -65,7 +65,6 @@ def describe(
     stages: Sequence[Trained],
     selected: Trained,
     *,
-    temperature: float,
     folder: RunFolder,
     sitting: float,
     device: str,
@@ -78,7 +77,6 @@ def describe(
         recipe: all settings.
         stages: in the order of their training, a round last.
         selected: the one whose model was selected.
-        temperature: of that model.
         folder: of the run, for its log.
         sitting: seconds of this sitting.
         device: that it was trained on.
@@ -92,6 +90,7 @@ def describe(
     plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
     # Where the backbone is frozen, this was asked when source-only was solved, and kept.
     opinion = None if plain is None or network.frozen else classes_by_confusion(plain)
+    temperature = held_out_temperature(selected.evidence)
     estimated = estimates(selected.evidence, others, temperature, plain, teacher, opinion)
     target, held_out, scored = domains.target, domains.held_out, unseen(domains)
     solved = METHODS[recipe.method].solved(network.frozen)
@@ -100,8 +99,14 @@ def describe(
     true = None if target.labels is None else label_shares(target.labels, len(classes))
     found = _stages(prepared, stages, finished, shares, true)
     signs = gather_signs(prepared, rounds, baseline, selected, estimated, folder, solved)
+    warned = tuple(find_warnings(of_known(signs) if recipe.prototypes.unknown != "off" else signs))
+    estimate = _estimate(prepared, estimated, recipe, selected.absent is not None)
+    if contradiction(warned, estimate):
+        estimate = Estimate(readings=estimate.readings)
+    if matched := estimate.value is not None:
+        temperature = matched_temperature(selected.probabilities, estimate.value)
     images = {name: value for name, value in folder.task().items() if name.endswith(("_images", "_scores"))}
-    result = Result(
+    return Result(
         format=FORMAT,
         finished=finished,
         method=recipe.method,
@@ -122,10 +127,10 @@ def describe(
         ),
         stages=found,
         label_free=_label_free(selected, rounds, baseline, teacher),
-        estimated_accuracy=_estimate(prepared, estimated, recipe, selected.absent is not None),
-        calibration=calibration(selected.evidence, temperature, scored.labels),
+        estimated_accuracy=estimate,
+        calibration=calibration(selected.evidence, temperature, scored.labels, matched),
         label_shares=_label_shares(classes, shares, true),
-        warnings=tuple(find_warnings(of_known(signs) if recipe.prototypes.unknown != "off" else signs)),
+        warnings=warned,
         teacher=teacher_facts(prepared, lesson),
         accuracy=None if scored.labels is None else _accuracy(found, rounds, selected.name, scored.labels, recipe),
         cost=_cost(stages, recipe, sitting),
@@ -133,9 +138,6 @@ def describe(
         versions=versions(),
         hardware=hardware(device),
     )
-    if result.contradiction is None:
-        return result
-    return msgspec.structs.replace(result, estimated_accuracy=Estimate(readings=result.estimated_accuracy.readings))
 
 
 def _estimate(prepared: Prepared, readings: Mapping[str, float], recipe: Recipe, absent: bool) -> Estimate:

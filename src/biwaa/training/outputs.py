@@ -14,7 +14,6 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
 from biwaa.files import csv_line, write_text
 from biwaa.functional import with_temperature
-from biwaa.judging.calibration import held_out_temperature
 from biwaa.judging.choice import choose
 from biwaa.models.place import Place
 from biwaa.models.saved import SavedModel, save_model
@@ -53,7 +52,8 @@ def write_outputs(
     name = choose(pool, recipe.schedule.choice)
     selected = next(stage for stage in stages if stage.name == name)
     evidence = selected.evidence
-    temperature = held_out_temperature(evidence)
+    result = describe(prepared, recipe, stages, selected, folder=folder, sitting=sitting, device=device, lesson=lesson)
+    temperature = result.calibration.temperature
     network = prepared.deployed_network(load_network_state(folder, name))
     place = None if evidence.features is None else Place.of(evidence.features, evidence.predicted, len(classes))
     model = SavedModel(
@@ -66,10 +66,6 @@ def write_outputs(
         recipe.prototypes.unknown != "off",
     )  # fmt: skip
     write_text(folder.path / "predictions.csv", predictions.csv(classes))
-    result = describe(
-        prepared, recipe, stages, selected, temperature=temperature, folder=folder, sitting=sitting, device=device,
-        lesson=lesson,
-    )  # fmt: skip
     write_result(folder.path, result)
     return result, predictions
 
