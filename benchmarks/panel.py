@@ -118,6 +118,22 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
     }
 
 
+def calibrations(runs: list[tuple[str, str, Result]]) -> dict[str, dict[str, float]]:
+    """Expected calibration error on the target before and after the temperature, in points, by part."""
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for part, _, result in runs:
+        if result.calibration.matched_to_estimate and (error := result.calibration.target):
+            errors.setdefault(part, []).append((100 * error.before, 100 * error.after))
+    main = [pair for part, pairs in errors.items() if part in MAIN for pair in pairs]
+    every = [pair for pairs in errors.values() for pair in pairs]
+    found = {}
+    for name, pairs in (errors | {"data sets": main, "all": every}).items():
+        if pairs:
+            before, after = (round(float(np.mean(column)), 1) for column in zip(*pairs, strict=True))
+            found[name] = {"tasks": len(pairs), "before": before, "after": after}
+    return found
+
+
 def choices(runs: list[tuple[str, str, Result]]) -> dict[str, dict[str, float]]:
     """Each label-free score's pick between source-only and the method, in points below the better of the two."""
     found: dict[str, dict[str, float]] = {}
@@ -149,6 +165,7 @@ def main(panel: tyro.conf.Positional[Path], out: Path, method: str = "prototypes
     runs = read(panel, method)
     found = {
         "estimate": estimates(runs),
+        "calibration": calibrations(runs),
         "choice": choices([run for run in runs if run[0] in MAIN]),
         "choice_all": choices(runs),
         "versions": versions(),

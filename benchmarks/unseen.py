@@ -15,6 +15,7 @@ from typing import Any
 
 import bundled_data
 import tyro
+from msgspec import to_builtins
 from rivals import accuracies
 from unseen_data import KINDS, VENDORS
 
@@ -69,6 +70,7 @@ def measure(source: str, target: str, backbone: str) -> dict[str, Any]:
         "estimate": None if estimate.value is None else round(100 * estimate.value, 2),
         "interval": [None if one is None else round(100 * one, 1) for one in (estimate.low, estimate.high)],
         "lower_bound": None if estimate.lower_bound is None else round(100 * estimate.lower_bound, 1),
+        "calibration_error": None if result.calibration.target is None else to_builtins(result.calibration.target),
         "readings": estimate.readings, "warnings": [type(one).__name__ for one in result.warnings],
         "classes": len(result.classes), "images": result.target.images,
     }  # fmt: skip

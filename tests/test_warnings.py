@@ -381,7 +381,7 @@ def test_what_the_sentences_say(result):
     assert "2 of 4 classes are never predicted on the target (dog, eel)" in text
     text = warning_text(EVERY[1], result, paper)
     assert "60.0 % of the held-out source images are right, 96.0 % with source-only" in text
-    assert "50.0 % (mean confidence, calibrated) and 90.0 % (agreement among the rounds)" in warning_text(
+    assert "50.0 % (mean confidence, calibrated on the source) and 90.0 % (agreement among the rounds)" in warning_text(
         EVERY[5], result, robust
     )
     assert "Only 40 source images were held out" in warning_text(EVERY[-1], result, robust)

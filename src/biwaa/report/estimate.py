@@ -31,7 +31,7 @@ READINGS = {
     "agreement_of_neighbours": "agreement among nearest neighbours",
     "agreement_of_first_neighbours": "agreement among nearest neighbours in source-only's features",
     "agreement_of_neighbours_source_only": "agreement of source-only's neighbours, an estimate of its accuracy",
-    "confidence": "mean confidence, calibrated",
+    "confidence": "mean confidence, calibrated on the source",
     "agreement_with_class_confusion": "agreement with minimum class confusion on source-only's features",
     "agreement_of_halves": "agreement of two solutions that share no source image",
     "source_only_by_confidence": "source-only's cross-validated accuracy minus its loss of confidence",

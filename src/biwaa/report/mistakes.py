@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from biwaa.functional import with_temperature
 from biwaa.judging.metrics import accuracy_by_class
 from biwaa.report import pictures
 from biwaa.report.cells import Cell, PageTable, count, percent
@@ -76,9 +77,10 @@ def _with_labels(page: Section, run: Reading, truth: NDArray[np.int64]) -> NDArr
     if pairs:
         header = ("true class", "mistaken for", "images", "percent of the class")
         page.tables.append(PageTable("Most frequent confusions", header, tuple(pairs)))
-    # By the model's own figures: the four digits of predictions.csv would leave ties to the order of files.
-    selected = run.evidence.get(run.selected)
-    sure = run.predictions.confidence if selected is None else selected.probabilities.double().amax(dim=1).numpy()
+    # The four digits of predictions.csv would leave ties to the order of files.
+    selected, temperature = run.evidence.get(run.selected), run.result.calibration.temperature
+    exact = None if selected is None else with_temperature(selected.probabilities.double(), temperature)
+    sure = run.predictions.confidence if exact is None else exact.amax(dim=1).numpy()
     rows = surest_mistakes(predicted, truth, sure, GALLERY)
     page.gallery_title = f"The most confident mistakes, {len(rows)} of {wrong}"
     return rows

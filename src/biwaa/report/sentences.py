@@ -161,8 +161,7 @@ def _problem(warning: AnyWarning, result: Result) -> str:
                 f"{last:.2f}, so part of a gain over it can be training that it did not get."
             )
         case warnings.FewHeldOut(images=images, wanted=wanted):
-            few = f"Only {images} source images were held out and calibration needs {wanted}"
-            return f"{few}, so take confidences as rough."
+            return f"Only {images} source images were held out, not {wanted}: what is judged by them is rough."
         case _:
             assert_never(warning)
 

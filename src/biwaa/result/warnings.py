@@ -134,7 +134,7 @@ class SourceOnlyUnfinished(RunWarning, frozen=True, tag="source_only_unfinished"
 
 
 class FewHeldOut(RunWarning, frozen=True, tag="few_held_out"):
-    """Too few held-out source images to calibrate confidences by."""
+    """Too few held-out source images to judge by."""
 
     images: int
     wanted: int
