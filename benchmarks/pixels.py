@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
-from biwaa.device import hardware, open_fabric
+from biwaa.device import hardware, open_fabric, with_threads
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
-from biwaa.images.augment import Transform, one_thread
+from biwaa.images.augment import Transform
 from biwaa.images.batches import PixelInputs, placed
 from biwaa.images.images import FileImages, Images
 from biwaa.images.store import decode_batches, store_pixels
@@ -109,7 +109,7 @@ def cost(root: Path, spec: str = "pacs:photo", images: int = 360) -> dict[str, A
     rows = np.random.default_rng(0).permutation(len(inputs))[:images]
     files = Anew(open_domain(spec, root).images, rows, 256, inputs.transform)
     taken: dict[str, list[float]] = {"store": [], "files": []}
-    with one_thread():
+    with with_threads(1):
         for _ in range(5):
             begin = time.process_time()
             for start in range(0, images, BATCH):

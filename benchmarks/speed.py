@@ -25,10 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from biwaa.device import hardware, open_fabric
+from biwaa.device import hardware, open_fabric, with_threads
 from biwaa.files import write_text
 from biwaa.functional import semantic_losses
-from biwaa.images.augment import one_thread
 from biwaa.images.batches import FeatureInputs
 from biwaa.methods.biwaa import Biwaa
 from biwaa.methods.method import Task
@@ -149,7 +148,7 @@ def losses(device: torch.device, classes: int = 345, width: int = 256) -> dict[s
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         torch.autograd.backward(semantic_losses(source, target))
-    with one_thread():
+    with with_threads(1):
         taken = in_turns({"losses": lambda: torch.autograd.backward(semantic_losses(source, target))}, 50, device)
     size = classes * width + classes**2
     return {

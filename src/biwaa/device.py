@@ -83,7 +83,11 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def with_threads(number: int) -> Iterator[None]:
-    """Compute with so many processor threads within the block: how a sum is split over them decides its rounding."""
+    """Compute with so many processor threads within the block: how a sum is split over them decides its rounding.
+
+    With one, torch has no helper threads, which wait for work by spinning: after a few small operations they still
+    occupy the cores that a larger one needs.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -9,9 +9,8 @@
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F2
+
+from biwaa.device import with_threads
 
 Augmentation = Literal["crop_flip", "crop", "none"]
 
@@ -122,7 +123,7 @@ class Transform:
         return lines.view(len(rows), size, size, 3).permute(0, 3, 1, 2)
 
     def _draw_boxes(self, count: int, augment: Augmentation, crop_area: float) -> tuple["Boxes", Tensor]:
-        with one_thread():
+        with with_threads(1):
             boxes = random_boxes(count, self.resize, crop_area)
             return boxes, torch.rand(count) < 0.5 if augment == "crop_flip" else torch.zeros(count, dtype=torch.bool)
 
@@ -215,29 +216,14 @@ def each_view(
             view = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
             receive(number, (view.flip(3) if mirrored[number] else view)[0])
 
-    with one_thread() as available:
-        threads = min(available, len(rows) * size**2 // THREAD_PIXELS)
+    threads = min(torch.get_num_threads(), len(rows) * size**2 // THREAD_PIXELS)
+    with with_threads(1):  # torch's own would go on waiting for work on the cores of these
         if threads < 2:
             resize_some(range(len(rows)))
             return
         with ThreadPoolExecutor(threads) as pool:
             for done in [pool.submit(resize_some, range(first, len(rows), threads)) for first in range(threads)]:
                 done.result()
-
-
-@contextmanager
-def one_thread() -> Iterator[int]:
-    """Within the block torch computes on the calling thread alone; yields how many threads it had before.
-
-    Torch's helper threads wait for work by spinning: after a few small operations they still occupy the cores that the
-    next, larger one needs. Threads started within the block have no helpers either.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
 
 
 def bilinear(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:

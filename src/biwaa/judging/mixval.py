@@ -58,9 +58,7 @@ def mixing_pairs(probabilities: Tensor, count: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     predicted = probabilities.argmax(dim=1)
-    order = predicted.argsort(
-        stable=True
-    )  # images class after class, so that a step along it stays in a class or leaves it
+    order = predicted.argsort(stable=True)  # class after class: a step along it stays in a class or leaves it
     size = predicted.bincount(minlength=probabilities.shape[1])
     begin = (size.cumsum(0) - size)[predicted[order]]  # (N,) where the class of each place begins
     size = size[predicted[order]]  # (N,) and how many it has
