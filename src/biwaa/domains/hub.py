@@ -11,7 +11,7 @@ import urllib.parse
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,7 @@ class HubImages(NumberedRows):
 
     table: Any  # A `datasets.Dataset` that does not decode the image column itself.
     column: str
-    name: str
-    rows: NDArray[np.int64]
+    threads: ClassVar[bool] = True  # As Arrow's tables allow; a transform that a user has set is not run
 
     def read(self, index: int, least: int = 0) -> Pixels:
         """Decode one row."""
@@ -43,18 +42,9 @@ class HubImages(NumberedRows):
             raise UnreadableError("the row has no image")
         return decoded(cell["bytes"] or Path(cell["path"]).read_bytes(), least)
 
-    def select(self, indices: NDArray[np.int64]) -> "HubImages":
-        """Keep the rows at `indices`."""
-        return HubImages(self.table, self.column, self.name, self.rows[indices])
-
     def identity(self) -> frozenset[str]:
         """Each row's number, with the library's fingerprint of the data set."""
         return frozenset(f"{self.table._fingerprint}[{row}]" for row in self.rows)
-
-    @property
-    def threads(self) -> bool:
-        """Yes: Arrow's tables may be read on several, and a transform that a user has set is not run."""
-        return True
 
     def fingerprint(self) -> str:
         """Hash of what the rows hold: the library's own fingerprint does not see files that were changed later."""
@@ -109,7 +99,7 @@ def table_domain(spec: str, dataset: str, table: Any, asked: dict[str, str]) -> 
             rows = rows[_equal(spec, table, column, value)[rows]]
     if not len(rows):
         raise BiwaaError(f"{spec}: none of {len(table)} rows has all of these values.")
-    images = HubImages(table, image, dataset, rows)
+    images = HubImages(dataset, rows, table, image)
     labels = None if label is None else _labels(spec, table, label, rows)
     if labels is None:
         return Domain(spec, images)

@@ -45,16 +45,10 @@ class ObjectImages(NumberedRows):
     """Images of anything with an index: a list of pictures, a torchvision data set."""
 
     items: Any  # At each index an item as of `picture_and_label`
-    name: str
-    rows: NDArray[np.int64]
 
     def read(self, index: int, least: int = 0) -> Pixels:
         """One item as a picture."""
         return to_rgb(_picture(picture_and_label(self.items[int(self.rows[index])])[0]))
-
-    def select(self, indices: NDArray[np.int64]) -> "ObjectImages":
-        """Keep the items at `indices`."""
-        return ObjectImages(self.items, self.name, self.rows[indices])
 
     def identity(self) -> frozenset[str]:
         """Each row's number, with the object's address in memory."""
@@ -153,7 +147,7 @@ def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
         if odd:
             raise BiwaaError(f"{name} is a list of {type(odd[0]).__name__}: it must be {ACCEPTED}.")
     first_item(given, name)
-    return ObjectImages(given, name, np.arange(count, dtype=np.int64))
+    return ObjectImages(name, np.arange(count, dtype=np.int64), given)
 
 
 def _labelled(name: str, images: Images, labels: Labels | None) -> Domain:

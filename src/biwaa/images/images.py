@@ -169,16 +169,13 @@ class FeatureRows(ArrayRows):
         raise TypeError("features are not an image")
 
 
+@dataclass(frozen=True)
 class NumberedRows:
     """Images that are rows of a larger data set, named by their numbers."""
 
     name: str
     rows: NDArray[np.int64]
-
-    @property
-    def threads(self) -> bool:
-        """No: nobody knows whether a data set can be read on several at once."""
-        return False
+    threads: ClassVar[bool] = False  # Nobody knows whether a data set can be read on several at once
 
     @property
     def names(self) -> Sequence[str]:
@@ -188,6 +185,10 @@ class NumberedRows:
     def __len__(self) -> int:
         """How many there are."""
         return len(self.rows)
+
+    def select(self, indices: NDArray[np.int64]) -> Self:
+        """Keep the rows at `indices`."""
+        return replace(self, rows=self.rows[indices])
 
 
 def squeezed(array: NDArray[Any]) -> NDArray[Any]:
