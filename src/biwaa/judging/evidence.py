@@ -8,8 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from biwaa.judging.metrics import neighbour_agreement
@@ -69,6 +67,9 @@ class Evidence:
         own features are clustered, at unit length: by direction, which is nearly what a linear classifier uses.
         Musgrave et al.'s code offers this and features as they are.
         """
+        from sklearn.cluster import KMeans  # takes long to import
+        from sklearn.exceptions import ConvergenceWarning
+
         (features,) = given(self.features)
         classes = sample(self.predicted)
         units = F.normalize(sample(features).double(), dim=1)

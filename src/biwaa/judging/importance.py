@@ -7,9 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.preprocessing import StandardScaler
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +31,10 @@ def density_ratio(source: NDArray[Any], target: NDArray[Any], images: NDArray[An
     Returns:
         (S,) weights above 0.
     """
+    from sklearn.linear_model import LogisticRegression  # takes long to import
+    from sklearn.metrics import log_loss
+    from sklearn.preprocessing import StandardScaler
+
     if min(len(source), len(target)) < FOLD:
         return np.ones(len(images))
     rng = np.random.default_rng(SEED)

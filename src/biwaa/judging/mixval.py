@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 from biwaa.judging.evidence import Evidence, given
@@ -22,6 +21,8 @@ def mixval(pool: Sequence[Evidence]) -> list[float]:
     Reads probabilities, mixed and pairs. Ties share their mean rank. A candidate without pairs of a kind, such as one
     that predicts a single class, ranks last in that kind, where the authors' code divides by zero.
     """
+    from scipy.stats import rankdata  # takes long to import
+
     consistency = np.array([interpolation_consistency(evidence) for evidence in pool])  # (C, 2)
     ranks = rankdata(np.nan_to_num(consistency, nan=-1.0), axis=0)
     values: list[float] = ranks.mean(axis=1).tolist()

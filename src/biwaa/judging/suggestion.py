@@ -7,8 +7,6 @@ import warnings
 
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from biwaa.functional import entropy
@@ -32,6 +30,9 @@ def suggested_rows(probabilities: Tensor, features: Tensor, count: int, labelled
     Returns:
         Rows, those of the clusters with the most uncertainty first; fewer than `count` where there are no more.
     """
+    from sklearn.cluster import KMeans  # takes long to import
+    from sklearn.exceptions import ConvergenceWarning
+
     free = torch.ones(len(features), dtype=torch.bool)
     free[labelled] = False
     rows = free.nonzero()[:, 0]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
 from torch import Tensor
 
 from biwaa import functional
@@ -35,6 +34,8 @@ def v_measure(evidence: Evidence) -> float:
     AutoML 2023. Reads probabilities and features. A prediction of a single class scores 0, against the definition,
     by which a network whose features fell together as well would score 1.
     """
+    from sklearn.metrics import v_measure_score  # takes long to import
+
     classes, clusters = evidence.grouping
     return float(v_measure_score(classes, clusters)) if np.ptp(classes) else 0.0
 
@@ -46,6 +47,8 @@ def ami(evidence: Evidence) -> float:
     "Three New Validators and a Large-Scale Benchmark Ranking for Unsupervised Domain Adaptation", 2022. Reads
     probabilities and features. A prediction of a single class scores 0, as in `v_measure`.
     """
+    from sklearn.metrics import adjusted_mutual_info_score
+
     classes, clusters = evidence.grouping
     return float(adjusted_mutual_info_score(classes, clusters)) if np.ptp(classes) else 0.0
 
