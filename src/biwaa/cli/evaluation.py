@@ -20,9 +20,9 @@ def evaluate(
     json: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Score a run's model on labelled images.
+    """Measure a run's model on labelled images.
 
-    The run's page gets the figure.
+    The run's report then shows the figure.
 
     Example: biwaa evaluate run more_sketches
 
@@ -75,14 +75,14 @@ def estimate(
     Example: biwaa estimate run new_images --least-bound 0.7
 
     Args:
-        run: a run folder; a model.safetensors alone gives less.
+        run: a run folder; with a model.safetensors alone, less can be said.
         spec: new images, as for biwaa train; labels are not looked at.
         least_accuracy: least estimate, as a share such as 0.7.
         least_bound: least lower bound of the estimate, as a share.
         not_moved: require that the images look like the run's target.
         json: print one line of JSON.
         prometheus: print Prometheus' text format.
-        update: then adapt to the new images, in a new run folder (RUN-2, then RUN-3).
+        update: then adapt to the new images, in a new run folder (RUN-2, ..).
         out: also write what is printed here.
         device: where to compute.
         batch_size: images at a time.

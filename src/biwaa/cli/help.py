@@ -166,7 +166,7 @@ def command_help(name: str, command: Command, recipe: str | None = None, every: 
             lines += ["", f"{heading}:"]
         lines += _columns(option)
     if settings and not every:
-        lines += ["", f"`biwaa {name} --help-all` lists all {len(settings)} settings; with --recipe, as it sets them."]
+        lines += ["", f"`biwaa --help` explains SPEC; `biwaa {name} --help-all` lists all {len(settings)} settings."]
     return "\n".join(lines)
 
 

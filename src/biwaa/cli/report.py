@@ -24,7 +24,7 @@ def check(
         specs: one domain, one source or several and the target, or a benchmark of the catalogue.
         batch_size: batch size of the planned training; unset: what `biwaa train` would take here.
         source_held_out: share of the source that the planned training holds out.
-        classes: what the outputs of a timm classifier are, as for `biwaa train`.
+        classes: classes of a timm classifier's outputs, as for `biwaa train`.
         data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
         json: print images and classes of each domain as JSON.
     """
@@ -82,7 +82,7 @@ def explain(
 ) -> None:
     """Draw where in an image the aligned features come from.
 
-    Each image is drawn without the weighting of features and with it.
+    Each image is drawn without BIWAA's weighting of features and with it.
 
     Example: biwaa explain run sketches --beside dann_run --out explain.png
 
