@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from biwaa.checks import not_below
 from biwaa.domains.catalogue import BENCHMARKS, Benchmark, deviations, find, how_it_should_look, locate
 from biwaa.domains.classes import empty_classes, tell_oddities
 from biwaa.domains.domain import Domain, drop_unreadable
@@ -37,12 +36,9 @@ def check_domains(
         BiwaaError: a domain cannot be opened, differs from the benchmark's, has unreadable images, or the source
             cannot be adapted to the target.
     """
-    not_below(2, batch_size=batch_size)
     load_plugins()
     if not 0 <= source_held_out <= 0.9:
-        raise BiwaaError(
-            "--batch-size must be at least 2, and --source-held-out lie between 0 and 0.9, as in training."
-        )
+        raise BiwaaError(f"--source-held-out must lie between 0 and 0.9, not {source_held_out:g}.")
     root = data_root or default_data_root()
     if len(specs) == 1 and specs[0] in BENCHMARKS and not Path(specs[0]).exists():
         if as_json:
