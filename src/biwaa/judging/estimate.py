@@ -48,7 +48,6 @@ def estimates(
     temperature: float,
     baseline: Evidence | None = None,
     teacher: Evidence | None = None,
-    opinion: Tensor | None = None,
 ) -> dict[str, float]:
     """Label-free estimates of the accuracy on the target, in [0, 1], by name.
 
@@ -58,7 +57,6 @@ def estimates(
         temperature: of the model.
         baseline: source-only's evidence; that of `selected` where it is source-only itself.
         teacher: the teacher's own.
-        opinion: (M,) classes by minimum class confusion on source-only's features; None for what `baseline` kept.
     """
     target = with_temperature(selected.probabilities, temperature)
     found = {"confidence": calibration.average_confidence(target)}
@@ -80,15 +78,13 @@ def estimates(
             found["agreement_of_neighbours_source_only"] = baseline.neighbour_agreement
     if baseline is not None and baseline.of_halves is not None:
         found["agreement_of_halves"] = float(baseline.of_halves)
-    if baseline is not None and opinion is None:
-        opinion = baseline.second_opinion
-    if baseline is not None and opinion is not None:
+    if baseline is not None and baseline.second_opinion is not None:
         if baseline.expected is not None:
             found["source_only_by_confidence"] = float(baseline.expected)
         here = selected.probabilities if baseline.rows is None else selected.probabilities[baseline.rows]
         if baseline.features is not None and len(baseline.features) > 1:
             found["agreement_of_first_neighbours"] = neighbour_agreement(baseline.features, here.argmax(dim=1))
-        found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == opinion).double().mean())
+        found["agreement_with_class_confusion"] = float((here.argmax(dim=1) == baseline.second_opinion).double().mean())
     if teacher is not None and teacher is not selected:
         found["agreement_with_teacher"] = agreement(selected.probabilities, teacher.probabilities)
     return found

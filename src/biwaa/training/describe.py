@@ -25,7 +25,7 @@ from biwaa.judging.estimate import combined, estimates
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.label_shift import Shares, label_shares, predicted_shares, total_variation
 from biwaa.judging.metrics import accuracies, agreement, mean_confidence, mean_entropy
-from biwaa.judging.second_opinion import agreement_of_backbones, classes_by_confusion
+from biwaa.judging.second_opinion import agreement_of_backbones
 from biwaa.judging.signs import of_known
 from biwaa.judging.validators import scores
 from biwaa.judging.warnings import find_warnings
@@ -88,10 +88,8 @@ def describe(
     finished = len(rounds) == recipe.schedule.rounds
     others = [stage.evidence for stage in rounds if stage is not selected]
     plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
-    # Where the backbone is frozen, this was asked when source-only was solved, and kept.
-    opinion = None if plain is None or network.frozen else classes_by_confusion(plain)
     temperature = held_out_temperature(selected.evidence)
-    estimated = estimates(selected.evidence, others, temperature, plain, teacher, opinion)
+    estimated = estimates(selected.evidence, others, temperature, plain, teacher)
     target, held_out, scored = domains.target, domains.held_out, unseen(domains)
     solved = METHODS[recipe.method].solved(network.frozen)
     assert domains.source.labels is not None  # a source has labels

@@ -18,6 +18,7 @@ from biwaa.functional import neighbours_of_a_class
 from biwaa.images.batches import FeatureInputs
 from biwaa.inference.predict import predict
 from biwaa.judging.evidence import Evidence, evidence_of
+from biwaa.judging.second_opinion import classes_by_confusion
 from biwaa.methods import METHODS
 from biwaa.methods.method import Method, Task
 from biwaa.models.network import Network
@@ -100,6 +101,8 @@ def train_stage(plan: StagePlan, prepared: Prepared, fabric: Fabric, folder: Run
     target = predict(network, data.target, size, fabric, what, pooled=plan.find_neighbours)
     widths = [part.features for part in prepared.backbone.parts]
     evidence = gather(network, data, target, size, fabric, what, solved or own is not None, left_out, widths)
+    if not solved and not method.sees_target and own is None:  # source-only, trained whole
+        evidence = replace(evidence, second_opinion=classes_by_confusion(evidence))
     if own is not None:  # it is judged by its own words on the target, and its student stands for it elsewhere
         evidence = replace(evidence, probabilities=own)
     if plan.previous is not None:
