@@ -93,7 +93,7 @@ def test_a_run_on_strangers_gives_no_estimate(tmp_path, unknown):
     run = biwaa.adapt(source, target, out=tmp_path / "run", unknown=unknown, batch_size=24, verbose=False)
     assert run.result.estimated_accuracy.value is None
     assert min(run.result.estimated_accuracy.readings.values()) > 0.3
-    assert not run.result.calibration.matched_to_estimate
+    assert run.result.calibration.matched_to_estimate  # surer confidences would be worse
     assert any(isinstance(one, LikeNoClass) for one in run.result.warnings)
     assert shown_estimate(run.result) is None
     assert "no class of the source" in doubt(run.result)

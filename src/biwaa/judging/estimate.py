@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
-
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
 from biwaa.judging.evidence import Evidence

@@ -195,9 +195,10 @@ def _readings(run: Reading) -> PageTable | None:
     rows = tuple((Cell(text), percent(found[name])) for name, text in READINGS.items() if name in found)
     if not rows:
         return None
-    calibration = run.result.calibration
+    calibration, believed = run.result.calibration, not doubt(run.result)
     matched = calibration.matched_to_estimate
-    how = "at which their mean is the estimated accuracy" if matched else "fitted on held-out source images"
+    estimated = "at which their mean is the estimate" + ("" if believed else " that is not believed here")
+    how = estimated if matched else "fitted on held-out source images"
     note = f"Confidences are those at the temperature {calibration.temperature:.2f}, {how}."
     for error, of in ((calibration.held_out_source, "held-out source images"), (calibration.target, "the target")):
         if error and not (matched and error is calibration.held_out_source):  # it is not meant for the source
@@ -208,7 +209,6 @@ def _readings(run: Reading) -> PageTable | None:
     if not matched and run.result.selected.validators.get("source_accuracy") == 1:
         note += " All held-out source images are right, so the temperature counts one error as possible."
     header = ("estimate by", "percent")
-    believed = not doubt(run.result)
     caption = "Target accuracy as estimated without labels, in percent"
     caption = caption if believed else "Single estimates in percent, which are not believed here"
     return PageTable(caption, header, rows, note, folded=not believed)

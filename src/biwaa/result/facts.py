@@ -129,7 +129,9 @@ class Calibration(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     temperature: float
     matched_to_estimate: bool = False
-    """Whether the mean confidence on the target is the estimated accuracy there; else it is fitted on the source."""
+    """Whether the mean confidence on the target is the estimate of the accuracy there, which a warning may withhold.
+
+    Else the temperature is fitted on held-out source images."""
     held_out_source: CalibrationError | None = None
     target: CalibrationError | None = None
 

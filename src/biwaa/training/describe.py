@@ -99,10 +99,10 @@ def describe(
     signs = gather_signs(prepared, rounds, baseline, selected, estimated, folder, solved)
     warned = tuple(find_warnings(of_known(signs) if recipe.prototypes.unknown != "off" else signs))
     estimate = _estimate(prepared, estimated, recipe, selected.absent is not None)
-    if contradiction(warned, estimate):
-        estimate = Estimate(readings=estimate.readings)
     if matched := estimate.value is not None:
         temperature = matched_temperature(selected.probabilities, estimate.value)
+    if contradiction(warned, estimate):
+        estimate = Estimate(readings=estimate.readings)
     images = {name: value for name, value in folder.task().items() if name.endswith(("_images", "_scores"))}
     return Result(
         format=FORMAT,
