@@ -23,13 +23,12 @@ from biwaa.api import adapt
 from biwaa.cli import main
 from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, printable
 from biwaa.files import csv_line
 from biwaa.predictions import read_rows
 from biwaa.recipe import dump_recipe, load_recipe
 from biwaa.report import mistakes
 from biwaa.report.cells import percent, shaded
-from biwaa.report.page import plain
 from biwaa.report.read import read_run
 from biwaa.report.run_page import run_page
 from biwaa.report.summary import summarise
@@ -166,8 +165,8 @@ def test_names_are_shown_and_never_obeyed(evil):
         assert name in page.text
     assert r"a\u202eb $x^2$ & co" in page.text
     assert "‮" not in text
-    assert plain("two\nlines") == r"two\nlines"
-    assert plain(ODD[3]) == r"\udcff\udcfe.png"
+    assert printable("two\nlines") == r"two\nlines"
+    assert printable(ODD[3]) == r"\udcff\udcfe.png"
     shown = " ".join([page.text, *(it["alt"] for it in page.all("img"))])
     with (evil / "predictions.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
@@ -176,7 +175,7 @@ def test_names_are_shown_and_never_obeyed(evil):
     assert [row["path"] for row in rows] == [row["path"] for row in truth]
     mistakes = [row["path"] for row, true in zip(rows, truth, strict=True) if row["label"] != true["label"]]
     assert 5 < len(mistakes) <= 24
-    assert all(plain(Path(name).name) in shown for name in mistakes)
+    assert all(printable(Path(name).name) in shown for name in mistakes)
     assert "49.png" not in shown
 
 
@@ -708,7 +707,7 @@ def test_sorting_and_enlarging_by_keyboard(evil, browser):
     browser.find_element("xpath", find % 1).send_keys(keys.SPACE)
     names, order = browser.execute_script(column % (0, 0))
     assert order == "ascending"
-    assert set(names) == {plain(name) for name in EVIL}
+    assert set(names) == {printable(name) for name in EVIL}
     assert browser.execute_script(column % (2, 2))[1] is None
     images = browser.find_elements("css selector", "button.enlarge")
     images[1].send_keys(keys.ENTER)

@@ -210,7 +210,7 @@ def adapt(
     lesson, words = lesson_of(teacher, teacher_source, zero_shot, prompt, None if known and known.named else classes)
     here = None if source is None or known else as_source(source, root)
     there = as_domain(target, "target", root)
-    if known and out is not None and _lies_in(known.spec, local(out)):
+    if known and out is not None and Path(known.spec).resolve().is_relative_to(local(out).resolve()):
         raise BiwaaError(f"{known.spec} is the source and would be replaced: name another folder for the new run.")
     if here and words and not zero_shot and set(words) != set(here.classes or ()):
         raise BiwaaError(f"--classes names others than {here.spec} has: leave it out, a source names its own classes.")
@@ -262,8 +262,3 @@ def _known(source: Any, classes: Any) -> KnownSource | None:
                 raise BiwaaError(f"{spec} is a model, which is a source by itself: name it without other sources.")
             return known_source(str(spec), classes)
     return None
-
-
-def _lies_in(spec: str, folder: Path) -> bool:
-    """Whether a SPEC is a folder or a file in it."""
-    return Path(spec).resolve().is_relative_to(folder.resolve())

@@ -27,7 +27,8 @@ def bench_page(folder: Path) -> str:
     failed = [f"{work.name}: {why}" for work in works if work.name not in results and (why := work.failure())]
     sections = [_worked(bench, rows, len(works), failed)]
     if rows:
-        sections.append(Section("tables", "By task, choice, round and cost", tables=_tables(bench, rows)))
+        every = [_sortable(table) for table in tables(bench, rows)]
+        sections.append(Section("tables", "By task, choice, round and cost", tables=every))
     sections.append(_repeat(bench, machines(results)))
     meta = f"{bench.study}: {len(bench.tasks)} tasks, {len(bench.variants)} methods, {len(bench.seeds)} seeds."
     return render(f"{bench.entry.title}, {bench.study}: biwaa", (bench.entry.title,), meta, sections)
@@ -98,10 +99,6 @@ def _every(bench: Bench, rows: list[Row], titles: dict[str, str]) -> PageTable:
 def _mean(values: list[float | None]) -> Cell:
     known = [value for value in values if value is not None]
     return percent(statistics.mean(known) / 100) if known else Cell("-")
-
-
-def _tables(bench: Bench, rows: list[Row]) -> list[PageTable]:
-    return [_sortable(table) for table in tables(bench, rows)]
 
 
 def _sortable(table: Table) -> PageTable:

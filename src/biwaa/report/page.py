@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -10,21 +9,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from biwaa.errors import printable
 from biwaa.report.section import Section
 from biwaa.version import __version__
-
-HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories of letters that draw nothing or turn others around; a name must not be able to hide itself."""
-
-
-def plain(text: str) -> str:
-    """A text of the user's with every such letter as its code."""
-    return "".join(
-        letter.encode("unicode_escape", "backslashreplace").decode()
-        if unicodedata.category(letter) in HIDDEN
-        else letter
-        for letter in str(text)
-    )
 
 
 def file_name(path: str) -> str:
@@ -50,7 +37,7 @@ def filled(template: str, script: str, title: str, **facts: Any) -> str:
     read = {name: (folder / name).read_text(encoding="utf-8") for name in (template, "head.html", "style.css", script)}
     loader = jinja2.DictLoader(read)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, loader=loader)
-    environment.filters |= {"plain": plain, "file": file_name}
+    environment.filters |= {"plain": printable, "file": file_name}  # a name must not be able to hide itself
     digest = base64.b64encode(hashlib.sha256(read[script].encode()).digest()).decode()
     return environment.get_template(template).render(
         facts

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
+from biwaa.errors import printable
 from biwaa.result import REFERENCES, SOURCE_ONLY
 
 INK, MUTED, LINE, ACCENT, SOURCE, HARM = "#000000", "#666666", "#e6e6e6", "#1f77b4", "#7f7f7f", "#d62728"
@@ -76,12 +77,8 @@ def picture(drawn: matplotlib.figure.Figure, title: str, alternative: str, note:
         element.attrib = {_plain(key): _own(_plain(key), value, mark) for key, value in element.attrib.items()}
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
-    root.attrib |= {"role": "img", "aria-label": _printable(alternative)}
+    root.attrib |= {"role": "img", "aria-label": printable(alternative)}
     return Picture(Markup(ET.tostring(root, encoding="unicode")), title, alternative, note)
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _plain(key: str) -> str:
@@ -230,8 +227,8 @@ def dots(
 
 
 def short(name: str, most: int = 22) -> str:
-    """A name that fits next to an axis, without letters that draw nothing or turn others around."""
-    plain = "".join(letter if letter.isprintable() else "�" for letter in name)
+    """A name that fits next to an axis."""
+    plain = printable(name)
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 

@@ -216,12 +216,8 @@ def _columns(scores: Scores, classes: Sequence[str]) -> list[int]:
         hint = f"did you mean {near[0]}?" if near else f"the classes are {listed(list(classes))}."
         raise BiwaaError(f"{scores.where} has a column that is no class: {listed(extra)}; {hint}")
     if missing := [name for name in classes if name not in scores.classes]:
-        say(f"{scores.where} has no column for {listed(missing)}: the teacher says nothing of {_them(missing)}")
+        say(f"{scores.where} has no column for {listed(missing)}: there the teacher says nothing")
     return [number[name] for name in scores.classes]
-
-
-def _them(names: Sequence[str]) -> str:
-    return "it" if len(names) == 1 else "them"
 
 
 def _rows(scores: Scores, names: Sequence[str], spec: str) -> list[int]:
