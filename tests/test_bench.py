@@ -344,6 +344,9 @@ def test_the_study_of_recipes_trains_what_they_say(start):
         assert mine.schedule.rounds == 3
     assert (found["paper"].schedule.scouts, found["biwaa"].schedule.scouts) == (1, 2)
     assert found["robust"].method == "mcc_teacher"
+    beside, safe = found["dann_teacher"], found["biwaa"]  # the same teacher without the paper's losses
+    assert (beside.schedule, beside.biwaa.earlier_rounds) == (safe.schedule, safe.biwaa.earlier_rounds)
+    assert not any((beside.biwaa.weighting, beside.biwaa.alignment, beside.biwaa.separation))
     assert found["source_only_long"].schedule.steps == 2 * found["source_only"].schedule.steps
     assert {variant.data.batch_size for variant in found.values()} == {8}
 

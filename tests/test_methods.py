@@ -1,6 +1,7 @@
 """Each method's loss against a slow loop written from its paper's formula, and every method through real training."""
 
 import math
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -11,7 +12,13 @@ from hypothesis import given, settings
 from torch import nn
 
 from biwaa.domains.spec import open_domain
-from biwaa.functional import class_confusion, covariance_distance, mean_discrepancy, nuclear_norm
+from biwaa.functional import (
+    class_confusion,
+    covariance_distance,
+    mean_discrepancy,
+    nuclear_norm,
+    teacher_cross_entropy,
+)
 from biwaa.functional.other_methods import WIDTHS
 from biwaa.methods import METHODS
 from biwaa.methods.biwaa import Biwaa, BiwaaSettings
@@ -269,17 +276,34 @@ def test_biwaa_has_the_losses_of_the_paper_alone():
     assert not {"confusion", "pseudo_label"} & set(vars(BiwaaSettings()))
 
 
-def test_earlier_rounds_count_as_far_as_they_agree():
-    """Sure of class 0, at odds, and at chance: the label memory, which says class 2, decides where they say nothing."""
+def test_the_recipe_biwaa_learns_what_earlier_rounds_predict():
+    """Only where there are any; the paper's losses stay on, and their values do not change."""
+    batch, earlier = drawn_batch(0, 5, 3), drawn(9, 10, 3).softmax(dim=1)
+
+    def losses(chosen, previous):
+        torch.manual_seed(0)
+        method = Biwaa(Task(3, 3, 10, 100, previous), DannSettings(8, 0.0), chosen).double()
+        return method.losses(nn.Linear(3, 3).double(), batch, 3)
+
+    settings = load_recipe("biwaa").biwaa
+    found, without = losses(settings, earlier), losses(replace(settings, earlier_rounds=0.0), earlier)
+    taught = found.pop("pseudo_label")
+    expected = teacher_cross_entropy(batch.target.logits, earlier[batch.target_rows])
+    assert taught.value.item() == expected.item()
+    assert taught.weight == settings.earlier_rounds > 0
+    assert {name: loss.value.item() for name, loss in found.items()} == {
+        name: loss.value.item() for name, loss in without.items()
+    }
+    assert set(losses(settings, None)) == set(found)
+
+
+def test_pseudo_labels_pass_from_earlier_rounds_to_the_label_memory():
+    """At the first step earlier rounds decide, later the memory, which says class 2."""
     previous = torch.tensor([[0.9, 0.1, 0.0], [0.5, 0.45, 0.05], [1 / 3, 1 / 3, 1 / 3]])
-    settings = BiwaaSettings(trust_by_reliability=True)
-    method = Biwaa(Task(2, 3, 3, 100, previous), DannSettings(8, 0.0), settings)
+    method = Biwaa(Task(2, 3, 3, 100, previous), DannSettings(8, 0.0), BiwaaSettings())
     logits = torch.tensor([0.0, 0.0, 3.0]).expand(3, 3)
-    for step in (0, 10_000):  # whatever the step
-        assert method.pseudo_labels(logits, torch.arange(3), step).tolist() == [0, 2, 2]
-    ramped = Biwaa(Task(2, 3, 3, 100, previous), DannSettings(8, 0.0), BiwaaSettings())
-    assert ramped.pseudo_labels(logits, torch.arange(3), 0).tolist() == [0, 0, 0]
-    assert ramped.pseudo_labels(logits, torch.arange(3), 10_000).tolist() == [2, 2, 2]
+    assert method.pseudo_labels(logits, torch.arange(3), 0).tolist() == [0, 0, 0]
+    assert method.pseudo_labels(logits, torch.arange(3), 10_000).tolist() == [2, 2, 2]
 
 
 def test_alignment_of_the_recipe_biwaa_does_not_grow_with_the_features():

@@ -28,7 +28,7 @@ _BIWAA: dict[str, Any] = {
     "decay_rate": 0.01668,
     "adversarial_horizon": 1200.0,
     "cosine_pull": True,
-    "trust_by_reliability": True,
+    "earlier_rounds": 1.0,
     "rounds": 3,
     "scouts": 2,
     "smooth_rounds": True,

@@ -196,9 +196,10 @@ def _recipes(recipe: Recipe) -> list[Variant]:
     rounds = recipe.schedule.rounds
     frame: dict[str, Any] = {"smooth_rounds": True, "round_update": 0.0, "scouts": max(rounds - 1, 1)}
     default = {name: NAMED["robust"][name] for name in ("input_dropout", "confusion_temperature")}
-    paper: dict[str, Any] = {"cosine_pull": False, "trust_by_reliability": False}  # whatever recipe they start from
+    safe = {name: NAMED["biwaa"][name] for name in ("cosine_pull", "earlier_rounds")}
+    # Whatever recipe they start from:
+    paper: dict[str, Any] = {"cosine_pull": False, "earlier_rounds": 0.0}
     paper |= {"smooth_rounds": False, "round_update": 0.2, "scouts": 1}
-    safe = {"cosine_pull": True, "trust_by_reliability": True}
     return [
         _ONLY,
         Variant(
@@ -209,7 +210,11 @@ def _recipes(recipe: Recipe) -> list[Variant]:
         _one("weighting", "weighting alone", **WEIGHTING_ALONE),
         _one("semantic", "semantic losses alone, no discriminator", weighting=False, adversarial=0.0, **paper),
         _many("paper", f"all of the paper (recipe paper), {rounds} rounds", **paper),
-        _many("biwaa", f"bounded (recipe biwaa), {rounds} rounds", **safe, **frame),
+        _many("biwaa", f"bounded + teacher (recipe biwaa), {rounds} rounds", **safe, **frame),
+        _many(
+            "dann_teacher", f"DANN + teacher, {rounds} rounds",
+            weighting=False, **WEIGHTING_ALONE, earlier_rounds=safe["earlier_rounds"], **frame,
+        ),
         Variant("mcc", "MCC", {"method": "mcc", "rounds": 1}),
         Variant(
             "robust", f"MCC + teacher (recipe robust), {rounds} rounds",

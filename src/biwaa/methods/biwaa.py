@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from biwaa.checks import at_least, between
-from biwaa.functional import adversarial_ramp, feature_weights, reliability, semantic_losses, update_centroids
+from biwaa.functional import (
+    adversarial_ramp,
+    feature_weights,
+    semantic_losses,
+    teacher_cross_entropy,
+    update_centroids,
+)
 from biwaa.methods.dann import DannSettings, domain_losses
 from biwaa.methods.method import Batch, Loss, Method, Task, classification
 from biwaa.models.network import Discriminator
@@ -42,14 +48,14 @@ class BiwaaSettings:
     """Share of the newest prediction in the label memory."""
     bootstrap_horizon: float = 500.0
     """Steps over which later rounds pass from earlier rounds' predictions to the label memory."""
-    trust_by_reliability: bool = False
-    """Earlier rounds count in an image's pseudo-label as far as they agree on it, and not less with every step."""
     previous_rounds_scale: float = 1.0
     """Factor on earlier rounds' predictions in pseudo-labels; 10 restores the reference's sum over ten crops."""
+    earlier_rounds: float = 0.0
+    """Factor on the cross-entropy of the target on earlier rounds' labels, each by its squared reliability."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        at_least(self, 0, "adversarial")
+        at_least(self, 0, "adversarial", "earlier_rounds")
         at_least(self, 0, "bootstrap_horizon", above=True)
         between(self, 0, 1, "centroid_rate", "memory_rate")
 
@@ -108,6 +114,10 @@ class Biwaa(Method):
             losses["separation"] = Loss(separation, settings.separation)
             self.source_centroids.copy_(new_source.detach())
             self.target_centroids.copy_(new_target.detach())
+
+        if settings.earlier_rounds and self.previous is not None:
+            value = teacher_cross_entropy(batch.target.logits, self.previous[batch.target_rows])
+            losses["pseudo_label"] = Loss(value, settings.earlier_rounds)
         return losses
 
     @torch.no_grad()
@@ -115,8 +125,7 @@ class Biwaa(Method):
         """Update the label memory of `rows`; the classes that it and earlier rounds predict.
 
         c <- p at the first visit, later memory_rate p + (1 - memory_rate) c; q = c in the first round, later
-        (1 - pi) P + pi c with pi ramping up over bootstrap_horizon steps, or with pi = 1 - r(P) of each image where
-        trust_by_reliability is on; the pseudo-label is argmax q.
+        (1 - pi) P + pi c with pi ramping up over bootstrap_horizon steps; the pseudo-label is argmax q.
 
         Args:
             logits: (B, K) of the target batch.
@@ -135,8 +144,6 @@ class Biwaa(Method):
         if self.previous is None:
             return current.argmax(dim=1)
         earlier = self.previous[rows]
-        if self.settings.trust_by_reliability:
-            return torch.lerp(current, earlier, reliability(earlier)[:, None]).argmax(dim=1)
         trust = adversarial_ramp(step, self.settings.bootstrap_horizon)
         scale = self.settings.previous_rounds_scale
         return ((1 - trust) * scale * earlier + trust * current).argmax(dim=1)
