@@ -72,7 +72,8 @@ def case(run: Path, kind: str, domain: Domain) -> dict[str, Any]:
         "kind": kind, "images": found.images, "accuracy": float((predicted(run, domain) == domain.labels).mean()),
         "value": given.value, "low": given.low, "high": given.high, "lower_bound": given.lower_bound,
         "withheld": found.withheld, "readings": given.readings, "moved": found.moved, "shift": found.shift,
-        "shift_limit": found.shift_limit, "classes_moved": sum(one.moved is True for one in found.classes.values()),
+        "shift_limit": found.shift_limit, "unfamiliar": found.unfamiliar, "unfamiliar_limit": found.unfamiliar_limit,
+        "classes_moved": sum(one.moved is True for one in found.classes.values()),
     }  # fmt: skip
 
 

@@ -5,7 +5,9 @@
 The rule: the first classes in their order are 4 of 7 (PACS, satellite images), 5 of 10 (Office), 25 of 65 (Office-
 Home) and 25 of 81 (groceries). In `partial` the target has these alone; in `open` the source has these alone, and the
 target keeps all; in `both` the source has the first two thirds of the classes and the target the last two thirds; in
-`strangers` the target has the others alone. `closed` is the task as it is, and in `closed_first` both domains have
+`strangers` the target has the others alone. `later` is what `biwaa estimate` says of new images, where both domains
+have the first classes alone and half of the target was adapted to: of the other half (and of 20 halves of it), and
+with strangers among them. `closed` is the task as it is, and in `closed_first` both domains have
 the first classes alone, for false alarms of --unknown auto. In `half` the target has as many images of the others as
 of the first classes, all of one kind and a draw of the other, and a run says what it finds. `likeness` is that of
 each of these targets to the source's classes, for the warning that most images seem to be of none. Every domain is
@@ -16,6 +18,7 @@ of the classes as the first.
 """
 
 import json
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -244,6 +247,31 @@ def half_figures(rows: Rows, first: int) -> dict[str, Any]:
     }
 
 
+def later_figures(rows: Rows, first: int) -> dict[str, Any]:
+    """Share of new images that look like none of the target, the limit, and what is said, for every kind of folder."""
+    kept, order = rows.labels < first, torch.randperm(len(rows.truth), generator=torch.Generator().manual_seed(0))
+    known, others = order[rows.truth[order] < first], order[rows.truth[order] >= first]
+    adapted, unseen = known.tensor_split(2)
+    count = min(len(unseen), len(others))
+    fifth = min(count, len(unseen) // 4)
+    folders = {"same": unseen, "strangers": others, "half": torch.cat([unseen[:count], others[:count]])}
+    folders["fifth"] = torch.cat([unseen[: 4 * fifth], others[:fifth]])
+    for draw in range(20):
+        shuffled = torch.randperm(len(unseen), generator=torch.Generator().manual_seed(draw))
+        folders[f"draw {draw}"] = unseen[shuffled[: len(unseen) // 2]]
+    with tempfile.TemporaryDirectory() as work:
+        labelled = rows.source[kept].numpy(), rows.labels[kept].numpy()
+        run = biwaa.adapt(labelled, rows.target[adapted].numpy(), out=Path(work) / "run", verbose=False)
+        found = {name: run.estimate(rows.target[chosen].numpy()) for name, chosen in folders.items()}
+    return {
+        name: {
+            "images": one.images, "share": one.unfamiliar, "limit": one.unfamiliar_limit, "moved": one.moved,
+            "estimate": one.estimated_accuracy.value, "withheld": one.withheld,
+        }
+        for name, one in found.items()
+    }  # fmt: skip
+
+
 def alarms(rows: Rows) -> dict[str, Any]:
     """Share of the target's images that --unknown auto takes for unknown, in percent, and its evidence."""
     evidence, share = find_unknown(*rows[:3], rows.classes).evidence, 0.0  # without evidence no image is unknown
@@ -281,6 +309,7 @@ def main(
             "closed_first": partial(closed_first_figures, rows, first),
             "both": partial(both_figures, rows),
             "half": partial(half_figures, rows, first),
+            "later": partial(later_figures, rows, first),
             "likeness": partial(likeness_figures, rows, first),
         }
         for name, measure in ways.items():

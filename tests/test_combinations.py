@@ -41,7 +41,6 @@ MORE = {
 }
 KINDS = ("one source", "several sources", "a model with statistics", "a head alone", "no source")
 REASONS = {
-    ("teacher", "unknown"): "without a teacher",
     ("teacher", "another method"): "does not learn from a teacher",
     ("unknown", "another method"): "for the method prototypes",
     ("a model with statistics", "another method"): "the method is prototypes",
@@ -49,8 +48,6 @@ REASONS = {
     ("a head alone", "another method"): "the method is prototypes",
     ("a head alone", "its scores of the source"): "leave --teacher-source out",
     ("a head alone", "teacher"): "leave the other teacher out",
-    ("a head alone", "unknown"): "says nothing of it",
-    ("no source", "unknown"): "without a teacher",
     ("no source", "another method"): "does not learn from a teacher",
     ("no source", "its scores of the source"): "--teacher-source needs a --source",
 }

@@ -76,15 +76,25 @@ def test_where_there_is_too_little_nothing_is_said():
 
 def test_new_images_of_no_class_get_no_estimate(tmp_path):
     run = biwaa.adapt(images(range(6), 0, 1), images(range(6), 1, 2)[0], out=tmp_path / "run", verbose=False)
-    wanted = {"same": (range(6), None), "one": (range(1), None), "strangers": (range(6, 12), "no_class")}
+    wanted = {
+        "same": (range(6), None), "one": (range(1), None), "strangers": (range(6, 12), "no_class"),
+        "some": ((*range(6), 6, 7), "unfamiliar"),
+    }  # fmt: skip
+    share, words = {}, {}
     for name, (kinds, withheld) in wanted.items():
         np.savez(tmp_path / "new.npz", **{f"{name}_x": images(kinds, 1, 3)[0]})
         found = estimate_later(tmp_path / "run", open_domain(f"{tmp_path / 'new.npz'}:{name}"))
         assert found.withheld == withheld
         assert (found.estimated_accuracy.value is None) == (withheld is not None)
-    assert found.adapt_again is False
-    words = later_words(found, run.result, Thresholds())
-    assert words.count("no class of the source") == 2
+        assert (found.unfamiliar > found.unfamiliar_limit) == (withheld is not None)
+        share[name], words[name] = found.unfamiliar, later_words(found, run.result, Thresholds(least_bound=0.1))
+        assert ("not met" in words[name]) == (withheld is not None)
+        assert withheld is None or found.adapt_again is False
+    assert words["strangers"].count("no class of the source") == 2
+    assert "look like none of the run's target and may be of no known class" in words["some"]
+    assert share["one"] < 0.1
+    assert share["same"] < 0.1
+    assert 0.15 < share["some"] < 0.35 < share["strangers"]
 
 
 @pytest.mark.parametrize("unknown", ["off", "auto"])

@@ -15,6 +15,7 @@ from biwaa.report.sentences import warning_texts
 from biwaa.result import ClassesAbsent, Collapsed, LabelShift, UnknownImages
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.unknown import EVIDENCE, familiarity, find_unknown, split, with_rate
+from biwaa.tensors import load_tensors, save_tensors
 
 CLASSES, KNOWN = 10, 5
 
@@ -65,6 +66,18 @@ def test_an_image_is_familiar_by_either_reading(blind):
     assert found[~half].min() > found[half].max()
     assert torch.allclose(found.mean(), torch.tensor(0.0), atol=1e-6)
     assert torch.allclose(found.square().mean(), torch.tensor(1.0), atol=1e-5)
+
+
+def test_what_a_teacher_says_at_random_is_not_familiar():
+    """Its largest score counts as far as neighbours have it in common."""
+    half = torch.arange(400) >= 200
+    clear = torch.where(half[:, None], 0.3, torch.eye(2)[torch.arange(400) % 2])
+    near = torch.arange(400)[:, None] // 10 * 10 + torch.arange(10)[None]
+    noise = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    plain, heard = (familiarity(clear, clear, near, voice) for voice in (None, noise))
+    assert float((plain * heard).mean()) > 0.98
+    told = familiarity(torch.full((400, 2), 0.5), torch.full((400, 2), 0.5), near, clear)
+    assert told[~half].min() > told[half].max()
 
 
 def test_a_rate_decides_where_the_search_begins():
@@ -129,9 +142,6 @@ def test_where_unknown_is_not_found_it_is_refused():
     with pytest.raises(BiwaaError, match="has a class called unknown"):
         biwaa.adapt((source, np.where(labels == 0, "unknown", "other")), target, unknown="auto", batch_size=24)
     assert main(["bench", "digits", "--unknown", "auto", "--out", "nowhere"]) == 2
-    teacher = np.ones((len(target), KNOWN), np.float32)
-    with pytest.raises(BiwaaError, match="without a teacher"):
-        biwaa.adapt((source, labels), target, unknown="auto", teacher=teacher, batch_size=24)
 
 
 def test_evaluate_counts_images_of_other_classes_as_right_where_unknown(tmp_path):
@@ -169,6 +179,48 @@ def test_several_sources_and_a_remembered_one_find_unknown_images_too(tmp_path):
         again = biwaa.adapt(known, target[truth < KNOWN], verbose=False)
         assert len(again.classes) == KNOWN
         assert (again.predict(target[truth < KNOWN]).astype(str) == truth[truth < KNOWN].astype(str)).mean() > 0.95
+
+
+def scores(truth, seed=0):
+    """A teacher that knows the known classes, and is unsure of all others; a tenth of what it says is wrong."""
+    rng = np.random.default_rng(seed)
+    said = np.where(rng.random(len(truth)) < 0.1, rng.integers(0, KNOWN, len(truth)), truth)
+    return {str(k): 3.0 * (said == k) + rng.normal(scale=0.5, size=len(truth)) for k in range(KNOWN)}
+
+
+@pytest.mark.parametrize("kind", ["one source", "a model", "several sources", "no source", "a head alone"])
+def test_a_teacher_and_a_head_alone_find_unknown_images_too(tmp_path, kind):
+    source, labels, target, truth = domains()
+    wanted, names = np.where(truth < KNOWN, truth.astype(str), "unknown"), labels.astype(str)
+    given = {"verbose": False, "unknown": "0.5"} | ({"teacher": scores(truth)} if kind != "a head alone" else {})
+    place = {"one source": (source, names), "no source": None}.get(kind)
+    if kind == "several sources":
+        place = [(source[half], names[half]) for half in (slice(0, 200), slice(200, 400))]
+    elif place is None and kind != "no source":
+        place = biwaa.adapt((source, names), target[truth < KNOWN], out=tmp_path / "one", verbose=False).folder
+    if kind == "a head alone":
+        state, facts = load_tensors(place / "model.safetensors")
+        place = tmp_path / "head.safetensors"
+        kept = {name: part for name, part in state.items() if not name.startswith(("known.", "plain."))}
+        save_tensors(place, kept, **facts)
+    run = biwaa.adapt(place, (target, truth.astype(str)), out=tmp_path / "run", **given)
+    assert (run.predict(target).astype(str) == wanted).mean() > 0.95
+    assert run.result.classes[-1] == "unknown"
+    if kind == "a head alone":
+        return
+    assert run.result.teacher.unknown_classes == ()  # nobody asks it for `unknown`
+    assert run.result.stage("teacher").predicted_shares["unknown"] == 0
+    if kind == "no source":  # its model is a source as well, of the known classes
+        assert "unknown" not in (run.folder / "classes.yaml").read_text()
+        again = biwaa.adapt(run, target[truth < KNOWN], verbose=False)
+        assert again.result.classes == tuple("01234")
+
+
+def test_without_evidence_every_image_is_of_a_class_that_the_teacher_names():
+    _, _, target, truth = domains()
+    closed, says = target[truth < KNOWN], scores(truth[truth < KNOWN])
+    off, auto = (biwaa.adapt(None, closed, teacher=says, unknown=how, verbose=False) for how in ("off", "auto"))
+    assert off.predictions.labels.tolist() == auto.predictions.labels.tolist()
 
 
 def test_labels_of_the_target_go_with_unknown():

@@ -53,9 +53,16 @@ def with_unknown(source: Domain) -> Domain:
         BiwaaError: it has a class of this name.
     """
     if UNKNOWN in (source.classes or ()):
-        raise BiwaaError(f"{source.spec} has a class called {UNKNOWN}: rename it, or leave --unknown out.")
+        where = source.spec if len(source.images) else "--classes"
+        raise BiwaaError(f"{where} has a class called {UNKNOWN}: rename it, or leave --unknown out.")
     classes = (*(source.classes or ()), UNKNOWN)
     return replace(source, classes=classes, may_lack=(*source.may_lack, UNKNOWN), label_kind="text")
+
+
+def own_classes(source: Domain) -> tuple[str, ...]:
+    """The source's classes without the one that `with_unknown` added."""
+    classes = source.classes or ()
+    return classes[:-1] if UNKNOWN in source.may_lack else classes
 
 
 def classes_by_form(where: str, classes: tuple[str, ...]) -> dict[str, str]:
@@ -115,8 +122,7 @@ def tell_oddities(source: Domain, target: Domain) -> None:
         then = "Put their images into one if they are the same class."
         say(f"warning: {source.spec} has classes that look alike: {'; '.join(alike[:3])}. {then}")
     if lacking := [name for name in empty_classes(target) if name not in source.may_lack]:
-        known = [name for name in source.classes or () if name != UNKNOWN or name not in source.may_lack]
         say(
-            f"{target.spec} has no image of {len(lacking)} of the {len(known)} classes of {source.spec} "
+            f"{target.spec} has no image of {len(lacking)} of the {len(own_classes(source))} classes of {source.spec} "
             f"({listed(lacking, 3)})"
         )

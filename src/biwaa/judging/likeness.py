@@ -7,6 +7,7 @@ Ns source rows, Nt target rows, D features, K classes, M neighbours.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,23 @@ OTHERS = 10
 DRAWS = 4000
 """Rows of a Gaussian cloud."""
 TINY = 1e-6
+ROWS = 1024
+"""Of a block of distances."""
+STRAY, BESIDE = 0.05, 0.05
+"""Share of a target's own images that lie astray, and what more is let pass of new ones."""
+
+
+class Unfamiliar(NamedTuple):
+    """New images that look like none of a run's target."""
+
+    share: float
+    limit: float
+    """What is let pass of it, for as many images."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether there are more than chance puts there."""
+        return self.share > self.limit
 
 
 def likeness_of(plain: Evidence, new: Tensor | None = None) -> float | None:
@@ -41,6 +59,42 @@ def likeness_of(plain: Evidence, new: Tensor | None = None) -> float | None:
     if source is None or labels is None or target is None:
         return None
     return likeness(source.float(), labels, target.float())
+
+
+def unfamiliar(plain: Evidence, new: Tensor) -> Unfamiliar | None:
+    """How many new images look like none of the target's: they are farther from these than `STRAY` of them are.
+
+    The distance is the mean cosine to the nearest target images, in the metric in which the source's classes are round.
+    It asks more than `likeness` of images of the same place: among these, images of another class are far from all.
+
+    Args:
+        plain: what a solved source-only kept.
+        new: (n, D) behind its bottleneck.
+
+    Returns:
+        None where that is not enough, or where either has fewer than `FEWEST` images.
+    """
+    source, labels, target = plain.trained_features, plain.trained_labels, plain.features
+    if source is None or labels is None or target is None or min(len(target), len(new)) < FEWEST:
+        return None
+    here, there = (F.normalize(rows @ _metric(source.float(), labels), dim=1) for rows in (target.float(), new.float()))
+    own = _nearest(here, here, itself=1)
+    share = float((_nearest(there, here) < own.quantile(STRAY)).double().mean())
+    deviation = math.sqrt(STRAY * (1 - STRAY) * (1 / len(here) + 1 / len(there)))
+    return Unfamiliar(share, STRAY + BESIDE + 3 * deviation)
+
+
+def _nearest(rows: Tensor, others: Tensor, itself: int = 0) -> Tensor:
+    """(N,) mean cosine of unit rows to the nearest of others, past the first `itself` of these."""
+    parts = (rows[begin : begin + ROWS] @ others.T for begin in range(0, len(rows), ROWS))  # one at a time
+    return torch.cat([part.topk(NEIGHBOURS + itself, dim=1).values[:, itself:].mean(dim=1) for part in parts])
+
+
+def _metric(source: Tensor, labels: Tensor) -> Tensor:
+    """(D, D) in which the source's classes are round."""
+    present, labels = torch.unique(labels, return_inverse=True)
+    ones = torch.ones_like(source[:, 0])
+    return whitening(within_class_covariance(source, labels, ones, len(present)), FIRST_RIDGE)
 
 
 def likeness(source: Tensor, labels: Tensor, target: Tensor) -> float | None:
@@ -64,7 +118,7 @@ def likeness(source: Tensor, labels: Tensor, target: Tensor) -> float | None:
     few = len(source) < max(FEWEST_A_CLASS * classes, FEWEST_IN_ALL) or len(target) < FEWEST
     if few or classes < FEWEST_CLASSES or source.shape[1] < classes - 1 + OTHERS:
         return None
-    metric = whitening(within_class_covariance(source, labels, torch.ones_like(source[:, 0]), classes), FIRST_RIDGE)
+    metric = _metric(source, labels)
     here, there = (F.normalize(rows @ metric, dim=1) for rows in (source, target))
     beside, near = (neighbours_of_a_class(rows, NEIGHBOURS, classes) for rows in (here, there))
     members = one_hot(labels, classes)

@@ -24,10 +24,11 @@ from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, plain_head
 from biwaa.solvers.metric import one_hot
 from biwaa.solvers.prototypes import adapt_prototypes, head_from, head_of_both
-from biwaa.solvers.remembered import begin_remembered, solve_remembered
+from biwaa.solvers.remembered import solve_remembered
 from biwaa.solvers.several import Heard, adapt_several, renumbered
 from biwaa.solvers.taught import teach_head, teach_prototypes
 from biwaa.solvers.unknown import EVIDENCE, Begun, find_unknown, never, with_rate
+from biwaa.teachers.fusion import Teacher
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Prototypes(Method):
         if self.own.unknown == "off":
             return self._solved(source, labels, target, self.task.classes)
         known = self.task.classes - 1
-        begun = self._begun(source, labels, target, known)
+        begun = self._begun(source, labels, target, known, self._teacher(known, target))
         anchors = Anchors.of(self.task.given, known + 1, target.device)
         labelled = anchors is not None and bool((anchors.labels == known).any())  # somebody has seen unknown images
         seen = begun.unknown(anchors, self.own.rate)
@@ -83,7 +84,8 @@ class Prototypes(Method):
             return never(self._solved(source, labels, target, known))
         found = self._at_rate(seen.found)
         # What seems absent was not measured with other evidence than one source's.
-        if not self.may_leave_out or self.task.memory or self.task.origins is not None or anchors:
+        alone = len(source) and self.task.origins is None and not (self.task.memory or anchors or begun.teacher)
+        if not self.may_leave_out or not alone:
             return begun.head(target, found)
 
         def find(rows: Tensor, their_labels: Tensor, number: int) -> Tensor:
@@ -99,26 +101,29 @@ class Prototypes(Method):
         """(Nt, K + 1) probabilities, of which the share that was named is of unknown images."""
         return found if self.own.rate is None else with_rate(found, self.own.rate)
 
-    def _begun(self, source: Tensor, labels: Tensor, target: Tensor, known: int) -> Begun:
-        """What is known of one source, of several as they are weighed, or of a remembered one."""
+    def _teacher(self, classes: int, target: Tensor) -> Teacher | None:
+        """The teacher, of so many classes."""
+        return self.task.teacher.to(target.device).first(classes) if self.task.teacher else None
+
+    def _begun(self, source: Tensor, labels: Tensor, target: Tensor, known: int, teacher: Teacher | None) -> Begun:
+        """What is known of one source, of several as they are weighed, of a remembered one, or of a teacher alone."""
+        count = self.neighbours
         if self.task.memory:
-            memory = self.task.memory.to(target)
-            statistics = memory.statistics
-            assert statistics is not None  # a head alone is refused
-            start, means = begin_remembered(statistics, target, self.neighbours)
-            said = memory.said(target) if memory.head else start.scale * start.units @ means.T
-            return Begun(start, means, said, source, labels, source[:, 0])
+            return Begun.remembered(self.task.memory.to(target), target, count, teacher)
+        if not len(source):
+            assert teacher is not None  # without either there is nothing to learn from
+            return Begun.taught(target, teacher, count)
         if self.task.origins is not None:
             origins = self.task.origins.to(source.device)
-            if heard := adapt_several(source, labels, target, known, origins, self.neighbours):  # weighs them
+            if heard := adapt_several(source, labels, target, known, origins, count, teacher):  # weighs them
                 self.standing = heard.standing
-                return Begun.weighed(heard.start, heard.means, source, labels, heard.weights)
-        return Begun.of(source, labels, target, known, self.neighbours)
+                return Begun.weighed(heard.start, heard.means, source, labels, heard.weights, teacher)
+        return Begun.of(source, labels, target, known, count, teacher)
 
     def _solved(self, source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
         """Adapt, and again without classes that seem absent; where neighbours are no guide, only the source counts."""
         anchors = Anchors.of(self.task.given, classes, target.device)
-        teacher = self.task.teacher.to(target.device) if self.task.teacher else None
+        teacher = self._teacher(classes, target)
         if self.task.memory:
             return solve_remembered(self.task.memory.to(target), target, self.neighbours, teacher, anchors)
         if not len(source):

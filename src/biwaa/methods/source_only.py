@@ -5,6 +5,7 @@ On a frozen backbone it is a logistic regression that has converged, and not a n
 
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from biwaa.methods.method import Batch, Loss, Method, classification
@@ -31,6 +32,7 @@ class SourceOnly(Method):
             if memory.outputs is None:
                 known = len(memory.head.weight)  # it knows no class `unknown`
                 return never(memory.head) if known < self.task.classes else memory.head
-            self.said = memory.said(target).softmax(dim=1)
-            return head_like(target, self.said)
+            found = memory.said(target).softmax(dim=1)
+            self.said = F.pad(found, (0, self.task.classes - found.shape[1]))
+            return head_like(target, found) if found.shape[1] == self.task.classes else never(head_like(target, found))
         return source_head(source, labels, self.task.classes)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from biwaa.domains.classes import match_classes
-from biwaa.domains.labels import LabelKind
+from biwaa.domains.labels import UNKNOWN, LabelKind
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError, printable
 from biwaa.files import local
@@ -79,7 +79,8 @@ def open_known(spec: str, file: Path) -> KnownSource:
     """
     model = load_model(file)
     statistics, head = model.memory and model.memory.statistics, linear_head(model.network)
-    classes = model.classes[: len(statistics.counts)] if statistics else model.classes  # no `unknown`
+    labelled = model.classes[:-1] if model.classes[-1] == UNKNOWN else model.classes
+    classes = model.classes[: len(statistics.counts)] if statistics else labelled
     network, width = model.network, model.network.backbone
     if model.backbone == FEATURES:
         backbone = features_backbone(_inputs(network))

@@ -60,7 +60,7 @@ def later_words(found: Later, result: Result | None, thresholds: Thresholds, upd
         lines.append(f"  {found.left_out} images could not be read and are left out")
     if found.estimate_of_the_run is not None and result is not None and not doubt(result):
         lines.append(f"  the run's estimate on its own target: {in_percent(found.estimate_of_the_run)}")
-    lines += ["", "Has the place changed?", f"  {_moved(found)}", *_classes(found)]
+    lines += ["", "Has the place changed?", f"  {_moved(found)}", *_unfamiliar(found), *_classes(found)]
     lines += ["", "Adapt again?", f"  {_again(found)}"]
     if updated is not None:
         text = f"the new run is in {found.updated}; its own estimate there: {estimate_text(updated)}"
@@ -79,6 +79,8 @@ def _accuracy(found: Later, result: Result | None) -> str:
         return "unknown, since the images moved farther than any on which such estimates were measured"
     if found.withheld == "no_class":
         return "unknown, since most images look like no class of the source"
+    if found.withheld == "unfamiliar":
+        return "unknown, since many images look like none of the run's target and may be of no known class"
     if found.withheld == "run_in_doubt":
         return f"unknown, since in the run itself {doubt(result) if result else 'a warning contradicts it'}"
     if given.value is None:
@@ -100,6 +102,13 @@ def _moved(found: Later) -> str:
     return f"no: the images look like the target that the model was adapted to ({measured})"
 
 
+def _unfamiliar(found: Later) -> list[str]:
+    if found.unfamiliar is None or found.unfamiliar_limit is None:
+        return []
+    told = f"more than {in_percent(found.unfamiliar_limit)} is not chance"
+    return [f"  {in_percent(found.unfamiliar)} of the images look like none of that target ({told})"]
+
+
 def _classes(found: Later) -> list[str]:
     if found.shares_moved_by is None:
         return []
@@ -119,6 +128,8 @@ def _classes(found: Later) -> list[str]:
 def _again(found: Later) -> str:
     if found.withheld == "no_class":
         return "no: most images look like no class of the source"
+    if found.withheld == "unfamiliar":
+        return "not yet: look at some images; if many are of no known class, train on them with --unknown and a share"
     if found.adapt_again is None:
         return "unknown, since it is not known whether the images moved"
     if found.adapt_again:
@@ -179,6 +190,7 @@ def _gauges(found: Later, thresholds: Thresholds) -> Iterator[tuple[str, str, fl
     yield "moved", "1 where the images do not look like the target that the model was adapted to.", found.moved
     yield "shift", "Distance of the images' mean from the target's, in shares of the spread.", found.shift
     yield "shift_limit", "What is let pass of the shift.", found.shift_limit
+    yield "unfamiliar", "Share of the images that look like none of the run's target.", found.unfamiliar
     yield "classes_moved", "Classes whose predicted share moved.", classes
     yield "thresholds_unmet", "Thresholds that are not met.", len(thresholds.unmet(found))
 

@@ -140,11 +140,9 @@ def adapt_prototypes(
     start, here, known = begin(source, labels, target, classes, count, anchors)
     if not neighbours_guide(here * source.shape[1] ** -0.5, known, labels, classes):
         return None
-    found, metric = refined(start, classes, count)
     if teacher:
-        truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
-        start = start._replace(prior=fused(start.prior, teacher, truth, weights, found, start.neighbours))
-        found, metric = refined(start, classes, count)
+        start = hear(start, teacher, count, one_hot(labels, classes), balanced_weights(labels, classes))
+    found, metric = refined(start, classes, count)
     return Followed(found, start.axes @ metric)
 
 
@@ -193,6 +191,22 @@ def begin(
     return Start(axes, there, within, units, prior, scale, nearest_neighbours(units, count), anchors), here, known
 
 
+def hear(
+    start: Start, teacher: Teacher, count: int, truth: Tensor | None = None, weights: Tensor | None = None
+) -> Start:
+    """The start with a teacher's voice in its prior, fused with what is found without it.
+
+    Args:
+        start: without a teacher.
+        teacher: of the target's rows, and of the source's where these are given.
+        count: neighbours of a row.
+        truth: (Ns, K) of the source, where there is one.
+        weights: (Ns,).
+    """
+    found, _ = refined(start, start.prior.shape[1], count)
+    return start._replace(prior=fused(start.prior, teacher, truth, weights, found, start.neighbours))
+
+
 def head_of_both(source: Tensor, labels: Tensor, target: Tensor, found: Tensor) -> Head:
     """A head for both places, of the source's labels and of what was found in the target.
 
@@ -209,13 +223,13 @@ def head_of_both(source: Tensor, labels: Tensor, target: Tensor, found: Tensor) 
 
 
 def head_from(
-    axes: Tensor, within: Tensor, source: Tensor, truth: Tensor, weights: Tensor, target: Tensor, found: Tensor
+    axes: Tensor, within: Tensor | None, source: Tensor, truth: Tensor, weights: Tensor, target: Tensor, found: Tensor
 ) -> Head:
     """As `head_of_both`, where the source's (D, D) covariance within classes is known on (F, D) axes.
 
     Args:
         axes: of both places.
-        within: of the source.
+        within: of the source; None where nothing is known of it.
         source: (Ns, F); no rows where its images are not there.
         truth: (Ns, K).
         weights: (Ns,).
@@ -224,7 +238,8 @@ def head_from(
     """
     named, sure = found.argmax(dim=1), reliability(found) ** 2
     of_target = within_class_covariance(target @ axes, named, sure, found.shape[1])
-    return student(axes @ whitening((within + of_target) / 2, LATER_RIDGE), source, truth, weights, target, found)
+    of_both = of_target if within is None else (within + of_target) / 2
+    return student(axes @ whitening(of_both, LATER_RIDGE), source, truth, weights, target, found)
 
 
 def head_like(target: Tensor, found: Tensor, axes: Tensor | None = None) -> Head:

@@ -22,9 +22,9 @@ from biwaa.solvers.metric import (
     whitening,
     within_class_covariance,
 )
-from biwaa.solvers.prototypes import FIRST_RIDGE, Start, head_like, neighbours_guide, refined
+from biwaa.solvers.prototypes import FIRST_RIDGE, Start, head_like, hear, neighbours_guide, refined
 from biwaa.solvers.taught import teach_prototypes
-from biwaa.teachers.fusion import Teacher, fused
+from biwaa.teachers.fusion import Teacher
 
 
 class Remembered(NamedTuple):
@@ -128,8 +128,12 @@ def solve_remembered(
         return adapt_remembered(known, target, count, teacher, anchors)[1]
     assert head is not None  # one of the two is there
     said = memory.said(target)
-    own = teacher or Teacher.of("source", said.cpu().numpy(), None).to(target.device)
-    return teach_prototypes(target, said.shape[1], own, count, anchors)[1]
+    return teach_prototypes(target, said.shape[1], teacher or as_teacher(said), count, anchors)[1]
+
+
+def as_teacher(said: Tensor) -> Teacher:
+    """A head alone, of its (Nt, K) logits, is heard as a teacher is."""
+    return Teacher.of("source", said.cpu().numpy(), None).to(said.device)
 
 
 def begin_remembered(
@@ -166,10 +170,9 @@ def adapt_remembered(
     """
     classes = len(source.counts)
     start, _ = begin_remembered(source, target, count, anchors)
-    found, metric = refined(start, classes, count)
     if teacher:
-        start = start._replace(prior=fused(start.prior, teacher, None, None, found, start.neighbours))
-        found, metric = refined(start, classes, count)
+        start = hear(start, teacher, count)
+    found, metric = refined(start, classes, count)
     return found, head_like(target, found, start.axes @ metric)
 
 

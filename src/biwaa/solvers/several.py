@@ -21,8 +21,8 @@ from biwaa.solvers.metric import (
     whitening,
     within_class_covariance,
 )
-from biwaa.solvers.prototypes import FIRST_RIDGE, Start, neighbours_guide, refined, student
-from biwaa.teachers.fusion import Teacher, fused
+from biwaa.solvers.prototypes import FIRST_RIDGE, Start, hear, neighbours_guide, refined, student
+from biwaa.teachers.fusion import Teacher
 
 FACTORS = (0.25, 0.5, 0.75, 1.0)
 """Factors on both experts' logits that are tried; the regression's may also be 0."""
@@ -261,11 +261,9 @@ def adapt_several(
             prior = anchored_prior(every @ scaled, one_hot(named, classes), of_rows, there @ scaled, anchors)
         near = nearest_neighbours(said.units, count)
         start = Start(axes, there, said.within, said.units, prior, said.scale, near, anchors)
-        found, metric = refined(start, classes, count)
         if teacher:
-            of_rows = balanced_weights(labels, classes)
-            start = start._replace(prior=fused(prior, teacher, truth, of_rows, found, near))
-            found, metric = refined(start, classes, count)
+            start = hear(start, teacher, count, truth, balanced_weights(labels, classes))
+        found, metric = refined(start, classes, count)
         named = found.argmax(dim=1)
         judged = holds[:, named]  # a source is asked of the classes that it has
         relevance = ((said.alone == named) & judged).sum(dim=1) / judged.sum(dim=1).clamp(min=1)

@@ -11,6 +11,7 @@ from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, source_head
 from biwaa.solvers.metric import (
     NEIGHBOURS,
+    WIDEST,
     balanced_weights,
     fit_scale,
     one_hot,
@@ -20,6 +21,10 @@ from biwaa.solvers.metric import (
 )
 from biwaa.solvers.prototypes import FIRST_RIDGE, Start, head_like, refined, student
 from biwaa.teachers.fusion import Teacher, fused, own_probabilities
+
+ROWS_AN_AXIS, AXES_A_CLASS = 10, 3
+"""Rows for each principal axis, and the least number of axes for each class. In a metric that is fitted to few rows
+alone each row is far from all others."""
 
 
 def teach_prototypes(
@@ -39,7 +44,16 @@ def teach_prototypes(
     Returns:
         (Nt, K) probabilities, and the student.
     """
-    axes = principal_axes(target, target)
+    start, _ = begin_taught(target, classes, teacher, count, anchors)
+    found, metric = refined(start, classes, count)
+    return found, head_like(target, found, start.axes @ metric)
+
+
+def begin_taught(
+    target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS, anchors: Anchors | None = None
+) -> tuple[Start, Tensor]:
+    """The start, and (K, D) means of what the teacher names, in its metric at length 1; as of `teach_prototypes`."""
+    axes = principal_axes(target, target, min(max(len(target) // ROWS_AN_AXIS, AXES_A_CLASS * classes), WIDEST))
     there = target @ axes
     prior = own_probabilities(teacher, None, None, nearest_neighbours(there, count))
     prior = anchors.fixed(prior) if anchors else prior
@@ -48,9 +62,7 @@ def teach_prototypes(
     units = F.normalize(there @ metric, dim=1)
     means = F.normalize((prior * weights[:, None]).T @ units, dim=1)
     scale = fit_scale(units @ means.T, said, weights)
-    start = Start(axes, there, None, units, prior, scale, nearest_neighbours(units, count), anchors)
-    found, metric = refined(start, classes, count)
-    return found, head_like(target, found, axes @ metric)
+    return Start(axes, there, None, units, prior, scale, nearest_neighbours(units, count), anchors), means
 
 
 def teach_head(

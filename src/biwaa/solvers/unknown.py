@@ -19,7 +19,10 @@ from biwaa.solvers.metric import (
     mean_over_neighbours,
     one_hot,
 )
-from biwaa.solvers.prototypes import PULL, Start, begin, head_from
+from biwaa.solvers.prototypes import PULL, Start, begin, head_from, hear
+from biwaa.solvers.remembered import Memory, as_teacher, begin_remembered
+from biwaa.solvers.taught import begin_taught
+from biwaa.teachers.fusion import Teacher
 
 STEPS, TRUST, FLOOR = 8, 0.5, -6.0
 """Updates of the centres; weight of the source's log-probabilities, and their least below the likeliest class's."""
@@ -51,16 +54,21 @@ class Begun(NamedTuple):
     means: Tensor
     """(K, D) of the source's classes, in the start's metric and at length 1."""
     logits: Tensor
-    """(Nt, K) of the source's logistic regression."""
+    """(Nt, K) of the source's logistic regression; without a source, of its head or of the teacher."""
     source: Tensor
     """(Ns, F); no rows where its images are not there."""
     labels: Tensor
     """(Ns,)."""
     weights: Tensor
     """(Ns,)."""
+    teacher: Teacher | None = None
+    """Whose voice is in the start's prior already."""
 
     @classmethod
-    def of(cls, source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int = NEIGHBOURS) -> Self:
+    def of(
+        cls, source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int = NEIGHBOURS,
+        teacher: Teacher | None = None,
+    ) -> Self:  # fmt: skip
         """From one source.
 
         Args:
@@ -69,25 +77,55 @@ class Begun(NamedTuple):
             target: (Nt, F).
             classes: K.
             count: neighbours of a row.
+            teacher: of these rows.
         """
         start, _, rows = begin(source, labels, target, classes, count)
-        means = F.normalize(one_hot(labels, classes).T @ rows, dim=1)
-        return cls.weighed(start, means, source, labels, balanced_weights(labels, classes))
+        truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
+        if teacher:
+            start = hear(start, teacher, count, truth, weights)
+        return cls.weighed(start, F.normalize(truth.T @ rows, dim=1), source, labels, weights, teacher)
 
     @classmethod
-    def weighed(cls, start: Start, means: Tensor, source: Tensor, labels: Tensor, weights: Tensor) -> Self:
+    def weighed(
+        cls, start: Start, means: Tensor, source: Tensor, labels: Tensor, weights: Tensor,
+        teacher: Teacher | None = None,
+    ) -> Self:  # fmt: skip
         """From a start, with (Ns,) weights of the source's rows."""
         narrow, width = start.axes, len(start.axes) ** -0.5
         head = fit_logistic(source @ narrow * width, one_hot(labels, len(means)), weights)
-        return cls(start, means, F.linear(start.target * width, *head), source, labels, weights)
+        return cls(start, means, F.linear(start.target * width, *head), source, labels, weights, teacher)
+
+    @classmethod
+    def remembered(
+        cls, memory: Memory, target: Tensor, count: int = NEIGHBOURS, teacher: Teacher | None = None
+    ) -> Self:
+        """From statistics of a source; a head alone is heard as a teacher is."""
+        statistics = memory.statistics
+        if statistics is None:
+            said = memory.said(target)
+            return cls.taught(target, as_teacher(said), count)._replace(logits=said)
+        start, means = begin_remembered(statistics, target, count)
+        said = memory.said(target) if memory.head else start.scale * start.units @ means.T
+        start = hear(start, teacher, count) if teacher else start
+        return cls._without_images(start, means, said, target)._replace(teacher=teacher)
+
+    @classmethod
+    def taught(cls, target: Tensor, teacher: Teacher, count: int = NEIGHBOURS) -> Self:
+        """From a teacher's word alone."""
+        start, means = begin_taught(target, teacher.target.shape[1], teacher, count)
+        return cls._without_images(start, means, teacher.target, target)
+
+    @classmethod
+    def _without_images(cls, start: Start, means: Tensor, said: Tensor, target: Tensor) -> Self:
+        nothing = torch.zeros(0, dtype=torch.int64, device=target.device)
+        return cls(start, means, said, target[:0], nothing, target[:0, 0])
 
     def unknown(self, anchors: Anchors | None = None, rate: float | None = None) -> Unknown:
         """As `unknown_among`."""
-        return unknown_among(self.start, self.means, self.logits, anchors, rate)
+        return unknown_among(self.start, self.means, self.logits, anchors, rate, self.teacher)
 
     def head(self, target: Tensor, found: Tensor) -> Head:
         """A head for both places, of what was found: (Nt, K + 1)."""
-        assert self.start.within is not None  # there is a source
         truth = one_hot(self.labels, found.shape[1])
         return head_from(self.start.axes, self.start.within, self.source, truth, self.weights, target, found)
 
@@ -97,48 +135,56 @@ def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int, r
     return Begun.of(source, labels, target, classes).unknown(rate=rate)
 
 
-def familiarity(cosines: Tensor, logits: Tensor, neighbours: Tensor) -> Tensor:
+def familiarity(cosines: Tensor, logits: Tensor, neighbours: Tensor, voice: Tensor | None = None) -> Tensor:
     """(Nt,) how much an image looks like one of the source's classes, with mean 0 and deviation 1.
 
     The sum of two readings that err on different targets, both averaged over neighbours: the cosine to the nearest
-    class mean, in which each class is standardised over the target, and the largest logit of logistic regression.
+    class mean, in which each class is standardised over the target, and the largest logit of logistic regression. A
+    teacher's largest score is a third: it counts as far as neighbours have it in common, so that noise hardly does.
 
     Args:
         cosines: (Nt, K) to the class means.
         logits: (Nt, K).
         neighbours: (Nt, M).
+        voice: (Nt, C) a teacher's scores.
     """
     readings = torch.stack([standardised(cosines).amax(dim=1), logits.amax(dim=1)], dim=1)
-    return standardised(standardised(mean_over_neighbours(readings, neighbours)).sum(dim=1, keepdim=True))[:, 0]
+    total = standardised(mean_over_neighbours(readings, neighbours)).sum(dim=1, keepdim=True)
+    if voice is not None:
+        total = total + mean_over_neighbours(standardised(voice.amax(dim=1, keepdim=True)), neighbours)
+    return standardised(total)[:, 0]
 
 
 def unknown_among(
-    start: Start, means: Tensor, said: Tensor, anchors: Anchors | None = None, rate: float | None = None
-) -> Unknown:
+    start: Start, means: Tensor, said: Tensor, anchors: Anchors | None = None, rate: float | None = None,
+    teacher: Teacher | None = None,
+) -> Unknown:  # fmt: skip
     """Find known classes and unknown images together, by EM in the metric in which the source's classes are round.
 
     1. Images are split in two by their familiarity: at the rate, or where both parts vary least (Otsu).
     2. Unfamiliar images get as many centres as there are known classes (k-means); known classes start at the source's
        means.
     3. Centres and memberships in turn: an image follows its centre, its neighbours and its familiarity, and among the
-       known classes the source's prediction.
+       known classes the prior: what the source predicts, and a teacher with it.
 
     Args:
         start: where the refinement of prototypes begins.
         means: (K, D) of the source's classes, in the start's metric and at length 1.
-        said: (Nt, K) logits of the source's logistic regression.
+        said: (Nt, K) logits of the source's logistic regression, or of what stands in its place.
         anchors: the target's rows with a label, K for unknown; they stay at it.
         rate: share of unknown images, where it is known.
+        teacher: beside the source.
     """
     units, scale, near, classes = start.units, start.scale, start.neighbours, len(means)
     cosines = units @ means.T
-    familiar = familiarity(cosines, said, near)
+    voice = teacher.target if teacher and teacher.known.all() else None  # else classes unknown to it seem unfamiliar
+    familiar = familiarity(cosines, said, near, voice)
     if rate is None:
         known = familiar > split(familiar)
     else:
         unfamiliar = familiar.argsort(stable=True)[: max(round(rate * len(units)), 1)]
         known = torch.ones_like(familiar, dtype=torch.bool).index_fill(0, unfamiliar, False)
-    logs = (scale * cosines).log_softmax(dim=1)
+    logs = start.prior.clamp(min=1e-12).log()
     logs = TRUST * (logs - logs.amax(dim=1, keepdim=True)).clamp(min=FLOOR)
     far = units[~known]
     others = k_means(far, min(CENTRES * classes, max(len(far) // ROWS_A_CENTRE, 1)))

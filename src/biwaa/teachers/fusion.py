@@ -42,6 +42,11 @@ class Teacher:
         of_source = None if self.source is None else self.source[torch.from_numpy(source)]
         return replace(self, target=self.target[torch.from_numpy(target)], source=of_source)
 
+    def first(self, classes: int) -> "Teacher":
+        """Of the first classes alone."""
+        of_source = None if self.source is None else self.source[:, :classes]
+        return replace(self, target=self.target[:, :classes], source=of_source, known=self.known[:classes])
+
     def to(self, device: torch.device) -> "Teacher":
         """All tensors on the device."""
         of_source = None if self.source is None else self.source.to(device)

@@ -6,6 +6,7 @@ What the domains decide enters the recipe; what does not go together is refused 
 from dataclasses import replace
 
 from biwaa.domains.classes import match_classes, tell_oddities, with_unknown
+from biwaa.domains.labels import UNKNOWN
 from biwaa.domains.trainable import check_kind, check_pair
 from biwaa.errors import BiwaaError
 from biwaa.methods import METHODS
@@ -110,10 +111,10 @@ def checked_pair(pair: Pair, recipe: Recipe) -> Pair:
     if recipe.prototypes.unknown != "off":
         pair = replace(pair, source=with_unknown(pair.source))
     share, size = recipe.data.source_held_out if recipe.data.source_shift == "none" else 0.0, least_images(recipe)
-    held_out, unknown = pair.held_out, recipe.prototypes.unknown != "off"
+    held_out = pair.held_out
     source, target = (
         check_pair(pair.source, pair.target, size, share) if len(pair.source.images)
-        else sourceless(pair.source, pair.target, size, pair.known.spec if pair.known else "--classes", unknown)
+        else sourceless(pair.source, pair.target, size, pair.known.spec if pair.known else "--classes")
     )  # fmt: skip
     tell_oddities(source, target)
     for domain in (target, held_out):
@@ -125,25 +126,23 @@ def checked_pair(pair: Pair, recipe: Recipe) -> Pair:
         for domain in (source, target):
             if held_out.images.identity() & domain.images.identity():
                 raise BiwaaError(f"{held_out.spec} shares images with {domain.spec}: held-out images must be others.")
-        held_out = match_classes(held_out, source.classes or (), other=source.spec, subset=True, others=unknown)
+        held_out = match_classes(
+            held_out, source.classes or (), other=source.spec, subset=True, others=UNKNOWN in source.may_lack
+        )
     return Pair(source, target, held_out, known=pair.known)
 
 
-def check_unknown(pair: Pair, recipe: Recipe, lesson: Lesson | None) -> None:
+def check_unknown(recipe: Recipe) -> None:
     """Refuse `unknown` where it is not found.
 
     Args:
-        pair: of a source and a target.
         recipe: with its method decided.
-        lesson: where a teacher comes from.
 
     Raises:
-        BiwaaError: there is a teacher or a head alone, or the backbone is trained.
+        BiwaaError: another method, or the backbone is trained.
     """
-    alone = f"--unknown {recipe.prototypes.unknown} is for the method {PROTOTYPES} on a frozen backbone"
-    if recipe.method != PROTOTYPES or not recipe.network.frozen:
-        raise BiwaaError(f"{alone}: leave --method out and add --freeze-backbone, or leave --unknown out.")
-    if lesson:
-        raise BiwaaError(f"{alone} without a teacher: leave --unknown or the teacher out.")
-    if pair.known and not (pair.known.memory and pair.known.memory.statistics):
-        raise BiwaaError(f"{alone}, and {pair.known.spec} has a head alone, which says nothing of it: leave it out.")
+    if recipe.prototypes.unknown != "off" and (recipe.method != PROTOTYPES or not recipe.network.frozen):
+        raise BiwaaError(
+            f"--unknown {recipe.prototypes.unknown} is for the method {PROTOTYPES} on a frozen backbone: leave "
+            "--method out and add --freeze-backbone, or leave --unknown out."
+        )

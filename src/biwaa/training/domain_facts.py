@@ -4,6 +4,7 @@ import msgspec
 import numpy as np
 from torch import Tensor
 
+from biwaa.domains.classes import own_classes
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
 from biwaa.models.known import KnownSource
@@ -55,13 +56,13 @@ def source_facts(domain: Domain, standing: Tensor | None) -> tuple[SourceFacts, 
 
 def teacher_facts(prepared: Prepared, lesson: Lesson | None) -> TeacherFacts | None:
     """Who the teacher is, and what it cannot answer; None without one."""
-    teacher, classes = prepared.domains.teacher, prepared.domains.source.classes or ()
+    teacher, classes = prepared.domains.teacher, own_classes(prepared.domains.source)
     if teacher is None or lesson is None:
         return None
     known = teacher.known.tolist()
     return TeacherFacts(
         where=teacher.where,
         covers_source=teacher.source is not None,
-        unknown_classes=tuple(name for name, knows in zip(classes, known, strict=True) if not knows),
+        unknown_classes=tuple(name for name, knows in zip(classes, known, strict=False) if not knows),
         prompts=lesson.texts(classes) if isinstance(lesson, ZeroShot) else {},
     )

@@ -26,7 +26,7 @@ from biwaa.inference.predict import Predicted
 from biwaa.judging.evidence import SAMPLE, Evidence, sample_rows
 from biwaa.judging.label_shift import total_variation
 from biwaa.judging.later import Outputs, combine, later_estimates, moved_classes
-from biwaa.judging.likeness import likeness_of
+from biwaa.judging.likeness import likeness_of, unfamiliar
 from biwaa.judging.warnings import LIKENESS
 from biwaa.methods import METHODS
 from biwaa.methods import SOURCE_ONLY as SOURCE_ONLY_METHOD
@@ -40,7 +40,7 @@ from biwaa.training.stage import load_network_state, load_sample
 
 FEWEST = 50
 """Images below which no interval is given: errors were not measured."""
-Withheld = Literal["moved", "moved_far", "run_in_doubt", "no_class"]
+Withheld = Literal["moved", "moved_far", "run_in_doubt", "no_class", "unfamiliar"]
 
 
 class ClassShare(Struct, frozen=True, kw_only=True):
@@ -66,7 +66,7 @@ class Later(Struct, frozen=True, kw_only=True):
     withheld: Withheld | None
     """moved: without an interval nothing is said of another place; moved_far: farther than errors were measured;
     run_in_doubt: the run's own warnings contradict, or it has no estimate; no_class: most images seem to be of no class
-    of the source."""
+    of the source; unfamiliar: the place has not moved, but many images look like none of the target's."""
     estimate_of_the_run: float | None
     """Of its own target; None of a model file alone."""
     moved: bool | None
@@ -74,6 +74,10 @@ class Later(Struct, frozen=True, kw_only=True):
     shift: float | None
     """How far their mean lies from the target's around the classes, in shares of the spread within classes."""
     shift_limit: float | None
+    """What is let pass of it, for as many images."""
+    unfamiliar: float | None
+    """Share of the images that look like none of the run's target; None where that is not known."""
+    unfamiliar_limit: float | None
     """What is let pass of it, for as many images."""
     shares_moved_by: float | None
     """Total variation between the predicted shares now and in the run."""
@@ -153,7 +157,9 @@ def estimate_later(
     like = likeness_of(known.baseline, of_baseline.features) if known and known.baseline and of_baseline else None
     # Images of one or two classes are unlike the classes too, but they have not moved.
     no_class = bool(look.unlike) and like is not None and like < LIKENESS
-    estimate, withheld = _estimate(readings, len(new.probabilities), known, look, no_class)
+    strange = unfamiliar(known.baseline, of_baseline.features) if known and known.baseline and of_baseline else None
+    aside = strange is not None and strange.clear
+    estimate, withheld = _estimate(readings, len(new.probabilities), known, look, no_class, aside)
     before = _before(model, known)
     shift = look.shift
     return Later(
@@ -167,6 +173,8 @@ def estimate_later(
         moved=look.unlike,
         shift=None if shift is None else round(shift[0], 6),
         shift_limit=None if shift is None else round(shift[1], 6),
+        unfamiliar=None if strange is None else round(strange.share, 6),
+        unfamiliar_limit=None if strange is None else round(strange.limit, 6),
         shares_moved_by=None if before is None else total_variation(before / before.sum(), _shares(seen.counts)),
         classes=_classes(model.classes, before, seen.counts),
         adapt_again=False if no_class else look.unlike,
@@ -231,7 +239,7 @@ def _head(folder: RunFolder, stage: str, classes: int) -> Network:
 
 
 def _estimate(
-    readings: dict[str, float], images: int, known: _Known | None, look: Look, no_class: bool
+    readings: dict[str, float], images: int, known: _Known | None, look: Look, no_class: bool, aside: bool
 ) -> tuple[Estimate, Withheld | None]:
     """The estimate, without its value where that is not to be trusted, and why."""
     if known is None:
@@ -250,6 +258,8 @@ def _estimate(
         why = "moved_far"
     elif look.unlike and found.lower_bound is None:
         why = "moved"
+    elif aside and not look.unlike:  # errors were measured with other places, and not with images of other classes
+        why = "unfamiliar"
     return (Estimate(readings=found.readings), why) if why else (found, None)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from biwaa.domains.classes import own_classes
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING
 from biwaa.files import csv_line, write_text
@@ -105,7 +106,7 @@ def write_given(folder: RunFolder, domains: Pair, lesson: Lesson | None) -> None
         for name, rows in itertools.groupby(sorted((name, row) for row, name in outputs if name), lambda one: one[0]):
             words[name] = [row for _, row in rows]
     elif not domains.known and not len(domains.source.images):
-        words = {name: words.get(name) for name in classes}
+        words = {name: words.get(name) for name in own_classes(domains.source)}
     if words:
         write_text(folder.path / CLASSES, yaml.safe_dump(words, allow_unicode=True, sort_keys=False))
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from biwaa.device import few_threads
+from biwaa.domains.classes import own_classes
 from biwaa.domains.domain import Domain, drop_unreadable
-from biwaa.domains.labels import MISSING, UNKNOWN
+from biwaa.domains.labels import MISSING
 from biwaa.domains.shift import shifted_rows
 from biwaa.domains.trainable import check_batch, check_source, held_out_counts
 from biwaa.errors import BiwaaError
@@ -182,8 +183,8 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
         labels = torch.from_numpy(data.source_labels).to(rows.device)
         with few_threads(len(rows)):
             known = Remembered.of(rows, labels, data.classes)
-        own = data.classes - (UNKNOWN in domains.source.may_lack)  # no image of the source is unknown
-        return Memory(Remembered(*(part.cpu() for part in known)), head).first(own)
+        own = own_classes(domains.source)  # no image of the source is unknown
+        return Memory(Remembered(*(part.cpu() for part in known)), head).first(len(own))
 
     return Prepared(
         domains=domains,

@@ -72,8 +72,7 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
     threads = recipe.machine.threads or (own and own.machine.threads) or torch.get_num_threads()
     recipe = recipe.replace(threads=threads)
     with with_threads(threads):
-        if recipe.prototypes.unknown != "off":
-            check_unknown(pair, recipe, options.lesson)
+        check_unknown(recipe)
         pair = checked_pair(pair, recipe)
         if options.target_labels is not None:
             check_sees_target(recipe.method)

@@ -3,13 +3,16 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
-from biwaa.domains.classes import match_classes
+from biwaa.domains.classes import match_classes, own_classes
 from biwaa.domains.domain import Domain
+from biwaa.domains.labels import UNKNOWN
 from biwaa.domains.trainable import check_batch
 from biwaa.errors import BiwaaError, listed
 from biwaa.methods import METHODS
@@ -66,22 +69,28 @@ class GivenScores:
 
 
 def ask(lesson: Lesson, pair: Pair, fabric: Fabric) -> Teacher:
-    """What the teacher says of all images of both domains.
+    """What the teacher says of all images of both domains; it knows no class `unknown`.
 
     Raises:
         BiwaaError: its rows or columns do not fit, it needs images that are not there, or it cannot be had.
     """
-    classes = pair.source.classes or ()
+    classes = own_classes(pair.source)
+    beside = ((0, 0), (0, len(pair.source.classes or ()) - len(classes)))
+
+    def taught(there: NDArray[np.float32], here: NDArray[np.float32] | None) -> Teacher:
+        wide = partial(np.pad, pad_width=beside, constant_values=np.nan)
+        return Teacher.of(lesson.where, wide(there), None if here is None else wide(here))
+
     if isinstance(lesson, ZeroShot):
         asked = {"target": pair.target.images} | ({"source": pair.source.images} if len(pair.source.images) else {})
         found = lesson.scores(asked, classes, fabric)
-        return Teacher.of(lesson.where, found["target"], found.get("source"))
+        return taught(found["target"], found.get("source"))
     assert isinstance(lesson, GivenScores)
     there = matched(lesson.target, pair.target.images.names, classes, pair.target.spec)
     here = matched(lesson.source, pair.source.images.names, classes, pair.source.spec) if lesson.source else None
-    teacher = Teacher.of(lesson.where, there, here)
-    if not len(pair.source.images) and not pair.known and not teacher.known.all():
-        unknown = [name for name, known in zip(classes, teacher.known.tolist(), strict=True) if not known]
+    teacher = taught(there, here)
+    unknown = [name for name, known in zip(classes, teacher.known.tolist(), strict=False) if not known]
+    if unknown and not len(pair.source.images) and not pair.known:
         raise BiwaaError(
             f"{lesson.where} says nothing of {listed(unknown)}: without a source it must know every class."
         )
@@ -102,12 +111,11 @@ def check_taught(method: str) -> None:
 def no_source(classes: tuple[str, ...], target: Domain) -> Domain:
     """A source without images, which names the classes."""
     nothing = np.zeros(0, dtype=np.int64)
-    return replace(target.select(nothing), spec="none", classes=classes, labels=nothing, may_lack=classes)
+    lacks = tuple(name for name in classes if name != UNKNOWN)  # that one is of `with_unknown`
+    return replace(target.select(nothing), spec="none", classes=classes, labels=nothing, may_lack=lacks)
 
 
-def sourceless(
-    source: Domain, target: Domain, batch_size: int, names: str = "--classes", unknown: bool = False
-) -> tuple[Domain, Domain]:
+def sourceless(source: Domain, target: Domain, batch_size: int, names: str = "--classes") -> tuple[Domain, Domain]:
     """Make sure that a target can be learned from without images of a source.
 
     Args:
@@ -115,15 +123,14 @@ def sourceless(
         target: with labels or without.
         batch_size: of the training.
         names: where the source's classes come from, for messages.
-        unknown: the target may have images of other classes, and the last class is for these.
 
     Raises:
         BiwaaError: fewer than two classes, one twice, others than the target's labels have, or too few images.
     """
-    classes = source.classes or ()
+    classes, every = own_classes(source), source.classes or ()
     if len(set(classes)) < max(2, len(classes)):
         raise BiwaaError(f"the classes are {listed(list(classes)) or 'not named'}: name two or more, each once.")
-    target = match_classes(target, classes, other=names, subset=True, others=unknown)
+    target = match_classes(target, every, other=names, subset=True, others=classes != every)
     check_batch(batch_size, target, target)
     return source, target
 
