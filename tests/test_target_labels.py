@@ -127,6 +127,7 @@ def test_places_are_exact_or_end_alike():
         ("path,label\ntarget/cat/0.png,cat\ntarget/cat/99.png,cat\n", "line 3: {target} has no image target"),
         ("path,label\ntarget/cat/0.png,cat\ntarget/cat/0.png,dog\n", "line 3: target/cat/0.png is there twice"),
         ("path,label\ntarget/cat/0.png,cat\ntarget/dog/0.png,dgo\n", "line 3: dgo is no class of"),
+        ("path,label\ntarget/cat/0.png,unknown\n", "add --unknown auto, or leave it out"),
         ("path,label\ntarget/cat/0.png,\n", "has no label filled in"),
         ("image_name,word\na,b\n", "one column must be called path"),
         ("", "is empty: one column"),

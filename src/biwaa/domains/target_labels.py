@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from biwaa.domains.classes import classes_by_form, lookalikes, match_classes
 from biwaa.domains.domain import Domain
-from biwaa.domains.labels import MISSING, Labels, read_labels
+from biwaa.domains.labels import MISSING, UNKNOWN, Labels, read_labels
 from biwaa.domains.lines import table_lines
 from biwaa.errors import BiwaaError, listed
 from biwaa.files import local
@@ -125,9 +125,10 @@ def _check_classes(given: _Given, labels: Labels, classes: tuple[str, ...], sour
         if unicodedata.normalize("NFC", name) not in allowed:
             place = int(np.flatnonzero(labels.numbers == number)[0])
             alike = "".join(f" ({one})" for one in lookalikes([name], list(allowed.values())))
+            way_out = "add --unknown auto" if name == UNKNOWN else "correct the label"
             raise BiwaaError(
                 f"{given.at(place)}: {name[:200]} is no class of {source}{alike}, which has {listed(list(classes))}: "
-                "correct the label, or leave it out."
+                f"{way_out}, or leave it out."
             )
 
 
