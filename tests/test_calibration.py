@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from biwaa.functional import with_temperature
 from biwaa.judging.calibration import (
     TEMPERATURES,
-    average_confidence,
     average_thresholded_confidence,
     difference_of_confidences,
     expected_calibration_error,
@@ -22,7 +21,7 @@ from biwaa.judging.calibration import (
     mean_agreement,
 )
 from biwaa.judging.evidence import Evidence
-from biwaa.judging.metrics import neighbour_agreement
+from biwaa.judging.metrics import mean_confidence, neighbour_agreement
 
 quick = settings(max_examples=25, deadline=None)
 shapes = given(st.integers(1, 40), st.integers(2, 5), st.integers(0, 2**31))
@@ -111,7 +110,7 @@ def test_temperatures_without_a_minimum_end_at_a_bound_or_at_one():
 def test_a_matched_temperature_gives_the_mean_confidence_that_was_asked_for(images, classes, accuracy, seed):
     p, _ = drawn(seed, images, classes)
     found = matched_temperature(p, accuracy)
-    mean = average_confidence(with_temperature(p, found))
+    mean, accuracy = mean_confidence(with_temperature(p, found)), min(accuracy, (images + 1) / (images + 2))
     if found == TEMPERATURES[0]:
         assert mean <= accuracy
     elif found == TEMPERATURES[1]:
@@ -124,8 +123,8 @@ def test_where_no_temperature_matches_the_nearer_end_is_taken():
     even, sure = torch.full((3, 4), 0.25), torch.tensor([[1.0, 0.0]] * 3)
     assert matched_temperature(even, 0.9) == TEMPERATURES[0]
     assert matched_temperature(even, 0.1) == TEMPERATURES[1]
-    assert matched_temperature(sure, 1.0) == TEMPERATURES[0]
-    assert average_confidence(with_temperature(sure, matched_temperature(sure, 0.8))) == pytest.approx(0.8, abs=1e-3)
+    assert mean_confidence(with_temperature(sure, matched_temperature(sure, 1.0))) == pytest.approx(4 / 5, abs=1e-3)
+    assert mean_confidence(with_temperature(sure, matched_temperature(sure, 0.75))) == pytest.approx(0.75, abs=1e-3)
 
 
 @pytest.mark.parametrize("images", [1, 9, 200])
@@ -134,7 +133,7 @@ def test_without_a_wrong_image_confidences_stay_below_one(images):
     p = two_classes(*np.linspace(0.9, 0.999, images))
     right = Evidence(p, source_probabilities=p, source_labels=torch.zeros(images, dtype=torch.int64))
     confident = with_temperature(p, held_out_temperature(right))
-    assert average_confidence(confident) == pytest.approx((images + 1) / (images + 2), abs=0.03)
+    assert mean_confidence(confident) == pytest.approx((images + 1) / (images + 2), abs=0.03)
     wrong = right.source_labels.clone()
     wrong[0] = 1
     some = Evidence(p, source_probabilities=p, source_labels=wrong)
@@ -159,7 +158,7 @@ def test_with_temperature(images, classes, seed, temperature):
 def test_confidences():
     source, target = two_classes(0.9, 0.9, 0.9, 0.9), two_classes(0.9, 0.6)
     labels = np.array([0, 0, 0, 1])
-    assert average_confidence(target) == pytest.approx(0.75)
+    assert mean_confidence(target) == pytest.approx(0.75)
     assert difference_of_confidences(source, labels, target) == pytest.approx(0.75 - (0.9 - 0.75))
     assert difference_of_confidences(source, 1 - labels, two_classes(0.5)) == 0.0  # not below
 
@@ -197,7 +196,7 @@ def test_estimates_are_shares_and_exact_for_certain_and_right_predictions(images
     certain = torch.eye(classes)[torch.from_numpy(labels)]
     for source, target in itertools.product((p, certain), (p, q, certain)):
         found = [
-            average_confidence(target),
+            mean_confidence(target),
             difference_of_confidences(source, labels, target),
             average_thresholded_confidence(source, labels, target, "confidence"),
             average_thresholded_confidence(source, labels, target, "entropy"),

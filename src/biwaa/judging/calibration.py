@@ -64,7 +64,8 @@ def matched_temperature(probabilities: Tensor, accuracy: float) -> float:
     """The temperature at which the mean confidence on the target is the accuracy that was estimated there.
 
     One fitted on the source says how sure a model may be of the source, and a target differs. A model that adapts to
-    the target can be sure of all of its mistakes there.
+    the target can be sure of all of its mistakes there. However good the estimate is, confidences stay below 1: of M
+    images and one more, one may be wrong (the rule of succession).
 
     Args:
         probabilities: (M, K) of target images; 5,000 of more are enough.
@@ -76,9 +77,10 @@ def matched_temperature(probabilities: Tensor, accuracy: float) -> float:
     from scipy.optimize import brentq  # takes long to import
 
     logs = log_probabilities(sample(probabilities))
+    wanted = min(accuracy, 1 - 1 / (len(probabilities) + 2))
 
     def excess(log_temperature: float) -> float:
-        return average_confidence((logs / math.exp(log_temperature)).softmax(dim=1)) - accuracy
+        return mean_confidence((logs / math.exp(log_temperature)).softmax(dim=1)) - wanted
 
     sharpest, softest = map(math.log, TEMPERATURES)
     if excess(sharpest) <= 0:
@@ -142,11 +144,6 @@ def fit_temperature(probabilities: Tensor, labels: NDArray[np.int64], doubt: flo
     return math.exp(found.x) if loss(found.x) < loss(0.0) else 1.0
 
 
-def average_confidence(probabilities: Tensor) -> float:
-    """Mean probability of the predicted class: the accuracy, if the (M, K) predictions are calibrated on the target."""
-    return mean_confidence(probabilities.double())
-
-
 def difference_of_confidences(source: Tensor, labels: NDArray[np.int64], target: Tensor) -> float:
     """Accuracy on the source less what confidence falls by from source to target, clipped to [0, 1].
 
@@ -158,7 +155,7 @@ def difference_of_confidences(source: Tensor, labels: NDArray[np.int64], target:
         target: (M, K) predictions.
     """
     confidence, right = _confidence_and_right(source, labels)
-    estimate = float(right.double().mean()) - (float(confidence.mean()) - average_confidence(target))
+    estimate = float(right.double().mean()) - (float(confidence.mean()) - mean_confidence(target.double()))
     return min(max(estimate, 0.0), 1.0)
 
 

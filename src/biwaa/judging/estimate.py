@@ -6,7 +6,7 @@ from typing import NamedTuple
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
 from biwaa.judging.evidence import Evidence
-from biwaa.judging.metrics import agreement, neighbour_agreement
+from biwaa.judging.metrics import agreement, mean_confidence, neighbour_agreement
 from biwaa.result import Estimate
 
 INDEPENDENT = ("thresholded_confidence", "thresholded_entropy", "agreement_of_neighbours", "agreement_of_rounds")
@@ -57,7 +57,7 @@ def estimates(
         teacher: the teacher's own.
     """
     target = with_temperature(selected.probabilities, temperature)
-    found = {"confidence": calibration.average_confidence(target)}
+    found = {"confidence": mean_confidence(target.double())}
     if selected.held_out:
         held_out, labels = selected.held_out
         source = with_temperature(held_out, temperature)

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.functional import with_temperature
-from biwaa.judging import calibration
 from biwaa.judging.estimate import Interval, mean_of
 from biwaa.judging.evidence import Evidence
-from biwaa.judging.metrics import agreement, agreement_with_neighbours
+from biwaa.judging.metrics import agreement, agreement_with_neighbours, mean_confidence
 from biwaa.judging.second_opinion import classes_by_confusion, expected_accuracy
 from biwaa.result import Estimate
 
@@ -53,7 +52,7 @@ def later_estimates(
         of_baseline: source-only's outputs of the same new images.
     """
     predicted = new.probabilities.argmax(dim=1)
-    found = {"confidence": calibration.average_confidence(with_temperature(new.probabilities, temperature))}
+    found = {"confidence": mean_confidence(with_temperature(new.probabilities.double(), temperature))}
     if selected is not None and selected.features is not None:
         found["agreement_of_neighbours"] = agreement_with_neighbours(
             new.features, predicted, selected.features, selected.predicted
