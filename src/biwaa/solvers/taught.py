@@ -91,16 +91,15 @@ def teach_head(
 
 
 def distilled(
-    source: Tensor, labels: Tensor, target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS
+    labels: Tensor, target: Tensor, classes: int, teacher: Teacher, count: int = NEIGHBOURS
 ) -> tuple[Tensor, Head]:
     """What the teacher says by itself, and a head that says the same of new rows.
 
     Args:
-        source: (Ns, F) standardised; no rows where there is no source.
-        labels: (Ns,).
+        labels: (Ns,) of the source's rows; none where there is no source.
         target: (Nt, F) standardised.
         classes: K.
-        teacher: of these rows.
+        teacher: of the rows of both.
         count: neighbours of a row.
 
     Returns:

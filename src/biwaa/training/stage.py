@@ -135,7 +135,8 @@ def ask_teacher(network: Network, data: Data, recipe: Recipe, fabric: Fabric) ->
     assert data.teacher is not None  # the stage is planned for a teacher alone
     teacher = data.teacher.to(fabric.device)
     with few_threads(len(data.source) + len(data.target)):
-        found, head = distilled(*_rows(data, fabric), data.classes, teacher, recipe.schedule.neighbours)
+        _, labels, target = _rows(data, fabric)
+        found, head = distilled(labels, target, data.classes, teacher, recipe.schedule.neighbours)
     network.to(fabric.device).install(head)
     return found.cpu()
 
