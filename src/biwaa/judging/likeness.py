@@ -77,7 +77,8 @@ def unfamiliar(plain: Evidence, new: Tensor) -> Unfamiliar | None:
     source, labels, target = plain.trained_features, plain.trained_labels, plain.features
     if source is None or labels is None or target is None or min(len(target), len(new)) < FEWEST:
         return None
-    here, there = (F.normalize(rows @ _metric(source.float(), labels), dim=1) for rows in (target.float(), new.float()))
+    metric = _metric(source.float(), labels)
+    here, there = (F.normalize(rows.float() @ metric, dim=1) for rows in (target, new))
     own = _nearest(here, here, itself=1)
     share = float((_nearest(there, here) < own.quantile(STRAY)).double().mean())
     deviation = math.sqrt(STRAY * (1 - STRAY) * (1 / len(here) + 1 / len(there)))
