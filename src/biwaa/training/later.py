@@ -154,10 +154,11 @@ def estimate_later(
         of_baseline = Outputs(output.logits.softmax(dim=1), output.features)
     parts = (known.selected, known.baseline) if known else (None, None)
     readings = later_estimates(new, model.temperature, *parts, of_baseline)
-    like = likeness_of(known.baseline, of_baseline.features) if known and known.baseline and of_baseline else None
+    asked = (known.baseline, of_baseline.features) if known and known.baseline and of_baseline else None
+    like = likeness_of(*asked) if asked else None
     # Images of one or two classes are unlike the classes too, but they have not moved.
     no_class = bool(look.unlike) and like is not None and like < LIKENESS
-    strange = unfamiliar(known.baseline, of_baseline.features) if known and known.baseline and of_baseline else None
+    strange = unfamiliar(*asked) if asked else None
     aside = strange is not None and strange.clear
     estimate, withheld = _estimate(readings, len(new.probabilities), known, look, no_class, aside)
     before = _before(model, known)
