@@ -6,7 +6,10 @@ import torch
 
 import biwaa
 from biwaa.cli import main
+from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import Domain
 from biwaa.errors import BiwaaError
+from biwaa.images.images import ArrayImages
 from biwaa.inference.evaluate import evaluate_run
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
@@ -145,6 +148,21 @@ def test_where_unknown_is_not_found_it_is_refused():
     assert main(["bench", "digits", "--unknown", "auto", "--out", "nowhere"]) == 2
 
 
+def test_a_target_with_other_classes_is_refused_with_a_way_that_works(tmp_path):
+    source, labels, target, truth = domains()
+    np.savez(tmp_path / "new.npz", new_x=target, new_y=truth)
+    given = {"source": (source, labels), "verbose": False, "out": tmp_path / "run"}
+    with pytest.raises(BiwaaError, match="or train on a frozen backbone with --unknown and the share"):
+        biwaa.adapt(target=(target, truth), **given)
+    biwaa.adapt(target=target, **given)
+    with pytest.raises(BiwaaError, match="with --unknown"):
+        evaluate_run(tmp_path / "run", f"{tmp_path}/new.npz:new", "cpu", 32, False)
+    run = biwaa.adapt(target=(target, truth), unknown="0.3", overwrite=True, **given)
+    assert run.result.accuracy.adapted.over_images > 0.7
+    with pytest.raises(BiwaaError, match="Rename or remove those of here.$"):  # nothing of a benchmark is unknown
+        match_classes(Domain("here", ArrayImages(source[:2], "x"), ("cat", "fox"), np.arange(2)), ("cat",), closed=True)
+
+
 def test_evaluate_counts_images_of_other_classes_as_right_where_unknown(tmp_path):
     source, labels, target, truth = domains()
     biwaa.adapt((source, labels), target, out=tmp_path / "run", unknown="0.5", batch_size=24)
@@ -217,11 +235,12 @@ def test_a_teacher_and_a_head_alone_find_unknown_images_too(tmp_path, kind):
         assert again.result.classes == tuple("01234")
 
 
-def test_without_evidence_every_image_is_of_a_class_that_the_teacher_names():
+def test_without_evidence_every_image_is_of_a_class_that_the_teacher_names(capsys):
     _, _, target, truth = domains()
     closed, says = target[truth < KNOWN], scores(truth[truth < KNOWN])
-    off, auto = (biwaa.adapt(None, closed, teacher=says, unknown=how, verbose=False) for how in ("off", "auto"))
+    off, auto = (biwaa.adapt(None, closed, teacher=says, unknown=how) for how in ("off", "auto"))
     assert off.predictions.labels.tolist() == auto.predictions.labels.tolist()
+    assert capsys.readouterr().err.count("from a teacher alone --unknown auto noticed unknown images on none") == 1
 
 
 def test_labels_of_the_target_go_with_unknown():

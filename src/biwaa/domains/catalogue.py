@@ -190,7 +190,7 @@ def find(entry: Benchmark, domain: str, root: Path) -> Domain | None:
             if found is not None and found.labels is None:
                 raise BiwaaError(f"{spec}: {base / layout} has no labels, and a benchmark's domain needs them.")
             if found is not None and (len(found.images) or found.absent):
-                matched = match_classes(found, entry.classes, other=entry.name, subset=True)
+                matched = match_classes(found, entry.classes, other=entry.name, closed=True)
                 return dataclasses.replace(matched, may_lack=entry.domains[domain].lacks)
     return None
 

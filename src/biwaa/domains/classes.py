@@ -10,35 +10,39 @@ from biwaa.domains.labels import MISSING, UNKNOWN
 from biwaa.errors import BiwaaError, listed
 from biwaa.progress import say
 
+NAME_A_SHARE = (
+    ", or train on a frozen backbone with --unknown and the share of their images, as in --unknown 0.3: these are then "
+    f"labelled {UNKNOWN}"
+)
+
 
 def match_classes(
-    domain: Domain, classes: tuple[str, ...], other: str = "source", subset: bool = False, others: bool = False
+    domain: Domain, classes: tuple[str, ...], other: str = "source", others: bool = False, closed: bool = False
 ) -> Domain:
-    """Renumber the labels of `domain` by the order of `classes`.
+    """Renumber the labels of `domain` by the order of `classes`, of which it may lack some.
 
     Args:
         domain: with labels, or left as it is.
         classes: names in the order to number them by.
         other: where they come from, for the message.
-        subset: `domain` may lack some of them.
         others: images of other classes are of the class `UNKNOWN`, which is one of `classes`.
+        closed: no images of other classes can be used at all.
 
     Raises:
-        BiwaaError: only one of the two has a class, under NFC; the message names each such class.
+        BiwaaError: the domain has other classes, under NFC; the message names each such class.
     """
     if domain.classes is None or domain.labels is None:
         return domain
     ours, theirs = classes_by_form(domain.spec, domain.classes), classes_by_form(other, classes)
     missing = [name for form, name in theirs.items() if form not in ours]
     extra = [name for form, name in ours.items() if form not in theirs]
-    known = [name for name in theirs.values() if name != UNKNOWN]
-    unknown = others and not lookalikes(extra, known)
-    if (extra and not unknown) or (missing and not subset):
+    alike = lookalikes(extra, [name for name in theirs.values() if name != UNKNOWN])
+    if extra and (alike or not others):
         parts = [f"only in {other}: {listed(_shown(missing))}"] * bool(missing)
-        parts += [f"only in {domain.spec}: {listed(_shown(extra))}"] * bool(extra)
+        parts += [f"only in {domain.spec}: {listed(_shown(extra))}"]
         raise BiwaaError(
-            f"the classes differ; {'; '.join([*parts, *lookalikes(extra, list(theirs.values()))])}. "
-            "Rename or remove classes so that both have the same."
+            f"the classes differ; {'; '.join([*parts, *alike])}. Rename or remove those of {domain.spec}"
+            f"{'' if alike or closed else NAME_A_SHARE}."
         )
     number = {form: index for index, form in enumerate(theirs)}
     order = np.array([number.get(form, len(theirs) - 1) for form in ours], dtype=np.int64)

@@ -65,7 +65,7 @@ def target_labels(given: Any, target: Domain, classes: tuple[str, ...], source: 
     known = labels.numbers != MISSING
     _check_classes(handed, labels, classes, source)
     as_domain = Domain(handed.where, target.images, labels.classes, labels.numbers)
-    numbers = match_classes(as_domain, classes, other=source, subset=True).labels
+    numbers = match_classes(as_domain, classes, other=source).labels
     assert numbers is not None  # there are labels
     found[rows[known]] = numbers[known]
     if (found != MISSING).all():

@@ -23,7 +23,7 @@ def check_pair(source: Domain, target: Domain, batch_size: int, held_out: float 
     """
     check_source(source)
     others = UNKNOWN in source.may_lack
-    target = match_classes(target, source.classes or (), other=source.spec, subset=True, others=others)
+    target = match_classes(target, source.classes or (), other=source.spec, others=others)
     check_batch(batch_size, source, target, held_out)
     if target.images.identity() in [part.identity() for part in parts_of(source.images)]:
         raise BiwaaError(f"source and target are the same images ({source.spec}): name two different domains.")

@@ -57,7 +57,7 @@ def evaluate_run(
     look = Look(model.place)
     result = _result(run)
     others = model.classes[-1] == UNKNOWN
-    domain = match_classes(open_domain(spec, data_root), model.classes, f"the model of {run}", True, others)
+    domain = match_classes(open_domain(spec, data_root), model.classes, f"the model of {run}", others)
     if domain.labels is None:
         raise BiwaaError(f"{spec} has no labels to score against: use `biwaa predict`.")
     domain, trained_on = _without_trained_on(domain, run, result)

@@ -114,7 +114,7 @@ def check_known(known: KnownSource, target: str | None, data_root: Path | None, 
     if target is not None:
         there = open_domain(target, data_root)
         check_width(known, feature_width(there.images))
-        match_classes(there, known.classes, other=known.spec, subset=True)
+        match_classes(there, known.classes, other=known.spec)
         facts.append({"spec": target, "images": len(there.images), "classes": there.counts() or None})
         lines.append(f"{known.spec} can be adapted to {target}")
     print(json.dumps(facts, indent=2) if as_json else "\n".join(map(printable, lines)))

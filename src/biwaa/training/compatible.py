@@ -126,9 +126,7 @@ def checked_pair(pair: Pair, recipe: Recipe) -> Pair:
         for domain in (source, target):
             if held_out.images.identity() & domain.images.identity():
                 raise BiwaaError(f"{held_out.spec} shares images with {domain.spec}: held-out images must be others.")
-        held_out = match_classes(
-            held_out, source.classes or (), other=source.spec, subset=True, others=UNKNOWN in source.may_lack
-        )
+        held_out = match_classes(held_out, source.classes or (), other=source.spec, others=UNKNOWN in source.may_lack)
     return Pair(source, target, held_out, known=pair.known)
 
 
@@ -145,4 +143,16 @@ def check_unknown(recipe: Recipe) -> None:
         raise BiwaaError(
             f"--unknown {recipe.prototypes.unknown} is for the method {PROTOTYPES} on a frozen backbone: leave "
             "--method out and add --freeze-backbone, or leave --unknown out."
+        )
+
+
+def tell_unnoticed(pair: Pair, recipe: Recipe) -> None:
+    """Say that unknown images go unnoticed without a rate where nothing is known of the source but what a head says."""
+    named = pair.given is not None and bool((pair.given == len(pair.source.classes or ()) - 1).any())
+    alone = not len(pair.source.images) and not (pair.known and pair.known.memory)
+    if recipe.prototypes.unknown == AUTO and alone and not named:
+        what = "a head" if pair.known else "a teacher"
+        say(
+            f"warning: from {what} alone --unknown auto noticed unknown images on none of our benchmarks: if there are "
+            "any, name their share, as in --unknown 0.3"
         )

@@ -26,7 +26,7 @@ from biwaa.progress import duration, say, whole
 from biwaa.ranks import finish, together
 from biwaa.recipe import Recipe, with_method
 from biwaa.result import REFERENCES, Result
-from biwaa.training.compatible import check_sees_target, check_unknown, checked_pair, implied
+from biwaa.training.compatible import check_sees_target, check_unknown, checked_pair, implied, tell_unnoticed
 from biwaa.training.cost import foretold, planned_images
 from biwaa.training.folder import Listener, RunFolder, check_folder, locked, own_recipe
 from biwaa.training.outputs import write_given, write_labels, write_outputs
@@ -78,6 +78,7 @@ def train_run(pair: Pair, recipe: Recipe, out: Path, options: Options) -> Finish
             check_sees_target(recipe.method)
             given = target_labels(options.target_labels, pair.target, pair.source.classes or (), pair.source.spec)
             pair = replace(pair, given=given)
+        tell_unnoticed(pair, recipe)
         return _train(pair, recipe, asked, out, options)
 
 

@@ -130,7 +130,7 @@ def sourceless(source: Domain, target: Domain, batch_size: int, names: str = "--
     classes, every = own_classes(source), source.classes or ()
     if len(set(classes)) < max(2, len(classes)):
         raise BiwaaError(f"the classes are {listed(list(classes)) or 'not named'}: name two or more, each once.")
-    target = match_classes(target, every, other=names, subset=True, others=classes != every)
+    target = match_classes(target, every, other=names, others=classes != every)
     check_batch(batch_size, target, target)
     return source, target
 
