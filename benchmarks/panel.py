@@ -19,7 +19,8 @@ from biwaa.bench.panel import PARTS
 from biwaa.files import write_text
 from biwaa.judging.estimate import COMBINED, INTERVAL, combined, unsure
 from biwaa.judging.validators import VALIDATORS
-from biwaa.result import ClassesAbsent, Result, read_result
+from biwaa.result import Result, read_result
+from biwaa.result.warnings import ClassesAbsent
 from biwaa.training.describe import versions
 
 Floats = NDArray[np.float64]

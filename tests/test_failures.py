@@ -10,7 +10,7 @@ from PIL import Image
 from biwaa.domains.domain import Domain
 from biwaa.domains.spec import open_domain
 from biwaa.recipe import NAMED, recipe_from
-from biwaa.result import (
+from biwaa.result.warnings import (
     Collapsed,
     DiscriminatorIdle,
     DiscriminatorSeparates,

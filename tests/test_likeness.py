@@ -12,7 +12,7 @@ from biwaa.recipe import load_recipe
 from biwaa.report.estimate import doubt, shown_estimate
 from biwaa.report.later import Thresholds, later_words
 from biwaa.report.sentences import warning_texts
-from biwaa.result import LikeNoClass
+from biwaa.result.warnings import LikeNoClass
 from biwaa.training.later import estimate_later
 
 CLASSES, WIDTH = 12, 64

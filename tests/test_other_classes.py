@@ -17,7 +17,7 @@ from biwaa.judging.warnings import find_warnings
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.report.run_page import run_page
-from biwaa.result import ClassesAbsent, Collapsed
+from biwaa.result.warnings import ClassesAbsent, Collapsed
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.absence import expected_shares, seem_absent
 

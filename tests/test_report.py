@@ -33,18 +33,8 @@ from biwaa.report.read import read_run
 from biwaa.report.run_page import run_page
 from biwaa.report.summary import summarise
 from biwaa.report.write import report_on, write_report
-from biwaa.result import (
-    SOURCE_ONLY,
-    Accuracy,
-    Collapsed,
-    DomainFacts,
-    Estimate,
-    EstimateLow,
-    SourceNotLearned,
-    SourceOnlySelected,
-    read_result,
-    write_result,
-)
+from biwaa.result import SOURCE_ONLY, Accuracy, DomainFacts, Estimate, read_result, write_result
+from biwaa.result.warnings import Collapsed, EstimateLow, SourceNotLearned, SourceOnlySelected
 from biwaa.share import model_card
 from biwaa.tensors import load_tensors, save_tensors
 

@@ -21,7 +21,6 @@ from biwaa.result import (
     LabelShares,
     Model,
     Result,
-    RunWarning,
     Selected,
     Stage,
     TargetAccuracy,
@@ -29,6 +28,7 @@ from biwaa.result import (
     read_result,
     write_result,
 )
+from biwaa.result.warnings import RunWarning
 
 quick = settings(max_examples=40, deadline=None)
 numbers = st.floats(0, 1)

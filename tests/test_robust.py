@@ -32,7 +32,8 @@ from biwaa.methods.method import Task
 from biwaa.methods.pace import most_confident
 from biwaa.named_recipes import NAMED
 from biwaa.recipe import load_recipe, recipe_from, with_method
-from biwaa.result import Collapsed, DiscriminatorIdle, read_result
+from biwaa.result import read_result
+from biwaa.result.warnings import Collapsed, DiscriminatorIdle
 from biwaa.tensors import load_tensors
 
 quick = settings(max_examples=30, deadline=None)

@@ -21,7 +21,8 @@ from biwaa.inference.predict import predict
 from biwaa.judging.metrics import accuracies
 from biwaa.models.saved import load_model
 from biwaa.recipe import Recipe, dump_recipe, load_recipe, recipe_from
-from biwaa.result import Collapsed, read_result
+from biwaa.result import read_result
+from biwaa.result.warnings import Collapsed
 from biwaa.tensors import load_tensors
 from biwaa.training import fit
 

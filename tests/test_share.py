@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 import biwaa
 from biwaa.recipe import load_recipe
-from biwaa.result import Accuracy, DomainFacts, Estimate, RoundsAtChance, read_result, write_result
+from biwaa.result import Accuracy, DomainFacts, Estimate, read_result, write_result
+from biwaa.result.warnings import RoundsAtChance
 from biwaa.share import model_card, public_spec
 
 COMMAND = Path(sys.executable).parent / "biwaa"

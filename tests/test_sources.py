@@ -16,7 +16,8 @@ from biwaa.domains.union import union
 from biwaa.errors import BiwaaError
 from biwaa.images.images import FileImages
 from biwaa.report.summary import summarise
-from biwaa.result import ClassesAbsent, SourcesContradict, read_result
+from biwaa.result import read_result
+from biwaa.result.warnings import ClassesAbsent, SourcesContradict
 from biwaa.share import model_card
 from biwaa.solvers.prototypes import adapt_prototypes
 from biwaa.solvers.several import adapt_several

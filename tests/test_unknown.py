@@ -15,7 +15,7 @@ from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.recipe import load_recipe
 from biwaa.report.sentences import warning_texts
-from biwaa.result import ClassesAbsent, Collapsed, LabelShift, UnknownImages
+from biwaa.result.warnings import ClassesAbsent, Collapsed, LabelShift, UnknownImages
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.unknown import EVIDENCE, familiarity, find_unknown, split, with_rate
 from biwaa.tensors import load_tensors, save_tensors

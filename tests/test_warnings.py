@@ -29,15 +29,12 @@ from biwaa.report.estimate import doubt, estimate_error, shown_estimate
 from biwaa.report.measured import FROZEN, TRAINED
 from biwaa.report.remedies import remedies
 from biwaa.report.sentences import warning_text, warning_texts
-from biwaa.result import (
-    SOURCE_ONLY,
-    AnyWarning,
+from biwaa.result import SOURCE_ONLY, AnyWarning, DomainFacts, Estimate, read_result
+from biwaa.result.warnings import (
     ClassesAbsent,
     Collapsed,
     DiscriminatorIdle,
     DiscriminatorSeparates,
-    DomainFacts,
-    Estimate,
     EstimateLow,
     EstimatesDisagree,
     FarFromSource,
@@ -52,7 +49,6 @@ from biwaa.result import (
     SourcesContradict,
     UnknownImages,
     WithoutPseudoLabel,
-    read_result,
 )
 from biwaa.solvers.several import Standing
 

@@ -23,7 +23,7 @@ from biwaa.inference.classifier import Classifier, load
 from biwaa.recipe import Recipe, dump_recipe, load_recipe
 from biwaa.report.estimate import doubt, estimate_error, estimate_text
 from biwaa.report.sentences import selected_text, unseen_images, warning_texts
-from biwaa.result import Accuracy, DomainFacts, Result, SourcesContradict, TeacherFacts, read_result, write_result
+from biwaa.result import Accuracy, AnyWarning, DomainFacts, Result, TeacherFacts, read_result, warnings, write_result
 from biwaa.version import __version__
 
 HUB_ERRORS: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError, ValueError)
@@ -108,16 +108,19 @@ def public(result: Result) -> Result:
     return replace(
         result,
         source=replace(result.source, spec=JOINT.join(map(public_spec, result.source_specs)) or result.source.spec),
-        warnings=tuple(
-            replace(one, specs=tuple(map(public_spec, one.specs))) if isinstance(one, SourcesContradict) else one
-            for one in result.warnings
-        ),
+        warnings=tuple(map(_public_warning, result.warnings)),
         sources=tuple(replace(one, spec=public_spec(one.spec)) for one in result.sources),
         target=without_folders(result.target),
         held_out=without_folders(result.held_out) if result.held_out else None,
         teacher=replace(result.teacher, where=_public_teacher(result.teacher)) if result.teacher else None,
         model=replace(result.model, weights=public_spec(result.model.weights)),
     )
+
+
+def _public_warning(warning: AnyWarning) -> AnyWarning:
+    if isinstance(warning, warnings.SourcesContradict):
+        return replace(warning, specs=tuple(map(public_spec, warning.specs)))
+    return warning
 
 
 def _public_teacher(facts: TeacherFacts) -> str:

@@ -10,19 +10,7 @@ from biwaa.models.backbone import FEATURES
 from biwaa.models.side_by_side import several
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
 from biwaa.report.advice import reads
-from biwaa.result import (
-    Collapsed,
-    Estimate,
-    EstimateLow,
-    EstimatesDisagree,
-    FarFromSource,
-    LikeNoClass,
-    Result,
-    RoundsAtChance,
-    SourceForgotten,
-    SourceNotLearned,
-    SourcesContradict,
-)
+from biwaa.result import Estimate, Result, warnings
 
 READINGS = {
     "agreement_of_rounds": "agreement among the rounds",
@@ -82,23 +70,21 @@ NOT_TRAINING = ("seed", "backbone", "weights", "freeze_backbone", "image_size")
 def doubt(result: Result) -> str:
     """Why no estimate of the accuracy is shown; empty where one is."""
     match result.contradiction:
-        case Collapsed():
+        case warnings.Collapsed():
             return "the predictions may have collapsed"
-        case SourceNotLearned():
+        case warnings.SourceNotLearned():
             return "not even the source's own labels can be predicted from its images"
-        case SourceForgotten():
+        case warnings.SourceForgotten():
             return "adaptation destroyed what was learned from the source"
-        case RoundsAtChance():
+        case warnings.RoundsAtChance():
             return "the last two rounds agree little more than by chance"
-        case EstimatesDisagree():
+        case warnings.EstimatesDisagree():
             return "the estimates contradict each other"
-        case EstimateLow():
+        case warnings.EstimateLow():
             return "the estimates are low, and low ones are rather too high"
-        case FarFromSource():
+        case warnings.FarFromSource() | warnings.LikeNoClass():
             return "most target images look like no class of the source"
-        case LikeNoClass():
-            return "most target images look like no class of the source"
-        case SourcesContradict():
+        case warnings.SourcesContradict():
             return "the sources contradict each other"
     if result.estimated_accuracy.value is not None:
         return ""

@@ -13,11 +13,13 @@ from biwaa.report.read import Reading
 from biwaa.report.remedies import remedies
 from biwaa.report.repeat import train_again
 from biwaa.report.section import Section, Step
-from biwaa.result import FarFromSource, FewHeldOut, LikeNoClass, SourceNotLearned
+from biwaa.result import warnings
 from biwaa.training.folder import CLASSES
 
 IMAGES = 50  # Of so many, the share that is right is within 12 points of that of all, in 90 of 100 cases
 LISTED = 12  # Names of classes that are listed
+OF_THE_IMAGES = (warnings.SourceNotLearned, warnings.FarFromSource, warnings.LikeNoClass)
+"""Warnings whose cause is seen in the images."""
 
 
 def what_now(run: Reading) -> Section:
@@ -26,11 +28,7 @@ def what_now(run: Reading) -> Section:
     if not run.result.finished:
         page.steps.append(_finish(run))
     again = train_again(run.result, run.folder.path)
-    if (
-        again
-        and run.result.source_specs
-        and isinstance(run.result.contradiction, SourceNotLearned | FarFromSource | LikeNoClass)
-    ):
+    if again and run.result.source_specs and isinstance(run.result.contradiction, OF_THE_IMAGES):
         page.steps.append(_check(run))
     if not run.measured:
         files = sum(Path(name).is_file() for name in run.predictions.names)
@@ -88,8 +86,8 @@ def _advice(run: Reading) -> Advice | None:
 
     More images for calibration were not measured to help the accuracy.
     """
-    warnings = [one for one in run.result.warnings if not isinstance(one, FewHeldOut)]
-    return next((way for one in warnings for way in remedies(one, run.result, run.recipe)), None)
+    told = [one for one in run.result.warnings if not isinstance(one, warnings.FewHeldOut)]
+    return next((way for one in told for way in remedies(one, run.result, run.recipe)), None)
 
 
 def _try(run: Reading, again: list[str], advice: Advice) -> Step:

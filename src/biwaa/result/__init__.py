@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from biwaa.errors import BiwaaError, one_line
 from biwaa.files import write_text
+from biwaa.result import warnings
 from biwaa.result.facts import (
     Accuracy,
     Calibration,
@@ -31,37 +32,13 @@ from biwaa.result.facts import (
     TargetAccuracy,
     TeacherFacts,
 )
-from biwaa.result.warnings import (
-    AnyWarning,
-    ClassesAbsent,
-    Collapsed,
-    DiscriminatorIdle,
-    DiscriminatorSeparates,
-    EstimateLow,
-    EstimatesDisagree,
-    FarFromSource,
-    FewHeldOut,
-    LabelShift,
-    LikeNoClass,
-    RoundsAtChance,
-    RunWarning,
-    SourceForgotten,
-    SourceNotLearned,
-    SourceOnlySelected,
-    SourceOnlyUnfinished,
-    SourcesContradict,
-    UnknownImages,
-    WithoutPseudoLabel,
-)
+from biwaa.result.warnings import AnyWarning
 
 __all__ = [
     "FORMAT", "LAST", "REFERENCES", "SOURCE_ONLY", "TARGET_LABELS", "TEACHER", "Accuracy", "AnyWarning", "Calibration",
-    "CalibrationError", "ClassesAbsent", "Collapsed", "Cost", "DiscriminatorIdle", "DiscriminatorSeparates",
-    "DomainFacts", "Estimate", "EstimateLow", "EstimatesDisagree", "FarFromSource", "FewHeldOut", "LabelFree",
-    "LabelShares", "LabelShift", "LikeNoClass", "Model", "RememberedFacts", "Result", "RoundsAtChance", "RunWarning",
-    "Selected", "SourceFacts", "SourceForgotten", "SourceNotLearned", "SourceOnlySelected", "SourceOnlyUnfinished",
-    "SourcesContradict", "Stage", "TargetAccuracy", "TeacherFacts", "UnknownImages", "WithoutPseudoLabel",
-    "contradiction", "dump_result", "read_result", "write_result",
+    "CalibrationError", "Cost", "DomainFacts", "Estimate", "LabelFree", "LabelShares", "Model", "RememberedFacts",
+    "Result", "Selected", "SourceFacts", "Stage", "TargetAccuracy", "TeacherFacts", "contradiction", "dump_result",
+    "read_result", "write_result",
 ]  # fmt: skip
 
 FORMAT = 2
@@ -146,9 +123,9 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return tuple(stage for stage in self.stages if stage.name not in REFERENCES)
 
 
-def contradiction(warnings: Iterable[AnyWarning], estimate: Estimate) -> AnyWarning | None:
+def contradiction(found: Iterable[AnyWarning], estimate: Estimate) -> AnyWarning | None:
     """The first warning that an estimate of the accuracy cannot stand beside; None where there is none."""
-    return next((one for one in warnings if _contradicts(one, estimate)), None)
+    return next((one for one in found if _contradicts(one, estimate)), None)
 
 
 def _contradicts(warning: AnyWarning, estimate: Estimate) -> bool:
@@ -157,19 +134,13 @@ def _contradicts(warning: AnyWarning, estimate: Estimate) -> bool:
     Low estimates are rather too high, so a low one says little by itself: only an interval that holds it says how far
     the accuracy may lie below.
     """
-    if isinstance(warning, EstimateLow):
-        low, high = estimate.low, estimate.high
-        return low is None or high is None or not low <= warning.estimate <= high
-    return isinstance(
-        warning,
-        Collapsed
-        | SourceNotLearned
-        | SourceForgotten
-        | RoundsAtChance
-        | EstimatesDisagree
-        | FarFromSource
-        | LikeNoClass,
-    ) or (isinstance(warning, SourcesContradict) and warning.all_of_them)
+    match warning:
+        case warnings.EstimateLow(estimate=share):
+            return estimate.low is None or estimate.high is None or not estimate.low <= share <= estimate.high
+        case warnings.SourcesContradict(all_of_them=all_of_them):
+            return all_of_them
+        case _:
+            return isinstance(warning, warnings.AGAINST_ESTIMATES)
 
 
 class _Head(Struct):

@@ -146,3 +146,7 @@ AnyWarning = (
     | LabelShift | WithoutPseudoLabel | SourceOnlySelected | SourceOnlyUnfinished | FewHeldOut
     | SourcesContradict
 )  # fmt: skip
+AGAINST_ESTIMATES = (
+    Collapsed, SourceNotLearned, SourceForgotten, RoundsAtChance, EstimatesDisagree, FarFromSource, LikeNoClass,
+)  # fmt: skip
+"""Beside these no estimate of the accuracy is believed."""
