@@ -4,9 +4,8 @@ Every image is decoded before training starts, so an unreadable one can never co
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from biwaa.images.images import feature_width
 from biwaa.images.joint import parts_of
 from biwaa.images.store import Stored, store_pixels
 from biwaa.methods import METHODS
-from biwaa.models.backbone import FEATURES, Backbone, build_backbone, features_backbone
+from biwaa.models.backbone import Backbone, build_backbone, features_backbone
 from biwaa.models.features import store_features
 from biwaa.models.known import KnownSource
 from biwaa.models.network import Network, Standardise
@@ -66,23 +65,67 @@ def unseen(pair: Pair) -> Domain:
     return replace(target, labels=None if (labels == MISSING).all() else labels)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """Everything that the first step needs."""
 
+    recipe: Recipe
     domains: Pair  # Without what was left out
     data: Data
     held_out_inputs: Inputs | None
     transform: Transform
     backbone: Backbone
     weights: str  # Where the backbone's weights came from
-    fresh_network: Callable[[int], Network]  # What a stage trains, by seed
-    deployed_network: Callable[[dict[str, Tensor]], Network]
-    """From a stage's trained state to a network that takes images."""
-    remember: Callable[[Head | None], Memory | None]
-    """From source-only's head to what the model's file keeps of the source; None of a trained backbone's."""
-    source_standardise: Standardise | None = None
+    standardise: nn.Module
+    """Of the target's frozen features; the identity where the backbone is trained."""
+    source_standardise: Standardise | None
     """The source's own, where each domain of a frozen backbone has one."""
+
+    def fresh_network(self, seed: int) -> Network:
+        """What a stage trains."""
+        torch.manual_seed(seed)
+        network = self.recipe.network
+        if network.frozen:
+            module: nn.Module = nn.Identity()
+        elif network.weights == "none":
+            module = build_backbone(network.backbone, self.recipe.data.image_size).module
+        else:
+            module = copy.deepcopy(self.backbone.module)
+        width = network.bottleneck if METHODS[self.recipe.method].bottleneck else None
+        return Network(module, self.backbone.features, width, self.data.classes, network.input_dropout)
+
+    def deployed_network(self, state: dict[str, Tensor]) -> Network:
+        """From a stage's trained state to a network that takes images.
+
+        Raises:
+            BiwaaError: the state is of another network.
+        """
+        # A solved head has a bottleneck of its own width, or none.
+        bottleneck = len(state["bottleneck.bias"]) if "bottleneck.bias" in state else None
+        module = copy.deepcopy(self.backbone.module).cpu()
+        network = Network(module, self.backbone.features, bottleneck, self.data.classes)
+        missing, unexpected = network.load_state_dict(state, strict=not self.recipe.network.frozen)
+        if unexpected or any(not name.startswith("backbone.") for name in missing):
+            raise BiwaaError(f"a checkpoint does not fit the recipe: {missing + unexpected}.")
+        network.standardise = self.standardise.cpu()
+        return network.eval()
+
+    def remember(self, head: Head | None) -> Memory | None:
+        """From source-only's head to what the model's file keeps of the source; None of a trained backbone's."""
+        if self.domains.known:
+            return self.domains.known.memory
+        # With other statistics the source was moved towards the target, or the target's statistics are its own.
+        if not self.recipe.network.frozen or not len(self.data.source) or _statistics(self.recipe) != "domain":
+            return None
+        own = own_classes(self.domains.source)  # no image of the source is unknown
+        return Memory(self._remembered, head).first(len(own))
+
+    @cached_property
+    def _remembered(self) -> Remembered:
+        rows = self.data.source.batch(np.arange(len(self.data.source))).float()
+        labels = torch.from_numpy(self.data.source_labels).to(rows.device)
+        with few_threads(len(rows)):
+            return Remembered(*(part.cpu() for part in Remembered.of(rows, labels, self.data.classes)))
 
 
 def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -> Prepared:
@@ -91,21 +134,10 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     Raises:
         BiwaaError: an image cannot be read, or too few stay; the backbone or its weights cannot be loaded.
     """
-    method, frozen = METHODS[recipe.method], recipe.network.frozen
+    frozen = recipe.network.frozen
     _check_frozen(recipe)
     torch.manual_seed(recipe.seed)
-    given = feature_width(pair.source.images)
-    if pair.known:
-        backbone, weights = pair.known.backbone, f"of {pair.known.spec}"
-    elif given is not None:
-        backbone, weights = features_backbone(given), "none: features were given"
-    else:
-        backbone = build_backbone(recipe.network.backbone, recipe.data.image_size)
-        weights = load_weights(backbone, recipe.network.weights, frozen)
-    transform = (
-        pair.known.transform if pair.known
-        else FEATURES_TRANSFORM if backbone.name == FEATURES else _transform(backbone, recipe)
-    )  # fmt: skip
+    backbone, weights, transform = _backbone(pair, recipe)
     opened = [domain for domain in (pair.source, pair.target, pair.held_out) if domain]
     kept = [
         Stored(np.zeros((0, backbone.features), np.float32), {}) if not len(domain.images)  # there is no source
@@ -117,87 +149,67 @@ def prepare(pair: Pair, recipe: Recipe, fabric: Fabric, skip_unreadable: bool) -
     left = [
         _left(domain, found, shift, skip_unreadable) for domain, found, shift in zip(opened, kept, shifts, strict=False)
     ]
-    domains = Pair(*(domain for domain, _ in left), known=pair.known)
-    if pair.teacher:
-        domains = replace(domains, teacher=pair.teacher.select(left[1][1], left[0][1]))
-    if pair.given is not None:
-        domains = replace(domains, given=pair.given[left[1][1]])
+    rows = [of_domain for _, of_domain in left]
+    domains = Pair(
+        *(domain for domain, _ in left), known=pair.known,
+        teacher=pair.teacher.select(rows[1], rows[0]) if pair.teacher else None,
+        given=None if pair.given is None else pair.given[rows[1]],
+    )  # fmt: skip
+    source = domains.source
     if len(pair.source.images):
-        check_source(domains.source)  # skipping may have emptied a class
-        check_batch(least_images(recipe), domains.source, domains.target, recipe.data.source_held_out)
+        check_source(source)  # skipping may have emptied a class
+        check_batch(least_images(recipe), source, domains.target, recipe.data.source_held_out)
     standardise: nn.Module = nn.Identity()
     of_source: Standardise | None = None
     inputs: list[Inputs]
     if frozen:
         features = [
-            torch.from_numpy(found.rows[rows]).to(fabric.device) for found, (_, rows) in zip(kept, left, strict=True)
+            torch.from_numpy(found.rows[chosen]).to(fabric.device) for found, chosen in zip(kept, rows, strict=True)
         ]
-        statistics = method.statistics or recipe.network.statistics
-        inputs, standardise, of_source = _standardised(features, statistics, domains.source.origins)
+        inputs, standardise, of_source = _standardised(features, _statistics(recipe), source.origins)
     else:
         stores = placed([found.rows for found in kept], fabric.device)
         inputs = [
-            PixelInputs(store, rows, transform, recipe.data.augment, recipe.data.crop_area, fabric.device)
-            for store, (_, rows) in zip(stores, left, strict=True)
+            PixelInputs(store, chosen, transform, recipe.data.augment, recipe.data.crop_area, fabric.device)
+            for store, chosen in zip(stores, rows, strict=True)
         ]
-    assert domains.source.labels is not None  # check_source made sure of both
-    assert domains.source.classes is not None
-    counts = held_out_counts(domains.source, recipe.data.source_held_out)
+    assert source.labels is not None  # check_source made sure of both
+    assert source.classes is not None
     whole = Data(
-        inputs[0], domains.source.labels, inputs[1], len(domains.source.classes), origins=domains.source.origins,
-        teacher=domains.teacher, given=domains.given,
+        inputs[0], source.labels, inputs[1], len(source.classes), origins=source.origins, teacher=domains.teacher,
+        given=domains.given,
     )  # fmt: skip
-    data = _divided(whole, recipe, counts)
+    data = _divided(whole, recipe, held_out_counts(source, recipe.data.source_held_out))
     if pair.known:
         assert isinstance(standardise, Standardise)  # its backbone is frozen
         data = replace(data, memory=pair.known.lesson(standardise))
-    width = recipe.network.bottleneck if method.bottleneck else None
-
-    def fresh_network(seed: int) -> Network:
-        torch.manual_seed(seed)
-        if frozen:
-            module: nn.Module = nn.Identity()
-        elif recipe.network.weights == "none":
-            module = build_backbone(recipe.network.backbone, recipe.data.image_size).module
-        else:
-            module = copy.deepcopy(backbone.module)
-        return Network(module, backbone.features, width, data.classes, recipe.network.input_dropout)
-
-    def deployed_network(state: dict[str, Tensor]) -> Network:
-        # A solved head has a bottleneck of its own width, or none.
-        bottleneck = len(state["bottleneck.bias"]) if "bottleneck.bias" in state else None
-        network = Network(copy.deepcopy(backbone.module).cpu(), backbone.features, bottleneck, data.classes)
-        missing, unexpected = network.load_state_dict(state, strict=not frozen)
-        if unexpected or any(not name.startswith("backbone.") for name in missing):
-            raise BiwaaError(f"a checkpoint does not fit the recipe: {missing + unexpected}.")
-        network.standardise = standardise.cpu()
-        return network.eval()
-
-    @cache
-    def remember(head: Head | None) -> Memory | None:
-        if pair.known or not frozen or not len(data.source):
-            return pair.known.memory if pair.known else None
-        if (method.statistics or recipe.network.statistics) != "domain":
-            return None  # the source was moved towards the target, or the target's statistics are its own
-        rows = data.source.batch(np.arange(len(data.source))).float()
-        labels = torch.from_numpy(data.source_labels).to(rows.device)
-        with few_threads(len(rows)):
-            known = Remembered.of(rows, labels, data.classes)
-        own = own_classes(domains.source)  # no image of the source is unknown
-        return Memory(Remembered(*(part.cpu() for part in known)), head).first(len(own))
-
     return Prepared(
+        recipe=recipe,
         domains=domains,
         data=data,
         held_out_inputs=inputs[2] if pair.held_out else None,
         transform=transform,
         backbone=backbone,
         weights=weights,
-        fresh_network=fresh_network,
-        deployed_network=deployed_network,
-        remember=remember,
+        standardise=standardise,
         source_standardise=pair.known.standardise if pair.known else of_source,
     )
+
+
+def _backbone(pair: Pair, recipe: Recipe) -> tuple[Backbone, str, Transform]:
+    """The backbone, where its weights came from, and how its images are prepared."""
+    if pair.known:
+        return pair.known.backbone, f"of {pair.known.spec}", pair.known.transform
+    if width := feature_width(pair.source.images):
+        return features_backbone(width), "none: features were given", FEATURES_TRANSFORM
+    backbone = build_backbone(recipe.network.backbone, recipe.data.image_size)
+    weights = load_weights(backbone, recipe.network.weights, recipe.network.frozen)
+    return backbone, weights, _transform(backbone, recipe)
+
+
+def _statistics(recipe: Recipe) -> str:
+    """By which statistics frozen features are standardised."""
+    return METHODS[recipe.method].statistics or recipe.network.statistics
 
 
 def _check_frozen(recipe: Recipe) -> None:
@@ -291,5 +303,4 @@ def _standardised(
     if statistics == "coral" and len(source):
         found[0] = coral(found[0], found[1])
     one = statistics == "domain" and origins is None and len(source) > 0
-    own = Standardise(of_source.mean.cpu(), of_source.deviation.cpu()) if one else None
-    return [FeatureInputs(part) for part in found], of_target, own
+    return [FeatureInputs(part) for part in found], of_target, of_source.cpu() if one else None

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from biwaa.errors import BiwaaError
-from biwaa.result import SOURCE_ONLY, read_result
+from biwaa.result import read_result
 from biwaa.tensors import load_tensors
+from biwaa.training.cost import stage_names
 from biwaa.training.folder import RunFolder, own_recipe
 
 
@@ -14,8 +15,7 @@ def where_it_goes_on(path: Path) -> str:
     recipe = own_recipe(path)
     if recipe is None:
         return "nothing was trained yet: the same command starts again"
-    names = [SOURCE_ONLY, *(f"round {number}" for number in range(recipe.schedule.rounds))]
-    finished = [name for name in names if folder.stage(name).exists()]
+    finished = [name for name in stage_names(recipe) if folder.stage(name).exists()]
     try:
         if read_result(path).finished:
             return "the run is finished"

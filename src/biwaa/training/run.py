@@ -27,7 +27,7 @@ from biwaa.ranks import finish, together
 from biwaa.recipe import Recipe, with_method
 from biwaa.result import REFERENCES, Result
 from biwaa.training.compatible import check_sees_target, check_unknown, checked_pair, implied, tell_unnoticed
-from biwaa.training.cost import foretold, planned_images
+from biwaa.training.cost import foretold, planned_images, stage_names
 from biwaa.training.folder import Listener, RunFolder, check_folder, locked, own_recipe
 from biwaa.training.outputs import write_given, write_labels, write_outputs
 from biwaa.training.prepare import Pair, prepare, unseen
@@ -112,7 +112,7 @@ def _train(pair: Pair, recipe: Recipe, asked: Recipe, out: Path, options: Option
         for stage in train_rounds(recipe, train, taught=pair.teacher is not None):
             stages.append(stage)
             # A finished round found again must not put its model in the place of a later one's.
-            last = stage.name == f"round {recipe.schedule.rounds - 1}"
+            last = stage.name == stage_names(recipe)[-1]
             if folder.writes and stage.name not in REFERENCES and (stage.fresh or last):
                 sitting = time.perf_counter() - begin
                 device = fabric.device.type

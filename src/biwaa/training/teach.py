@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -23,21 +23,6 @@ from biwaa.teachers.scores import Scores, as_scores, matched
 from biwaa.training.prepare import Pair
 
 
-class Lesson(Protocol):
-    """A teacher before it is asked."""
-
-    @property
-    def where(self) -> str:
-        """The file, argument or model."""
-
-    @property
-    def flags(self) -> dict[str, list[str]]:
-        """The values of the flags that give it on a command line; empty where none can."""
-
-    def fingerprint(self) -> str:
-        """A hash that changes whenever its answers change."""
-
-
 @dataclass(frozen=True, eq=False)
 class GivenScores:
     """Scores that somebody computed."""
@@ -52,7 +37,7 @@ class GivenScores:
 
     @property
     def flags(self) -> dict[str, list[str]]:
-        """The files' names."""
+        """The flags that name the files; empty where none can."""
         if not self.target.spec or (self.source and not self.source.spec):
             return {}
         named = {"teacher": [self.target.spec]}
@@ -66,6 +51,10 @@ class GivenScores:
                 digest.update(np.ascontiguousarray(scores.values).data)
                 digest.update(repr((scores.classes, scores.rows)).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+
+Lesson = GivenScores | ZeroShot
+"""A teacher before it is asked: `where` it comes from, `flags` that name it, the `fingerprint` of its answers."""
 
 
 def ask(lesson: Lesson, pair: Pair, fabric: Fabric) -> Teacher:
@@ -85,7 +74,6 @@ def ask(lesson: Lesson, pair: Pair, fabric: Fabric) -> Teacher:
         asked = {"target": pair.target.images} | ({"source": pair.source.images} if len(pair.source.images) else {})
         found = lesson.scores(asked, classes, fabric)
         return taught(found["target"], found.get("source"))
-    assert isinstance(lesson, GivenScores)
     there = matched(lesson.target, pair.target.images.names, classes, pair.target.spec)
     here = matched(lesson.source, pair.source.images.names, classes, pair.source.spec) if lesson.source else None
     teacher = taught(there, here)
