@@ -15,7 +15,7 @@ from biwaa.methods import METHODS
 from biwaa.models.backbone import DIGITS, FEATURES
 from biwaa.models.weight_files import at_hand
 from biwaa.recipe import GROUP_OF, Recipe, load_recipe, with_method
-from biwaa.report.measured import FROZEN, LEAST, TRAINED, WHERE_FROZEN, WHERE_TRAINED, better
+from biwaa.report.measured import FROZEN, LEAST, TRAINED, WHERE_FROZEN, WHERE_TRAINED
 from biwaa.settings import MOST_STEPS
 
 MOST_HELD_OUT = 0.5  # Share of the source above which keeping images from training costs more than it tells
@@ -65,13 +65,18 @@ def adapts(recipe: Recipe) -> bool:
     return method is None or method.sees_target
 
 
+def _measured(recipe: Recipe) -> tuple[dict[str, float], str]:
+    """How well each method did with such a backbone, and where."""
+    return (FROZEN, WHERE_FROZEN) if recipe.network.frozen else (TRAINED, WHERE_TRAINED)
+
+
 def robust_recipe(recipe: Recipe) -> Advice | None:
     """The default recipe; for small networks from random weights its variant `digits`."""
     small = recipe.network.backbone in DIGITS
     name = "digits" if small else "robust"
     frozen = recipe.network.freeze_backbone
     wanted, here = with_method(load_recipe(name).replace(freeze_backbone=frozen)).flat(), recipe.flat()
-    table, where = (FROZEN, WHERE_FROZEN) if frozen else (TRAINED, WHERE_TRAINED)
+    table, where = _measured(recipe)
     if table[wanted["method"]] - table.get(recipe.method, 0) < LEAST:
         return None
     changed = {
@@ -124,10 +129,12 @@ def more_steps(recipe: Recipe) -> Advice | None:
 
 def better_method(recipe: Recipe) -> Advice | None:
     """The method that was measured best, where that is better than the recipe's own."""
-    found = better(recipe.method, recipe.network.frozen)
-    if found is None:
+    table, where = _measured(recipe)
+    best = max(table, key=lambda name: table[name])
+    if recipe.method == best or table[best] - table.get(recipe.method, 0) < LEAST:
         return None
-    return Advice(f"--method {found}", {"method": found.partition(" ")[0]})
+    beside = f"; {recipe.method} {table[recipe.method]:g}" if recipe.method in table else ""
+    return Advice(f"--method {best} ({table[best]:g} % {where}{beside})", {"method": best})
 
 
 def horizon(recipe: Recipe, factor: float) -> Advice | None:

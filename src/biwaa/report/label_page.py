@@ -34,8 +34,7 @@ def write_suggestions(
     known = {} if measure else found.labelled
     rows = [(_address(name), label) for name, label in [*known.items(), *((name, "") for name in found.names)]]
     write_text(out, "".join(csv_line(*row) for row in [("path", "label"), *rows]))
-    target = found.result.target
-    images = TargetImages(target.spec, found.result.fingerprints.get("target_images", ""), data_root)
+    images = TargetImages(found.result, data_root)
     pictured = found.result.model.backbone != FEATURES  # rows of features are not opened only to find no image
     shown = [thumbnail(images, name, "") for name in found.names] if pictured else []
     command = _command(run, found, out, measure)

@@ -26,13 +26,3 @@ TRAINED = {"mcc": 97.5, "mcc_teacher": 97.2, "dann": 93.5, "source_only": 82.5}
 """Mean over MNIST > USPS and USPS > MNIST, a small network end to end, recipe `digits`."""
 WHERE_TRAINED = "of MNIST and USPS, end to end"
 LEAST = 1.0  # Points by which another method must have been better: below that lie the seeds
-
-
-def better(method: str, frozen: bool) -> str | None:
-    """The best method of the table in words, such as `prototypes (75.5 % ..)`; None where `method` is as good."""
-    table, where = (FROZEN, WHERE_FROZEN) if frozen else (TRAINED, WHERE_TRAINED)
-    best = max(table, key=lambda name: table[name])
-    if method == best or table[best] - table.get(method, 0) < LEAST:
-        return None
-    beside = f"; {method} {table[method]:g}" if method in table else ""
-    return f"{best} ({table[best]:g} % {where}{beside})"

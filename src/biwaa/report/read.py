@@ -111,8 +111,7 @@ def _labels(path: Path, predictions: Predictions, classes: tuple[str, ...]) -> N
 class TargetImages:
     """Opens the target's images by name: files where they lie, rows of arrays and data sets through their SPEC."""
 
-    spec: str
-    fingerprint: str  # Of all images, as the run had them
+    result: Result
     data_root: Path | None = None
 
     def read(self, name: str) -> Image.Image:
@@ -137,8 +136,8 @@ class TargetImages:
     def _rows(self) -> tuple[Domain, dict[str, int]] | None:
         """The domain and its rows by name; None where it is gone, or is not the one that the run had."""
         try:
-            domain = open_domain(self.spec, self.data_root)
-            if domain.images.fingerprint() != self.fingerprint:
+            domain = open_domain(self.result.target.spec, self.data_root)
+            if domain.images.fingerprint() != self.result.fingerprints.get("target_images"):
                 return None
         except (BiwaaError, OSError):
             return None

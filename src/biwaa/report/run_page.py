@@ -22,7 +22,7 @@ def run_page(path: Path, data_root: Path | None = None, predictions: Predictions
     """
     run = read_run(path, predictions)
     result = run.result
-    images = TargetImages(result.target.spec, result.fingerprints.get("target_images", ""), data_root)
+    images = TargetImages(result, data_root)
     source = " and ".join(map(_name, result.source_specs)) or TEACHER
     target = _name(result.target.spec)
     sections = [worked(run), why(run), mistakes(run, images), how(run), repeat(run), what_now(run)]

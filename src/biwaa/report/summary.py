@@ -1,6 +1,6 @@
 """A run's result in a few lines for the terminal: what was measured first, then what can be said without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -61,7 +61,7 @@ def evaluated(found: Evaluation, result: Result | None) -> str:
     elif result:
         parts["Estimated without labels"] = [f"accuracy on the target {result.target.spec}: {estimate_text(result)}",
                                              "  go by what was measured"]  # fmt: skip
-    by_class = [(name, (share,)) for name, share in found.by_class.items() if share is not None]
+    by_class = [(name, _percent(share)) for name, share in found.by_class.items() if share is not None]
     parts["By class"] = _table(("class", "right, %"), by_class)
     return _under_headings(parts)
 
@@ -97,10 +97,8 @@ def _held_out(result: Result) -> list[str]:
 
 
 def _accuracies(rows: Sequence[tuple[str, Accuracy | None]], first: str = "stage, its last step") -> list[str]:
-    return _table(
-        (first, "over images", "over classes"),
-        [(name, (found.over_images, found.over_classes)) for name, found in rows if found],
-    )
+    measured = [(name, _percent(found.over_images, found.over_classes)) for name, found in rows if found]
+    return _table((first, "over images", "over classes"), measured)
 
 
 def _estimate(result: Result, recipe: Recipe) -> list[str]:
@@ -125,7 +123,7 @@ def _shares(result: Result) -> list[str]:
     columns = {"source": shares.source, "predicted": selected.predicted_shares}
     if shares.true_target is not None:
         columns["true"] = shares.true_target
-    rows = [(label, tuple(of[label] for of in columns.values())) for label in result.classes]
+    rows = [(label, _percent(*(of[label] for of in columns.values()))) for label in result.classes]
     return [*lines, *_table(("share of each class in percent", *columns), rows)]
 
 
@@ -136,13 +134,17 @@ def _sources(result: Result) -> list[str]:
     if not result.sources:
         return []
     columns = source_columns(result)
-    lines = [f"sources, {SOURCE_COLUMNS}:", f"  {'source':{WIDTH}}" + "".join(f"{title:>14}" for title in columns)]
-    for row, one in enumerate(result.sources):
-        lines.append(f"  {one.spec:{WIDTH}}" + "".join(f"{values[row]:>14}" for values in columns.values()))
-    return lines
+    rows = [(one.spec, [values[row] for values in columns.values()]) for row, one in enumerate(result.sources)]
+    return [f"sources, {SOURCE_COLUMNS}:", *_table(("source", *columns), rows)]
 
 
-def _table(header: Sequence[str], rows: Sequence[tuple[str, tuple[float, ...]]]) -> list[str]:
-    """Shares in percent below their headings."""
-    lines = [f"  {header[0]:{WIDTH}}" + "".join(f"{title:>14}" for title in header[1:])]
-    return lines + [f"  {name:{WIDTH}}" + "".join(f"{100 * value:14.1f}" for value in values) for name, values in rows]
+def _table(header: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
+    """Cells below their headings, the first of a line to the left."""
+    return [
+        f"  {name:{WIDTH}}" + "".join(f"{cell:>14}" for cell in cells)
+        for name, cells in [(header[0], header[1:]), *rows]
+    ]
+
+
+def _percent(*shares: float) -> list[str]:
+    return [f"{100 * share:.1f}" for share in shares]
