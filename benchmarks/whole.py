@@ -13,22 +13,14 @@ import numpy as np
 import tyro
 
 from biwaa.files import write_text
-from biwaa.judging.estimate import AGREEMENTS, WHOLE
-from biwaa.judging.evidence import Evidence, evidence_of
-from biwaa.judging.metrics import neighbour_agreement
-from biwaa.judging.second_opinion import classes_by_confusion
+from biwaa.judging.estimate import AGREEMENTS, WHOLE, estimates
 from biwaa.result import read_result
-from biwaa.tensors import load_tensors
 from biwaa.training.describe import versions
+from biwaa.training.folder import RunFolder
+from biwaa.training.stage import load_stage
 
 CHOSEN_ON = (42, 43)
 """Seeds whose target labels were in view when the readings were chosen; others judge them."""
-
-
-def evidence(run: Path, stage: str) -> Evidence:
-    """What a finished stage kept."""
-    tensors, _ = load_tensors(run / "checkpoints" / f"{stage.replace(' ', '_')}.safetensors")
-    return evidence_of(tensors)
 
 
 def readings(folder: Path) -> dict[str, dict[str, float]]:
@@ -36,21 +28,14 @@ def readings(folder: Path) -> dict[str, dict[str, float]]:
     found = {}
     for alone in sorted(folder.glob("runs/*.source_only.*/result.json")):
         task, _, seed = alone.parent.name.split(".")
-        baseline = evidence(alone.parent, read_result(alone.parent).model.stage)
-        opinion = classes_by_confusion(baseline)
-        assert opinion is not None
-        assert baseline.features is not None
+        baseline = load_stage(RunFolder(alone.parent), read_result(alone.parent).model.stage).evidence
         for path in sorted(folder.glob(f"runs/{task}.*.{seed}/result.json")):
             result = read_result(path.parent)
             if result.accuracy is None:
                 continue
-            said = evidence(path.parent, result.model.stage).predicted
-            own = result.estimated_accuracy.readings
-            values = {
-                "agreement_with_class_confusion": float((said == opinion).double().mean()),
-                "agreement_of_first_neighbours": neighbour_agreement(baseline.features, said),
-                "agreement_of_neighbours": own["agreement_of_neighbours"],
-            }
+            selected = load_stage(RunFolder(path.parent), result.model.stage).evidence
+            own, beside = result.estimated_accuracy.readings, estimates(selected, (), 1.0, baseline)
+            values = {name: beside[name] for name in WHOLE}
             before = [own[name] for name in AGREEMENTS if name in own]
             found[path.parent.name] = {
                 "accuracy": result.accuracy.adapted.over_images, **values,

@@ -90,7 +90,8 @@ def lookalikes(names: list[str], others: list[str]) -> list[str]:
     """How names differ from others that look the same, or nearly so."""
 
     def loose(name: str) -> str:
-        return "".join(mark for mark in unicodedata.normalize("NFKC", name).casefold() if not _unseen(mark))
+        letters = unicodedata.normalize("NFKC", name).casefold()
+        return "".join(letter for letter in letters if letter.isprintable() and not letter.isspace())
 
     alike = {loose(name): name for name in others}
     pairs = [(alike[loose(name)], name) for name in names if loose(name) in alike]
@@ -106,10 +107,6 @@ def lookalikes(names: list[str], others: list[str]) -> list[str]:
 def _shown(names: list[str]) -> list[str]:
     """Names in quotes if they have what would not be seen: spaces around them, characters without a width."""
     return [name if name == name.strip() and name.isprintable() else repr(name) for name in names]
-
-
-def _unseen(character: str) -> bool:
-    return character.isspace() or not character.isprintable()
 
 
 def empty_classes(domain: Domain) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.domains.labels import MISSING, LabelKind
+from biwaa.domains.labels import MISSING, LabelKind, Labels
 from biwaa.domains.listing import PassedOver
 from biwaa.errors import BiwaaError
 from biwaa.images.images import Images
@@ -34,6 +34,13 @@ class Domain:
     """SPECs of the domains that this is the union of; empty for one domain (`union`)."""
     origins: NDArray[np.int64] | None = None
     """(N,) which of `places` each image is of."""
+
+    @classmethod
+    def of(cls, spec: str, images: Images, labels: Labels | None) -> "Domain":
+        """Images with their labels as these were read; None: without."""
+        if labels is None:
+            return cls(spec, images)
+        return cls(spec, images, labels.classes, labels.numbers, label_kind=labels.kind)
 
     def select(self, indices: NDArray[np.int64]) -> "Domain":
         """Keep the images at `indices` and their labels; the classes stay as they are.

@@ -100,10 +100,7 @@ def table_domain(spec: str, dataset: str, table: Any, asked: dict[str, str]) -> 
     if not len(rows):
         raise BiwaaError(f"{spec}: none of {len(table)} rows has all of these values.")
     images = HubImages(dataset, rows, table, image)
-    labels = None if label is None else _labels(spec, table, label, rows)
-    if labels is None:
-        return Domain(spec, images)
-    return Domain(spec, images, labels.classes, labels.numbers, label_kind=labels.kind)
+    return Domain.of(spec, images, None if label is None else _labels(spec, table, label, rows))
 
 
 def _load(spec: str, dataset: str, asked: dict[str, str]) -> Any:

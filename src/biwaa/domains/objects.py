@@ -25,7 +25,7 @@ from torch import Tensor
 from biwaa.domains.domain import Domain
 from biwaa.domains.hub import table_domain
 from biwaa.domains.items import first_item, labels_of, picture_and_label
-from biwaa.domains.labels import Labels, read_labels
+from biwaa.domains.labels import read_labels
 from biwaa.domains.spec import open_domain
 from biwaa.domains.union import union
 from biwaa.errors import BiwaaError, listed
@@ -89,13 +89,13 @@ def as_domain(given: Any, name: str, data_root: Path | None = None) -> Domain:
         return open_domain(os.fspath(given), data_root)
     if isinstance(given, tuple) and len(given) == 2:
         images = as_images(given[0], name, data_root)
-        return _labelled(name, images, read_labels(given[1], len(images), name))
+        return Domain.of(name, images, read_labels(given[1], len(images), name))
     given = _one_of_mapping(given, name)
     if _is_table(given):
         return table_domain(name, name, given, {})
     images = as_images(given, name, data_root)
     if isinstance(images, ObjectImages) and not isinstance(given, (Image.Image, np.ndarray, Tensor)):
-        return _labelled(name, images, labels_of(given, name))
+        return Domain.of(name, images, labels_of(given, name))
     return Domain(name, images)
 
 
@@ -148,12 +148,6 @@ def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
             raise BiwaaError(f"{name} is a list of {type(odd[0]).__name__}: it must be {ACCEPTED}.")
     first_item(given, name)
     return ObjectImages(name, np.arange(count, dtype=np.int64), given)
-
-
-def _labelled(name: str, images: Images, labels: Labels | None) -> Domain:
-    if labels is None:
-        return Domain(name, images)
-    return Domain(name, images, labels.classes, labels.numbers, label_kind=labels.kind)
 
 
 def _one_of_mapping(given: Any, name: str) -> Any:

@@ -58,8 +58,7 @@ def target_labels(given: Any, target: Domain, classes: tuple[str, ...], source: 
     handed = _read(given)
     found = np.full(len(target.images), MISSING, dtype=np.int64)
     rows = np.arange(len(found)) if handed.paths is None else _rows(handed, target)
-    count = len(rows) if handed.paths is not None else len(found)
-    labels = read_labels(handed.values, count, handed.where)
+    labels = read_labels(handed.values, len(rows), handed.where)
     if labels is None:
         raise BiwaaError(f"{handed.where} has no label filled in: write a class beside some images, or leave it out.")
     known = labels.numbers != MISSING

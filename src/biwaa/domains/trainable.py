@@ -57,7 +57,8 @@ def check_source(source: Domain) -> None:
             f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
         )
     classes_by_form(source.spec, source.classes)
-    _check_filled(source)
+    if empty := empty_classes(source):
+        raise BiwaaError(f"no image of class {listed(empty)} in {source.spec}: add images or remove the class.")
 
 
 def check_labelled(source: Domain) -> None:
@@ -74,11 +75,6 @@ def check_labelled(source: Domain) -> None:
             f"the source {source.spec} has no label for {len(rows)} of its {len(source.images)} images ({named}): "
             "label them or leave them out; None, NaN, -1 and empty text are missing labels."
         )
-
-
-def _check_filled(domain: Domain) -> None:
-    if empty := empty_classes(domain):
-        raise BiwaaError(f"no image of class {listed(empty)} in {domain.spec}: add images or remove the class.")
 
 
 def check_batch(batch_size: int, source: Domain, target: Domain, held_out: float = 0.0) -> None:

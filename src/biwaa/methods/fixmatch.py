@@ -27,13 +27,12 @@ class FixMatch(Method):
         }
 
 
-def consistency(weak: Tensor, strong: Tensor, threshold: float = THRESHOLD) -> Tensor:
+def consistency(weak: Tensor, strong: Tensor) -> Tensor:
     """Cross-entropy of the strong view where the weak one is confident, divided by the whole batch (equation 4).
 
     Args:
         weak: (B, K) logits of the weak views; no gradient flows into them.
         strong: (B, K) logits of the strong views.
-        threshold: tau, the least confidence.
     """
     confidence, labels = weak.detach().softmax(dim=1).max(dim=1)
-    return (F.cross_entropy(strong, labels, reduction="none") * (confidence >= threshold)).mean()
+    return (F.cross_entropy(strong, labels, reduction="none") * (confidence >= THRESHOLD)).mean()

@@ -12,8 +12,6 @@ from biwaa.methods.method import Batch, Loss, Method, classification
 
 THRESHOLD = 0.95
 """Least confidence of a pseudo-label (FixMatch, section 4)."""
-
-
 RAMP = 500.0
 """Steps over which the pseudo-labels' loss ramps up; the papers raise it with the epochs."""
 
@@ -30,8 +28,8 @@ class SelfTraining(Method):
         }
 
 
-def confident_cross_entropy(logits: Tensor, threshold: float = THRESHOLD) -> Tensor:
+def confident_cross_entropy(logits: Tensor) -> Tensor:
     """Sum over confident samples of -log p(argmax p), divided by the whole batch; (B, K) -> scalar."""
     confidence, labels = logits.detach().softmax(dim=1).max(dim=1)
     losses = F.cross_entropy(logits, labels, reduction="none")
-    return (losses * (confidence >= threshold)).mean()
+    return (losses * (confidence >= THRESHOLD)).mean()

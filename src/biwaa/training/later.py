@@ -6,7 +6,7 @@
   through
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -91,23 +91,13 @@ class Later(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """What a run folder adds to its model."""
+    """What a run folder adds to its model; of a model file alone nothing is known."""
 
-    result: Result
-    solved: bool
-    selected: Evidence | None
+    result: Result | None = None
+    solved: bool = False
+    selected: Evidence | None = None
     baseline: Evidence | None = None
     head: Network | None = None  # Source-only's, on the backbone's standardised features
-
-
-@dataclass(eq=False)
-class _Seen:
-    """Outputs on a sample of the images, and counts of all."""
-
-    counts: NDArray[np.int64]
-    features: list[Tensor] = field(default_factory=list)
-    probabilities: list[Tensor] = field(default_factory=list)
-    pooled: list[Tensor] = field(default_factory=list)
 
 
 def estimate_later(
@@ -128,41 +118,43 @@ def estimate_later(
     not_below(1, batch_size=batch_size)
     model = load_model(run)
     result = run_result(run)
-    known = _known(run, model, result) if result else None
+    known = _known(run, model, result) if result else _Known()
     tell_passed_over(domain)
-    look, seen = Look(model.place), _Seen(np.zeros(len(model.classes), dtype=np.int64))
-    head = known.head if known else None
+    look, counts = Look(model.place), np.zeros(len(model.classes), dtype=np.int64)
     sampled = np.zeros(len(domain.images), dtype=np.bool_)
     sampled[sample_rows(len(domain.images), SAMPLE).numpy()] = True
+    kept: list[Predicted] = []
     unreadable: dict[int, str] = {}
     first = 0
     with track(f"estimating {domain.spec}", len(domain.images), "images") as advance:
-        for predicted, bad in stream_outputs(model, domain.images, device, batch_size, pooled=head is not None):
-            good = np.array([first + row not in bad for row in range(len(predicted.probabilities))])
-            _take(seen, look, predicted, good, sampled[first : first + len(good)])
+        for predicted, bad in stream_outputs(model, domain.images, device, batch_size, pooled=known.head is not None):
+            rows = np.arange(first, first + len(predicted.probabilities))
+            readable = ~np.isin(rows, list(bad))
+            classes = predicted.probabilities[readable].argmax(dim=1)
+            look.add(predicted.features[readable], classes)
+            counts += classes.bincount(minlength=len(counts)).numpy()
+            kept.append(Predicted(*(part[readable & sampled[rows]] for part in predicted)))
             unreadable |= bad
-            first += len(good)
+            first += len(rows)
             advance(first)
     if len(unreadable) == len(domain.images):
         raise BiwaaError(f"no image of {domain.spec} can be read: check its files.")
     drop_unreadable(domain, unreadable, skip_unreadable)
-    new = Outputs(torch.cat(seen.probabilities), torch.cat(seen.features))
-    of_baseline = None
-    if head is not None:
-        with torch.no_grad():
-            output = head.head(torch.cat(seen.pooled))
-        of_baseline = Outputs(output.logits.softmax(dim=1), output.features)
-    parts = (known.selected, known.baseline) if known else (None, None)
-    readings = later_estimates(new, model.temperature, *parts, of_baseline)
-    asked = (known.baseline, of_baseline.features) if known and known.baseline and of_baseline else None
-    like = likeness_of(*asked) if asked else None
+    seen = Predicted(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
+    new, of_baseline = Outputs(seen.probabilities, seen.features), _of_baseline(known, seen.pooled)
+    readings = later_estimates(new, model.temperature, known.selected, known.baseline, of_baseline)
+    like, strange = None, None
+    if known.baseline and of_baseline:
+        like, strange = (
+            likeness_of(known.baseline, of_baseline.features),
+            unfamiliar(known.baseline, of_baseline.features),
+        )
     # Images of one or two classes are unlike the classes too, but they have not moved.
     no_class = bool(look.unlike) and like is not None and like < LIKENESS
-    strange = unfamiliar(*asked) if asked else None
     aside = strange is not None and strange.clear
     estimate, withheld = _estimate(readings, len(new.probabilities), known, look, no_class, aside)
     before = _before(model, known)
-    shift = look.shift
+    shift, shift_limit = look.shift or (None, None)
     return Later(
         run=str(run),
         spec=domain.spec,
@@ -170,27 +162,20 @@ def estimate_later(
         left_out=len(unreadable),
         estimated_accuracy=estimate,
         withheld=withheld,
-        estimate_of_the_run=known.result.estimated_accuracy.value if known else None,
+        estimate_of_the_run=known.result.estimated_accuracy.value if known.result else None,
         moved=look.unlike,
-        shift=None if shift is None else round(shift[0], 6),
-        shift_limit=None if shift is None else round(shift[1], 6),
-        unfamiliar=None if strange is None else round(strange.share, 6),
-        unfamiliar_limit=None if strange is None else round(strange.limit, 6),
-        shares_moved_by=None if before is None else total_variation(before / before.sum(), _shares(seen.counts)),
-        classes=_classes(model.classes, before, seen.counts),
+        shift=_rounded(shift),
+        shift_limit=_rounded(shift_limit),
+        unfamiliar=_rounded(strange and strange.share),
+        unfamiliar_limit=_rounded(strange and strange.limit),
+        shares_moved_by=None if before is None else total_variation(_shares(before), _shares(counts)),
+        classes=_classes(model.classes, before, counts),
         adapt_again=False if no_class else look.unlike,
     )
 
 
-def _take(seen: _Seen, look: Look, predicted: Predicted, good: NDArray[np.bool_], sampled: NDArray[np.bool_]) -> None:
-    """Count a batch's readable images and keep those that are in the sample."""
-    readable, kept = torch.from_numpy(good), torch.from_numpy(good & sampled)
-    classes = predicted.probabilities[readable].argmax(dim=1)
-    look.add(predicted.features[readable], classes)
-    seen.counts += classes.bincount(minlength=len(seen.counts)).numpy()
-    seen.probabilities.append(predicted.probabilities[kept])
-    seen.features.append(predicted.features[kept])
-    seen.pooled.append(predicted.pooled[kept])
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def run_result(run: Path) -> Result | None:
@@ -221,9 +206,8 @@ def _known(run: Path, model: SavedModel, result: Result) -> _Known:
         raise BiwaaError(
             f"{folder.stage(result.model.stage)} is not of this run's model: its features are of other width."
         )
-    if baseline is None:
-        return _Known(result, solved, selected)
-    return _Known(result, solved, selected, baseline, _head(folder, plain, len(model.classes)))
+    head = None if baseline is None else _head(folder, plain, len(model.classes))
+    return _Known(result, solved, selected, baseline, head)
 
 
 def _head(folder: RunFolder, stage: str, classes: int) -> Network:
@@ -239,11 +223,20 @@ def _head(folder: RunFolder, stage: str, classes: int) -> Network:
     return head.eval()
 
 
+def _of_baseline(known: _Known, pooled: Tensor) -> Outputs | None:
+    """What source-only says of (n, F) features; None where it is not known."""
+    if known.head is None:
+        return None
+    with torch.no_grad():
+        output = known.head.head(pooled)
+    return Outputs(output.logits.softmax(dim=1), output.features)
+
+
 def _estimate(
-    readings: dict[str, float], images: int, known: _Known | None, look: Look, no_class: bool, aside: bool
+    readings: dict[str, float], images: int, known: _Known, look: Look, no_class: bool, aside: bool
 ) -> tuple[Estimate, Withheld | None]:
     """The estimate, without its value where that is not to be trusted, and why."""
-    if known is None:
+    if known.result is None:
         rounded = {name: round(value, 6) for name, value in readings.items()}
         found = Estimate(value=rounded["confidence"], readings=rounded)
     else:
@@ -251,7 +244,7 @@ def _estimate(
         if images < FEWEST:
             found = replace(found, low=None, high=None, lower_bound=None)
     why: Withheld | None = None
-    if known and known.result.estimated_accuracy.value is None:
+    if known.result and known.result.estimated_accuracy.value is None:
         why = "run_in_doubt"
     elif no_class:
         why = "no_class"
@@ -264,9 +257,9 @@ def _estimate(
     return (Estimate(readings=found.readings), why) if why else (found, None)
 
 
-def _before(model: SavedModel, known: _Known | None) -> NDArray[np.int64] | None:
+def _before(model: SavedModel, known: _Known) -> NDArray[np.int64] | None:
     """(K,) target images by predicted class, as the run or the model file has them."""
-    if known:
+    if known.result:
         of = known.result.selected.predicted_shares
         return np.array([round(of[name] * known.result.target.images) for name in model.classes], dtype=np.int64)
     return None if model.place is None else model.place.counts.round().to(torch.int64).numpy()
@@ -277,14 +270,7 @@ def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _classes(names: tuple[str, ...], before: NDArray[np.int64] | None, now: NDArray[np.int64]) -> dict[str, ClassShare]:
-    here = _shares(now)
-    if before is None:
-        return {
-            name: ClassShare(before=None, now=round(float(share), 6), moved=None)
-            for name, share in zip(names, here, strict=True)
-        }
-    rows = zip(names, _shares(before), here, moved_classes(before, now), strict=True)
-    return {
-        name: ClassShare(before=round(float(then), 6), now=round(float(share), 6), moved=bool(moved))
-        for name, then, share, moved in rows
-    }
+    then: list[float | None] = [None] * len(names) if before is None else _shares(before).round(6).tolist()
+    moved: list[bool | None] = [None] * len(names) if before is None else moved_classes(before, now).tolist()
+    rows = zip(names, then, _shares(now).round(6).tolist(), moved, strict=True)
+    return {name: ClassShare(before=share, now=here, moved=beyond) for name, share, here, beyond in rows}

@@ -34,14 +34,13 @@ class Suggestion(NamedTuple):
     """The labels that the run was trained on, by name."""
 
 
-def suggest(run: Path, count: int, measure: bool = False, seed: int = 0) -> Suggestion:
+def suggest(run: Path, count: int, measure: bool = False) -> Suggestion:
     """Target images to label next.
 
     Args:
         run: a run folder.
         count: how many.
         measure: draw them at random, so that they measure the accuracy; otherwise those from which most is learned.
-        seed: of that draw.
 
     Raises:
         BiwaaError: no finished round, or the run kept no features.
@@ -51,20 +50,17 @@ def suggest(run: Path, count: int, measure: bool = False, seed: int = 0) -> Sugg
     result, folder = read_result(run), RunFolder(run)
     try:
         names = read_column(run / "predictions.csv", "path")
-        known = {row["path"]: row["label"] for row in read_rows(run / TARGET_LABELS)} if _labelled(run) else {}
+        file = run / TARGET_LABELS
+        known = {row["path"]: row["label"] for row in read_rows(file)} if file.is_file() else {}
     except (OSError, LookupError, ValueError) as error:
         raise BiwaaError(f"{run} is not a whole run folder ({one_line(error)}).") from None
     taken = np.array([row for row in places(list(known), names) if row is not None], dtype=np.int64)
     if measure:
         free = np.setdiff1d(np.arange(len(names)), taken)
-        rows = np.random.default_rng(seed).permutation(free)[:count]
+        rows = np.random.default_rng(0).permutation(free)[:count]
     else:
         rows = _wanted(folder, result.model.stage, len(names), count, taken)
     return Suggestion(result, rows, [names[row] for row in rows.tolist()], known)
-
-
-def _labelled(run: Path) -> bool:
-    return (run / TARGET_LABELS).is_file()
 
 
 def _wanted(folder: RunFolder, stage: str, images: int, count: int, taken: NDArray[np.int64]) -> NDArray[np.int64]:
