@@ -11,7 +11,7 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F2
 
 from biwaa.device import with_threads
 
@@ -76,14 +75,20 @@ class Transform:
 
     def views(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, resize, resize) -> uint8 (V, B, 3, image_size, image_size), V = `crops`."""
-        if self.crops == 1:
-            return self.centre(pixels)[None]
-        return torch.stack(F2.ten_crop(pixels, [self.image_size]))
+        return torch.stack(self.cropped(pixels))
+
+    def cropped(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, resize, resize) -> V views: the centre; or corners and centre, of the images and of their mirrors."""
+        size, room = self.image_size, self.resize - self.image_size
+        middle = round(room / 2)
+        places, sides = [(middle, middle)], [images]
+        if self.crops == 10:
+            places, sides = [(0, 0), (0, room), (room, 0), (room, room), *places], [images, images.flip(3)]
+        return [side[:, :, top : top + size, left : left + size] for side in sides for top, left in places]
 
     def centre(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, resize, resize) -> the centre crop, uint8 (B, 3, image_size, image_size)."""
-        crop: Tensor = F2.center_crop(pixels, [self.image_size])
-        return crop
+        """(B, 3, resize, resize) -> the centre crop (B, 3, image_size, image_size)."""
+        return replace(self, crops=1).cropped(pixels)[0]
 
     def augmented(self, pixels: Tensor, augment: Augmentation, crop_area: float = 0.08) -> Tensor:
         """One random view of each image: uint8 (B, 3, resize, resize) -> (B, 3, image_size, image_size), 0 to 255."""

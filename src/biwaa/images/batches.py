@@ -21,11 +21,18 @@ from biwaa.images.augment import Augmentation, Transform, host_tensor
 SHARE = 0.5  # The part of a GPU's free memory that stored pixels may take; the network and its gradients need the rest
 
 
-class Inputs(Protocol):
-    """Images, or features, as a network takes them."""
+class Viewed(Protocol):
+    """Images, or features, as a network predicts them."""
 
     def __len__(self) -> int:
-        """Images in the domain."""
+        """How many there are."""
+
+    def views(self, rows: NDArray[np.int64]) -> Tensor:
+        """All V views of `rows` that a prediction averages, (V, B, ..) on the device."""
+
+
+class Inputs(Viewed, Protocol):
+    """A domain as a network is trained on it."""
 
     def select(self, rows: NDArray[np.int64]) -> "Inputs":
         """Only the images at `rows`."""
@@ -35,9 +42,6 @@ class Inputs(Protocol):
 
     def strong(self, rows: NDArray[np.int64]) -> Tensor:
         """Strongly augmented training inputs of `rows`, (B, ..) on the device."""
-
-    def views(self, rows: NDArray[np.int64]) -> Tensor:
-        """All V views of `rows` that a prediction averages, (V, B, ..) on the device."""
 
     def view(self, rows: NDArray[np.int64]) -> Tensor:
         """The centre view alone, (1, B, ..) on the device."""

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from biwaa.errors import BiwaaError
 from biwaa.files import replacing
 from biwaa.functional import with_temperature
-from biwaa.images.augment import Transform
 from biwaa.inference.predict import average_views
 from biwaa.models.backbone import FEATURES
 from biwaa.models.saved import SavedModel, load_model
@@ -54,20 +53,9 @@ class Deployed(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, resize, resize) -> (B, K)."""
         images = (pixels.float() / 255 - self.mean) / self.std
-        views = [self.network(view).logits.softmax(dim=1) for view in _views(images, self.transform)]
+        views = [self.network(view).logits.softmax(dim=1) for view in self.transform.cropped(images)]
         mean = views[0] if len(views) == 1 else torch.stack(views).mean(dim=0)
         return (mean.clamp(min=torch.finfo(torch.float32).tiny).log() / self.temperature).softmax(dim=1)
-
-
-def _views(images: Tensor, transform: Transform) -> list[Tensor]:
-    """The crops of `Transform.views`: the centre, or corners and centre of the images and of their mirror images."""
-    size, room = transform.image_size, transform.resize - transform.image_size
-    middle = round(room / 2)
-    places = [(middle, middle)]
-    if transform.crops == 10:
-        places = [(0, 0), (0, room), (room, 0), (room, room), (middle, middle)]
-    sides = [images] if transform.crops == 1 else [images, images.flip(3)]
-    return [side[:, :, top : top + size, left : left + size] for side in sides for top, left in places]
 
 
 def export_run(run: Path, out: Path, kind: Literal["onnx", "pt2"], crops: Literal[1, 10] | None = None) -> float:

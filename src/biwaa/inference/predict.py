@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.errors import BiwaaError
-from biwaa.images.batches import Inputs
+from biwaa.images.batches import Viewed
 from biwaa.models.network import Network
 from biwaa.progress import track
 from biwaa.ranks import gather_rows, strided_shard
@@ -25,7 +25,7 @@ class Predicted(NamedTuple):
 
 @torch.inference_mode()
 def predict(
-    network: Network, inputs: Inputs, batch_size: int, fabric: Fabric, what: str,
+    network: Network, inputs: Viewed, batch_size: int, fabric: Fabric, what: str,
     rows: NDArray[np.int64] | None = None, pooled: bool = False,
 ) -> Predicted:  # fmt: skip
     """Predict images of `inputs`.

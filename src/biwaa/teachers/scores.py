@@ -6,7 +6,6 @@
 """
 
 import csv
-import difflib
 import os
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biwaa.errors import BiwaaError, listed, one_line
+from biwaa.errors import BiwaaError, listed, nearest, one_line
 from biwaa.files import expanded
 from biwaa.paths import places
 from biwaa.progress import say
@@ -212,7 +211,7 @@ def _columns(scores: Scores, classes: Sequence[str]) -> list[int]:
         return list(range(len(classes)))
     number = {name: index for index, name in enumerate(classes)}
     if extra := [name for name in scores.classes if name not in number]:
-        near = difflib.get_close_matches(extra[0], classes, n=1, cutoff=0.5)
+        near = nearest(extra[0], classes)
         hint = f"did you mean {near[0]}?" if near else f"the classes are {listed(list(classes))}."
         raise BiwaaError(f"{scores.where} has a column that is no class: {listed(extra)}; {hint}")
     if missing := [name for name in classes if name not in scores.classes]:

@@ -4,6 +4,7 @@ Features of a sample of the target, predictions of mixed pairs of its images, an
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -53,16 +54,14 @@ def gather(
     pairs = mixing_pairs(target.probabilities, PAIRS, SEED)
     mixed = predict(network, _Mixed(data.target, pairs.numpy()), batch_size, fabric, f"{what} mixed pairs")
     source_rows = sample_rows(len(data.source), SAMPLE if solved else TRAINED).numpy()
-    trained: Predicted | None = None
+    trained, held, other, expected = None, None, None, None
     if len(source_rows):
         trained = predict(network, data.source, batch_size, fabric, f"{what} the source", source_rows)
-    held: Predicted | None = None
     if data.source_held_out:
         held = predict(network, data.source_held_out, batch_size, fabric, f"{what} the held-out source")
-    other = _second_opinion(data, rows.numpy(), fabric, widths) if left_out is not None else None
-    expected: float | None = None
     if left_out is not None:
-        expected = expected_accuracy(left_out, data.source_labels, target.probabilities)
+        other = _second_opinion(data, rows.numpy(), fabric, widths)
+        expected = torch.tensor(expected_accuracy(left_out, data.source_labels, target.probabilities))
     return Evidence(
         probabilities=target.probabilities,
         features=target.features[rows],
@@ -75,7 +74,7 @@ def gather(
         mixed=mixed.probabilities,
         pairs=pairs,
         second_opinion=other.predicted if other else None,
-        expected=None if expected is None else torch.tensor(expected),
+        expected=expected,
         of_halves=torch.tensor(other.of_halves) if other else None,
         by_backbone=other.by_backbone if other else None,
     )
@@ -92,28 +91,16 @@ def _second_opinion(data: Data, rows: NDArray[np.int64], fabric: Fabric, widths:
         return second_opinion(source, labels, target, data.classes, widths)
 
 
+@dataclass(frozen=True)
 class _Mixed:
     """Mixed pairs of images: MIX times the first and the rest of the second, one view each."""
 
-    def __init__(self, inputs: Inputs, pairs: NDArray[np.int64]) -> None:
-        self.inputs, self.pairs = inputs, pairs
+    inputs: Inputs
+    pairs: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def select(self, rows: NDArray[np.int64]) -> "_Mixed":
-        return _Mixed(self.inputs, self.pairs[rows])
-
-    def batch(self, rows: NDArray[np.int64]) -> Tensor:
-        raise NotImplementedError
-
-    strong = batch
-
-    def expect(self, rows: NDArray[np.int64]) -> None:
-        """Nothing: no step is trained on them."""
-
-    def view(self, rows: NDArray[np.int64]) -> Tensor:
+    def views(self, rows: NDArray[np.int64]) -> Tensor:
         first, second = self.pairs[rows].T
         return MIX * self.inputs.view(first) + (1 - MIX) * self.inputs.view(second)
-
-    views = view
