@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from biwaa.files import write_text
+from biwaa.files import json_text, write_text
 from biwaa.result import Accuracy
 
 FILE = "evaluations.json"
@@ -64,5 +64,4 @@ def keep_evaluation(run: Path, evaluation: Evaluation) -> None:
         OSError: the folder cannot be written to.
     """
     others = [one for one in read_evaluations(run) if one.spec != evaluation.spec]
-    text = msgspec.json.format(msgspec.json.encode([*others, evaluation]), indent=2).decode()
-    write_text(run / FILE, text + "\n")
+    write_text(run / FILE, json_text([*others, evaluation]))

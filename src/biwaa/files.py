@@ -11,6 +11,9 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from biwaa.errors import BiwaaError
 
@@ -212,6 +215,11 @@ def write_text(path: Path, text: str) -> None:
     with replacing(path) as draft:
         # Bytes of file names that are not UTF-8 are written unchanged.
         draft.write_text(text, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+
+def json_text(content: Any) -> str:
+    """What a JSON file holds, indented."""
+    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n"
 
 
 def csv_line(*cells: str) -> str:

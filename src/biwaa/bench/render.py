@@ -1,7 +1,5 @@
 """Tables as Markdown, LaTeX and CSV, and all of a bench's files at once."""
 
-import csv
-import io
 import json
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from biwaa.bench.figure import draw
 from biwaa.bench.grid import Bench, Work
 from biwaa.bench.rows import VALIDATOR, Row, Runs, read_runs
 from biwaa.bench.tables import Table, tables
-from biwaa.files import write_text
+from biwaa.files import csv_line, write_text
 from biwaa.methods import METHODS
 from biwaa.recipe import Recipe
 from biwaa.result import Result
@@ -128,24 +126,17 @@ def latex(found: list[Table]) -> str:
 
 def long_csv(bench: Bench, rows: list[Row]) -> str:
     """A line for each run and figure, in percent, with what it cost."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["benchmark", "study", "task", "variant", "seed", "figure", "over_images", "over_classes", "picked",
-         "steps", "images", "seconds"]
-    )  # fmt: skip
+    header = "benchmark study task variant seed figure over_images over_classes picked steps images seconds"
+    lines: list[tuple[object, ...]] = [tuple(header.split())]
     for row in rows:
         figures: list[tuple[str, str, str, str]] = [
             (figure, f"{found.over_images:.4f}", f"{found.over_classes:.4f}", row.picked if figure == "chosen" else "")
             for figure, found in row.accuracy.items()
         ]
         figures += [(f"round {number}", f"{value:.4f}", "", "") for number, value in enumerate(row.by_round)]
-        for cells in figures:
-            writer.writerow(
-                [bench.benchmark, bench.study, row.task, row.variant, row.seed, *cells, row.cost.steps, row.cost.images,
-                 row.cost.seconds]
-            )  # fmt: skip
-    return text.getvalue()
+        of, cost = (bench.benchmark, bench.study, row.task, row.variant, row.seed), row.cost
+        lines += [(*of, *cells, cost.steps, cost.images, cost.seconds) for cells in figures]
+    return "".join(csv_line(*map(str, line)) for line in lines)
 
 
 def write_tables(bench: Bench, folder: Path, runs: Runs | None = None) -> str:

@@ -4,8 +4,6 @@
 - a mean stands only where every run is there
 """
 
-import csv
-import io
 import json
 import statistics
 from collections import Counter
@@ -22,7 +20,7 @@ from biwaa.bench.rows import FIGURES, Figure, Row, accuracy_of, read_runs
 from biwaa.bench.suites import SOURCE_ONLY
 from biwaa.bench.tables import Table
 from biwaa.errors import BiwaaError
-from biwaa.files import write_text
+from biwaa.files import csv_line, write_text
 
 HARM = 1.0  # Points below source-only that count as harm
 
@@ -129,15 +127,13 @@ def _table(figure: Figure, found: list[Standing], counts: dict[str, int]) -> Tab
 
 
 def _csv(found: list[Standing]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for number, line in enumerate(found):
+    lines: list[list[str]] = []
+    for line in found:
         facts = msgspec.to_builtins(line)
         flat = {name: value for name, value in facts.items() if name != "data_sets"} | facts["data_sets"]
-        if not number:
-            writer.writerow(flat)
-        writer.writerow(f"{value:.4f}" if isinstance(value, float) else value for value in flat.values())
-    return text.getvalue()
+        lines += [] if lines else [[*flat]]
+        lines.append(["" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in flat.values()])
+    return "".join(csv_line(*cells) for cells in lines)
 
 
 def show_panel(folder: Path) -> str:

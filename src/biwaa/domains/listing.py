@@ -101,8 +101,8 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and exists(path)
 
 
-def place(name: str) -> tuple[str, str]:
-    """Where a class stands among others: by the alphabet, regardless of case."""
+def alphabetical(name: str) -> tuple[str, str]:
+    """What classes are sorted by: the alphabet, regardless of case."""
     return name.casefold(), name
 
 

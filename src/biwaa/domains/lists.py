@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, LabelKind
 from biwaa.domains.lines import Line, is_table, list_lines, table_lines
-from biwaa.domains.listing import exists, locked_folder, place
+from biwaa.domains.listing import alphabetical, exists, locked_folder
 from biwaa.domains.sources import ClassOf
 from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import FileImages
@@ -56,7 +56,7 @@ def open_list(spec: str, file: Path, root: Path, class_of: ClassOf | None = None
     if len(unlabelled) == len(lines):
         return Domain(spec, images)
     if table:
-        classes = tuple(sorted({line.label for line in lines if line.label is not None}, key=place))
+        classes = tuple(sorted({line.label for line in lines if line.label is not None}, key=alphabetical))
         number_of: dict[str | None, int] = {None: MISSING} | {name: number for number, name in enumerate(classes)}
         return Domain(spec, images, classes, np.array([number_of[line.label] for line in lines], dtype=np.int64))
     numbers: list[int] = []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from biwaa.domains.domain import Domain
 from biwaa.domains.labels import MISSING, LabelKind
-from biwaa.domains.listing import LOOKED_FOR, PassedOver, Why, images_below, place, scan
+from biwaa.domains.listing import LOOKED_FOR, PassedOver, Why, alphabetical, images_below, scan
 from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.images.images import ArrayImages, FeatureRows, FileImages, Images, are_pixels, squeezed
 
@@ -40,7 +40,7 @@ def open_folder(spec: str, folder: Path, class_of: ClassOf | None = None) -> Dom
     names = scan(folder, passed, follow=True)
     bare = [folder / name for name, is_folder in names.items() if not is_folder]
     # Benchmarks number their classes by the alphabet, regardless of case.
-    folders = sorted((folder / name for name in names if names[name]), key=lambda path: place(path.name))
+    folders = sorted((folder / name for name in names if names[name]), key=lambda path: alphabetical(path.name))
     if class_of:
         for path in (*bare, *(path for path in folders if not class_of(path.name))):
             passed.add(Why.CLASS, path)

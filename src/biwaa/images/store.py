@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,8 @@ DECODING = 3
 """Version of the way from a file to pixels; part of every key, so that a new way finds no arrays of an older one."""
 
 Row = NDArray[np.uint8] | str  # (size, size, 3) pixels, or the reason why there are none
+Fill = Callable[[NDArray[Any]], dict[int, str]]
+"""Writes all rows of the array that it gets, and returns the unreadable ones with the reasons."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,14 @@ def decode_batches(images: Images, size: int, batch: int) -> Iterator[tuple[NDAr
             pixels, bad = [], {}
 
 
-def stored(key: str, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]) -> Stored:
+def stored(key: str, shape: tuple[int, ...], dtype: str, fill: Fill) -> Stored:
     """The array that the store has under `key`; made now if there is none.
 
     Args:
         key: everything that the rows depend on.
         shape: of the whole array.
         dtype: by NumPy's name.
-        fill: writes all rows of the array that it gets and returns the unreadable ones.
+        fill: makes them.
     """
     folder = _place(key)
     if found := _found(folder, shape):  # a shared cache may be one to read only
@@ -115,9 +117,7 @@ def _place(key: str) -> Path:
     return cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _found_or_made(
-    folder: Path, shape: tuple[int, ...], dtype: str, fill: Callable[[NDArray[Any]], dict[int, str]]
-) -> Stored:
+def _found_or_made(folder: Path, shape: tuple[int, ...], dtype: str, fill: Fill) -> Stored:
     if found := _found(folder, shape):
         return found
     _remove(folder)
@@ -175,19 +175,25 @@ def store_pixels(images: Images, name: str, size: int) -> Stored:
         name: for the progress display.
         size: pixels a side.
     """
+    fill = filling(decode_batches(images, size, 64), f"decoding {name}")
+    return stored(_pixels_key(images, size), (len(images), size, size, 3), "uint8", fill)
+
+
+def filling(batches: Iterable[tuple[NDArray[Any], dict[int, str]]], what: str) -> Fill:
+    """Fills an array with batch after batch, each with its unreadable rows; `what` is for the progress display."""
 
     def fill(rows: NDArray[Any]) -> dict[int, str]:
         unreadable: dict[int, str] = {}
         done = 0
-        with track(f"decoding {name}", len(rows), "images") as advance:
-            for pixels, bad in decode_batches(images, size, 64):
-                rows[done : done + len(pixels)] = pixels
+        with track(what, len(rows), "images") as advance:
+            for part, bad in batches:
+                rows[done : done + len(part)] = part
                 unreadable |= bad
-                done += len(pixels)
+                done += len(part)
                 advance(done)
         return unreadable
 
-    return stored(_pixels_key(images, size), (len(images), size, size, 3), "uint8", fill)
+    return fill
 
 
 def _pixels_key(images: Images, size: int) -> str:

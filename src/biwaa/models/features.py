@@ -3,7 +3,7 @@
 The key is made of the images, the transform, every weight of the backbone, and the processor's threads.
 """
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from biwaa.images.augment import Transform, as_tensor
 from biwaa.images.images import FeatureRows, Images
-from biwaa.images.store import DECODING, Stored, pixel_batches, stored
+from biwaa.images.store import DECODING, Stored, filling, pixel_batches, stored
 from biwaa.models.backbone import Backbone
-from biwaa.progress import track
 from biwaa.tensors import weights_digest
 
 BATCH = 32  # Images at a time
@@ -34,22 +33,14 @@ def store_features(images: Images, name: str, backbone: Backbone, transform: Tra
         return Stored(images.array, {})
     module = backbone.module.to(fabric.device).to(memory_format=torch.channels_last).eval()
 
-    def fill(rows: NDArray[Any]) -> dict[int, str]:
-        unreadable: dict[int, str] = {}
-        done = 0
-        with track(f"features of {name}", len(rows), "images") as advance, torch.inference_mode():
-            for pixels, bad in pixel_batches(images, transform.resize, BATCH):
-                on_device = as_tensor(pixels, fabric.device)
-                with fabric.autocast():
-                    features = module(transform.normalise(transform.centre(on_device)))
-                rows[done : done + len(pixels)] = features.float().cpu().numpy()
-                unreadable |= bad
-                done += len(pixels)
-                advance(done)
-        return unreadable
+    def batches() -> Iterator[tuple[NDArray[np.float32], dict[int, str]]]:
+        for pixels, bad in pixel_batches(images, transform.resize, BATCH):
+            with torch.inference_mode(), fabric.autocast():
+                features = module(transform.normalise(transform.centre(as_tensor(pixels, fabric.device))))
+            yield features.float().cpu().numpy(), bad
 
     # Another number of threads rounds otherwise.
     where = (fabric.device.type, torch.get_num_threads() if fabric.device.type == "cpu" else None)
     facts = (backbone.name, weights_digest(backbone.module), transform, *where, str(fabric._precision.precision))
     key = f"features {DECODING} {facts} {images.fingerprint()}"
-    return stored(key, (len(images), backbone.features), np.dtype(np.float32).name, fill)
+    return stored(key, (len(images), backbone.features), "float32", filling(batches(), f"features of {name}"))

@@ -12,7 +12,7 @@ from biwaa.judging.evidence import Evidence
 SAMPLE = 400  # Images of each domain: t-SNE of two states takes about five seconds on one core
 NEIGHBOURS = 10
 SEED = 0
-Place = tuple[NDArray[np.float64], NDArray[np.float64]]  # (n, 2) positions of source and (m, 2) of target images
+Positions = tuple[NDArray[np.float64], NDArray[np.float64]]  # (n, 2) positions of source and (m, 2) of target images
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def _units(features: torch.Tensor) -> NDArray[np.float32]:
     return found
 
 
-def plane(states: list[State]) -> list[Place]:
+def plane(states: list[State]) -> list[Positions]:
     """One t-SNE of all states together: the positions of each.
 
     Each network has a feature space of its own, so the states lie apart; one fit gives them one scale.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from biwaa.evaluations import Evaluation
+from biwaa.files import json_text
 from biwaa.judging.metrics import share_interval
 from biwaa.recipe import Recipe
 from biwaa.report.estimate import doubt, estimate_error, estimate_text
@@ -71,7 +72,7 @@ def figures_json(found: Evaluation, result: Result | None) -> str:
     figures = msgspec.to_builtins(found)
     believed = result is not None and not doubt(result)
     figures["estimated_accuracy"] = msgspec.to_builtins(result.estimated_accuracy) if result and believed else None
-    return msgspec.json.format(msgspec.json.encode(figures), indent=2).decode() + "\n"
+    return json_text(figures)
 
 
 def _under_headings(parts: dict[str, list[str]]) -> str:

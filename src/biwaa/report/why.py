@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biwaa.report import embedding, pictures
-from biwaa.report.embedding import Place, State
+from biwaa.report.embedding import Positions, State
 from biwaa.report.pictures import ACCENT, PALETTE, SOURCE, Picture
 from biwaa.report.read import Reading
 from biwaa.report.section import Group, Section, Swatch
@@ -63,11 +63,11 @@ def _when(run: Reading, stage: str) -> str:
     return f"{when}{stage}{'' if stage == run.selected else ', not selected'}"
 
 
-def _span(places: list[Place]) -> float:
+def _span(places: list[Positions]) -> float:
     return 1.06 * max(float(np.ptp(np.concatenate(place)[:, axis])) for place in places for axis in (0, 1))
 
 
-def _by_domain(run: Reading, states: list[State], places: list[Place]) -> list[Picture]:
+def _by_domain(run: Reading, states: list[State], places: list[Positions]) -> list[Picture]:
     found = []
     for one, (source, target) in zip(states, places, strict=True):
         share, full = embedding.mixing(one)
@@ -82,7 +82,7 @@ def _by_domain(run: Reading, states: list[State], places: list[Place]) -> list[P
     return found
 
 
-def _by_class(run: Reading, states: list[State], places: list[Place], colours: dict[int, str]) -> list[Picture]:
+def _by_class(run: Reading, states: list[State], places: list[Positions], colours: dict[int, str]) -> list[Picture]:
     known = _known(run)
     found = []
     for one, (source, target) in zip(states, places, strict=True):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from biwaa.errors import BiwaaError, one_line
-from biwaa.files import write_text
+from biwaa.files import json_text, write_text
 from biwaa.result import warnings
 from biwaa.result.facts import (
     Accuracy,
@@ -149,7 +149,7 @@ class _Head(Struct):
 
 def dump_result(result: Result) -> str:
     """The text of result.json."""
-    return msgspec.json.format(msgspec.json.encode(result), indent=2).decode() + "\n"
+    return json_text(result)
 
 
 def write_result(run: Path, result: Result) -> None:
