@@ -90,11 +90,15 @@ def _row(task: str, variant: str, seed: int, result: Result, source_only: Result
     estimate = result.estimated_accuracy.value
     if last.held_out:
         accuracy["held_out"] = last.held_out
+    percent = {
+        figure: Accuracy(over_images=100 * found.over_images, over_classes=100 * found.over_classes)
+        for figure, found in accuracy.items()
+    }
     return Row(
         task=task,
         variant=variant,
         seed=seed,
-        accuracy={figure: _in_percent(found) for figure, found in accuracy.items()},
+        accuracy=percent,
         by_round=tuple(100 * _measured(stage).over_images for stage in rounds),
         picked=picked,
         source_to_true=100 * apart,
@@ -112,10 +116,6 @@ def _measured(stage: Stage) -> Accuracy:
 def _score(stage: Stage) -> float:
     value = stage.validators.get(VALIDATOR)
     return float("-inf") if value is None else value
-
-
-def _in_percent(found: Accuracy) -> Accuracy:
-    return Accuracy(over_images=100 * found.over_images, over_classes=100 * found.over_classes)
 
 
 def over_seeds(values: Iterable[float], seeds: int) -> str:

@@ -157,12 +157,8 @@ def metadata(model: SavedModel) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
-def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    return torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-
-
 def _write_pt2(module: nn.Module, example: Tensor, facts: dict[str, str], path: Path) -> Run:
-    program = _exported(module, example)
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={"biwaa.json": json.dumps(facts)})
     with path.open("rb") as file:

@@ -17,11 +17,6 @@ NEIGHBOURS = 5
 Z_90 = 1.6449  # Of the normal distribution, 90 % lie within so many standard deviations
 
 
-def accuracy_over_images(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """Share of images whose predicted class is right, in [0, 1]."""
-    return float((predicted == labels)[labels >= 0].mean())
-
-
 def accuracy_by_class(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
     """(K,) share of each class's images that are right; NaN for a class without images."""
     right = np.bincount(labels[predicted == labels], minlength=classes)
@@ -29,17 +24,13 @@ def accuracy_by_class(predicted: NDArray[np.int64], labels: NDArray[np.int64], c
     return np.where(counts > 0, right / np.maximum(counts, 1), np.nan)
 
 
-def accuracy_over_classes(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> float:
-    """Mean over the classes that have images of their shares, in [0, 1]."""
-    return float(np.nanmean(accuracy_by_class(predicted, labels, classes)))
-
-
 def accuracies(probabilities: Tensor, labels: NDArray[np.int64]) -> Accuracy:
-    """Both means of (N, K) probabilities against (N,) labels."""
+    """Of (N, K) probabilities against (N,) labels: the share that is right, and the mean of the classes' shares."""
     predicted = probabilities.argmax(dim=1).numpy()
+    by_class = accuracy_by_class(predicted, labels, probabilities.shape[1])  # NaN where a class has no image
     return Accuracy(
-        over_images=round(accuracy_over_images(predicted, labels), 6),
-        over_classes=round(accuracy_over_classes(predicted, labels, probabilities.shape[1]), 6),
+        over_images=round(float((predicted == labels)[labels >= 0].mean()), 6),
+        over_classes=round(float(np.nanmean(by_class)), 6),
     )
 
 

@@ -84,7 +84,8 @@ def describe(
     """
     domains, data, network = prepared.domains, recipe.data, recipe.network
     classes, rounds = domains.source.classes or (), [stage for stage in stages if stage.name not in REFERENCES]
-    baseline, teacher = (_named_evidence(stages, name) for name in REFERENCES)
+    evidence = {stage.name: stage.evidence for stage in stages}
+    baseline, teacher = (evidence.get(name) for name in REFERENCES)
     finished = len(rounds) == recipe.schedule.rounds
     others = [stage.evidence for stage in rounds if stage is not selected]
     plain = selected.evidence if recipe.method == SOURCE_ONLY_METHOD else baseline
@@ -146,10 +147,6 @@ def _estimate(prepared: Prepared, readings: Mapping[str, float], recipe: Recipe,
     return Estimate(readings=found.readings) if known and known.memory is None else found
 
 
-def _named_evidence(stages: Sequence[Trained], name: str) -> Evidence | None:
-    return next((stage.evidence for stage in stages if stage.name == name), None)
-
-
 def _named(shares: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
     return {name: round(float(share), 6) for name, share in zip(classes, shares, strict=True)}
 
@@ -169,6 +166,7 @@ def _stages(
     found = []
     for row, stage in enumerate(stages):
         shares = predicted_shares(stage.probabilities)
+        values = {name: of[row] for name, of in validators.items()}
         found.append(
             Stage(
                 name=stage.name,
@@ -176,9 +174,7 @@ def _stages(
                 predicted_shares=_named(shares, classes),
                 distance_to_source=None if source is None else total_variation(shares, source),
                 distance_to_true=None if true is None else total_variation(shares, true),
-                validators={
-                    name: None if (value := of[row]) is None else round(value, 6) for name, of in validators.items()
-                },
+                validators={name: None if value is None else round(value, 6) for name, value in values.items()},
                 accuracy=scored(stage.probabilities, labels),
                 held_out=scored(stage.held_out, held_out_labels),
             )
@@ -189,20 +185,21 @@ def _stages(
 def _label_free(
     selected: Trained, rounds: Sequence[Trained], baseline: Evidence | None, teacher: Evidence | None
 ) -> LabelFree:
-    def rounded(value: float) -> float:
-        return round(value, 6)
-
     of = selected.probabilities
     apart = (baseline or selected.evidence).by_backbone
+
+    def agrees(other: Evidence | None) -> float | None:
+        return None if other is None else round(agreement(of, other.probabilities), 6)
+
     return LabelFree(
-        mean_confidence=rounded(mean_confidence(of)),
-        mean_entropy=rounded(mean_entropy(of)),
-        agreement_with_source_only=rounded(agreement(of, baseline.probabilities)) if baseline else None,
-        agreement_with_teacher=rounded(agreement(of, teacher.probabilities)) if teacher else None,
+        mean_confidence=round(mean_confidence(of), 6),
+        mean_entropy=round(mean_entropy(of), 6),
+        agreement_with_source_only=agrees(baseline),
+        agreement_with_teacher=agrees(teacher),
         agreement_with_round_before=(
-            rounded(agreement(rounds[-1].probabilities, rounds[-2].probabilities)) if len(rounds) > 1 else None
+            round(agreement(rounds[-1].probabilities, rounds[-2].probabilities), 6) if len(rounds) > 1 else None
         ),
-        agreement_of_backbones=None if apart is None else rounded(agreement_of_backbones(apart)),
+        agreement_of_backbones=None if apart is None else round(agreement_of_backbones(apart), 6),
     )
 
 
