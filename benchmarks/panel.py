@@ -3,21 +3,24 @@
     python benchmarks/panel.py PANEL --out benchmarks/results/panel.json
 
 It reads result.json of the panel's runs alone. The true accuracies, which need target labels, judge and choose nothing
-but the widths of the interval; those are fitted again without each data set in turn, and judged on it. Runs that left
-out classes have widths of their own.
+but the constants of the estimate: how readings are pooled, and how wide the interval is. Those are fitted again without
+each data set in turn, and judged on it. Runs that left out classes have a width of their own.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from biwaa.bench.panel import PARTS
 from biwaa.files import write_text
-from biwaa.judging.estimate import COMBINED, INTERVAL, combined, unsure
+from biwaa.judging.estimate import COMBINED, SURE, combined, unsure
 from biwaa.judging.validators import VALIDATORS
 from biwaa.result import Result, read_result
 from biwaa.result.warnings import ClassesAbsent
@@ -37,14 +40,21 @@ def read(panel: Path, method: str) -> list[tuple[str, str, Result]]:
     return found
 
 
-def fitted(apart: Floats, doubt: Floats) -> tuple[float, float]:
-    """Half the 90 % interval's width and the bound's depth, in units of doubt: quantiles as of split conformal."""
+def fitted_pool(log_odds: Floats, truth: Floats) -> tuple[float, float]:
+    """Shift and stretch of the mean log-odds with the least mean error, on a grid."""
+    grid = itertools.product(np.arange(-0.5, 0.11, 0.05), np.arange(1, 1.41, 0.05))
+    best = min(grid, key=lambda pair: float(np.abs(expit(pair[0] + pair[1] * log_odds) - truth).mean()))
+    return float(best[0]), float(best[1])
+
+
+def fitted_width(apart: Floats, doubt: Floats) -> float:
+    """Half the interval's width, in units of doubt: it holds 90 % and its lower end 95 %, as of split conformal."""
     count = len(apart)
 
     def quantile(values: Floats, share: float) -> float:
         return float(np.quantile(values, min(1.0, share * (count + 1) / count)))
 
-    return quantile(np.abs(apart) / doubt, 0.9), quantile(apart / doubt, 0.95)
+    return max(quantile(np.abs(apart) / doubt, 0.9), quantile(apart / doubt, 0.95))
 
 
 def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
@@ -53,31 +63,38 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
     found = [run for run in read_all if run[2].contradiction is None]
     absent = np.array([any(isinstance(one, ClassesAbsent) for one in result.warnings) for *_, result in found])
     every = [
-        combined(result.estimated_accuracy.readings, result.target.images, True, bool(gone))  # with today's widths
+        combined(result.estimated_accuracy.readings, result.target.images, True, bool(gone))  # with today's constants
         for (*_, result), gone in zip(found, absent, strict=True)
     ]
     truth = np.array([result.accuracy.adapted.over_images for *_, result in found if result.accuracy])
-    value, low, high, bound = (
-        np.array([float(getattr(one, name)) for one in every]) for name in ("value", "low", "high", "lower_bound")
-    )
+    value, low, high = (np.array([float(getattr(one, name)) for one in every]) for name in ("value", "low", "high"))
     readings = np.array([[one.readings[name] for name in COMBINED] for one in every])
+    log_odds = torch.from_numpy(readings).logit(eps=1 - SURE).mean(dim=1).numpy()
+    images = [result.target.images for *_, result in found]
     spread = readings.max(axis=1) - readings.min(axis=1)
-    doubt = np.array(
-        [unsure(v, s, r.target.images, INTERVAL.slack) for v, s, (*_, r) in zip(value, spread, found, strict=True)]
-    )
+
+    def doubts(values: Floats) -> Floats:
+        return np.array([unsure(*one) for one in zip(values.tolist(), spread.tolist(), images, strict=True)])
+
     data_set = np.array([part.rsplit(".", 1)[-1] for part, *_ in found])
     main = np.array([part in MAIN for part, *_ in found])
-    apart = value - truth
-    left_low, left_high, left_bound = np.empty((3, len(value)))
+    closed = np.array([not part.startswith("partial.") for part, *_ in found])
+    left, left_low, left_high = value.copy(), low.copy(), high.copy()
     for name in set(data_set):
-        for group in (absent, ~absent):
-            judged, others = (data_set == name) & group, (data_set != name) & group
-            width, depth = fitted(apart[others], doubt[others])
-            left_low[judged] = (value - width * doubt)[judged]
-            left_high[judged] = (value + width * doubt)[judged]
-            left_bound[judged] = (value - depth * doubt)[judged]
-    held, above = (low <= truth) & (truth <= high), bound <= truth
-    left_held, left_above = (left_low <= truth) & (truth <= left_high), left_bound <= truth
+        shift, stretch = fitted_pool(log_odds[(data_set != name) & closed], truth[(data_set != name) & closed])
+        values = expit(shift + stretch * log_odds)
+        doubt = doubts(values)
+        for group, fitting in ((absent, absent), (~absent, closed & ~absent)):
+            judged, others = (data_set == name) & group, (data_set != name) & fitting
+            if not judged.any():
+                continue
+            width = fitted_width((values - truth)[others], doubt[others])
+            left[judged] = values[judged]
+            left_low[judged] = (values - width * doubt)[judged]
+            left_high[judged] = (values + width * doubt)[judged]
+    apart, doubt = value - truth, doubts(value)
+    held, left_held = (low <= truth) & (truth <= high), (left_low <= truth) & (truth <= left_high)
+    above, left_above = low <= truth, left_low <= truth
 
     def table(rows: NDArray[np.bool_]) -> dict[str, Any]:
         return {
@@ -87,6 +104,7 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
             "worst": round(100 * float(np.abs(apart[rows]).max()), 1),
             "interval_holds": int(held[rows].sum()),
             "bound_holds": int(above[rows].sum()),
+            "left_out_mean_error": round(100 * float(np.abs(left - truth)[rows].mean()), 2),
             "left_out_interval_holds": int(left_held[rows].sum()),
             "left_out_bound_holds": int(left_above[rows].sum()),
             "mean_width": round(100 * float((high - low)[rows].mean()), 1),
@@ -100,10 +118,12 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
         name: table(np.array([part == name for part, *_ in found])) for name in dict.fromkeys(p for p, *_ in found)
     }
     return {
-        "fitted_on_all": [round(one, 3) for one in fitted(apart[~absent], doubt[~absent])],
-        "fitted_where_absent": [round(one, 3) for one in fitted(apart[absent], doubt[absent])],
+        "fitted_pool": [round(one, 2) for one in fitted_pool(log_odds[closed], truth[closed])],
+        "fitted_width": round(fitted_width(apart[closed & ~absent], doubt[closed & ~absent]), 3),
+        "fitted_width_where_absent": round(fitted_width(apart[absent], doubt[absent]), 3),
         "data_sets": table(main),
         "absent": table(absent),
+        "closed": table(closed),
         "all": table(np.ones(len(value), dtype=bool)),
         "parts": parts,
         "withheld": [f"{part}:{task}" for part, task, result in read_all if result.contradiction],

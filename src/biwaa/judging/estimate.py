@@ -1,7 +1,9 @@
 """Estimates of the accuracy on the target, without target labels."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from biwaa.functional import with_temperature
 from biwaa.judging import calibration
@@ -17,27 +19,23 @@ COMBINED = (
     "agreement_of_first_neighbours",
     "agreement_of_halves",
 )
-"""Readings whose mean is the estimate: each is wrong for other reasons."""
+"""Readings that are pooled into the estimate: each is wrong for other reasons."""
 WHOLE = ("agreement_with_class_confusion", "agreement_of_first_neighbours", "agreement_of_neighbours")
 """The same where the network was trained whole, and source-only beside it."""
 AGREEMENTS = ("agreement_of_rounds", "agreement_with_source_only", "agreement_of_neighbours")
 
 
-class Interval(NamedTuple):
-    """How wide an interval is, in units of `unsure`."""
-
-    width: float
-    """Half of the 90 % interval."""
-    depth: float
-    """The lower bound's distance from the mean."""
-    slack: float
-    """Least share that may be wrong."""
-
-
-INTERVAL = Interval(0.35, 0.37, 0.06)
-"""Of `COMBINED`; fitted on the panel (docs/robust.md)."""
-ABSENT = Interval(0.42, 0.37, 0.06)
+SHIFT, STRETCH = -0.2, 1.1
+"""Of the mean log-odds. Readings that err lie too near to the middle on average (Satopää et al., Int. J. Forecasting
+2014), and these a little too high; both were fitted on the panel (docs/robust.md)."""
+SURE = 0.98
+"""Readings beyond it, or below 1 less it, count as this."""
+WIDTH = 0.35
+"""Half of the 90 % interval in units of `unsure`; fitted on the panel (docs/robust.md)."""
+WIDTH_ABSENT = 0.42
 """Where classes were left out that the target seems to lack: the readings know nothing of that (docs/robust.md)."""
+SLACK = 0.06
+"""Least share that may be wrong, in `unsure`."""
 
 
 def estimates(
@@ -91,7 +89,7 @@ def estimates(
 def combined(
     found: Mapping[str, float], images: int, solved: bool, absent: bool = False, whole: bool = False
 ) -> Estimate:
-    """One estimate of several readings; of a solved head the mean of `COMBINED`, with an interval.
+    """One estimate of several readings; of a solved head `COMBINED` are pooled, with an interval.
 
     - what the loss of confidence leaves of source-only's accuracy falls where the target looks strange
     - agreement with class confusion falls where another kind of candidate sees other classes
@@ -112,44 +110,55 @@ def combined(
         whole: whether the backbone was trained too.
     """
     if solved and COMBINED[0] in found:
-        return mean_of(found, COMBINED, images, ABSENT if absent else INTERVAL)
+        return pooled(found, COMBINED, images, WIDTH_ABSENT if absent else WIDTH)
     if solved:  # there are no images of the source
-        return mean_of(found, ("agreement_with_teacher", *AGREEMENTS[1:]), images)
+        return mean_of(found, ("agreement_with_teacher", *AGREEMENTS[1:]))
     if whole and WHOLE[0] in found:
-        return mean_of(found, WHOLE if "agreement_with_source_only" in found else WHOLE[:1], images)
-    return mean_of(found, AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:], images)
+        return mean_of(found, WHOLE if "agreement_with_source_only" in found else WHOLE[:1])
+    return mean_of(found, AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:])
 
 
-def mean_of(
-    found: Mapping[str, float], names: Sequence[str], images: int, interval: Interval | None = None
-) -> Estimate:
-    """The mean of the readings called `names`, as far as they are there; null where none is.
+def mean_of(found: Mapping[str, float], names: Sequence[str]) -> Estimate:
+    """The mean of the readings called `names`, as far as they are there; null where none is. There is no interval.
 
     Args:
         found: readings by name, all of which stay beside the mean.
         names: of those that count.
-        images: that they are of.
-        interval: its widths; None, or a reading that is missing: no interval.
     """
-    readings = {name: round(value, 6) for name, value in found.items()}
     parts = [found[name] for name in names if name in found]
-    if not parts:
-        return Estimate(readings=readings)
-    value = sum(parts) / len(parts)
-    if interval is None or len(parts) < len(names):
-        return Estimate(value=round(value, 6), readings=readings)
-    unit = unsure(value, max(parts) - min(parts), images, interval.slack)
-    low, high = value - interval.width * unit, value + interval.width * unit
-    return Estimate(
-        value=round(value, 6),
-        low=round(max(low, 0.0), 6),
-        high=round(min(high, 1.0), 6),
-        lower_bound=round(max(value - interval.depth * unit, 0.0), 6),
-        readings=readings,
-    )
+    return Estimate(value=round(sum(parts) / len(parts), 6) if parts else None, readings=_rounded(found))
 
 
-def unsure(value: float, spread: float, images: int, slack: float) -> float:
+def pool(readings: Tensor) -> Tensor:
+    """(...) accuracies of (..., R) readings: the mean of their log-odds, stretched and shifted."""
+    return (SHIFT + STRETCH * readings.logit(eps=1 - SURE).mean(dim=-1)).sigmoid()
+
+
+def pooled(found: Mapping[str, float], names: Sequence[str], images: int, width: float = WIDTH) -> Estimate:
+    """The readings called `names` pooled, with a 90 % interval; the lower bound is its lower end.
+
+    Where a reading is missing it is the mean of the others, without an interval.
+
+    Args:
+        found: readings by name, all of which stay beside the estimate.
+        names: of those that count.
+        images: that they are of.
+        width: half of the interval, in units of `unsure`.
+    """
+    if any(name not in found for name in names):
+        return mean_of(found, names)
+    parts = [found[name] for name in names]
+    value = float(pool(torch.tensor(parts, dtype=torch.float64)))
+    apart = width * unsure(value, max(parts) - min(parts), images)
+    low, high = round(max(value - apart, 0.0), 6), round(min(value + apart, 1.0), 6)
+    return Estimate(value=round(value, 6), low=low, high=high, lower_bound=low, readings=_rounded(found))
+
+
+def _rounded(found: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def unsure(value: float, spread: float, images: int) -> float:
     """The unit of an interval: larger where more is estimated to be wrong, where readings lie apart, on few images."""
     sampling = max(value * (1 - value), 0.01) / images
-    return float(((1 - value + slack) ** 2 + spread**2 + sampling) ** 0.5)
+    return float(((1 - value + SLACK) ** 2 + spread**2 + sampling) ** 0.5)

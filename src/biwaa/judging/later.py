@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biwaa.functional import with_temperature
-from biwaa.judging.estimate import Interval, mean_of
+from biwaa.judging.estimate import mean_of, pooled
 from biwaa.judging.evidence import Evidence
 from biwaa.judging.metrics import agreement, agreement_with_neighbours, mean_confidence
 from biwaa.judging.second_opinion import classes_by_confusion, expected_accuracy
 from biwaa.result import Estimate
 
 COMBINED = ("difference_of_confidences_of_source_only", "agreement_with_class_confusion", "agreement_of_neighbours")
-"""Readings whose mean is the estimate."""
-INTERVAL = Interval(0.4, 0.4, 0.02)
-"""As on the panel for the run's own estimate with these readings."""
+"""Readings that are pooled into the estimate."""
 ALPHA = 0.05
 """Chance that any class of an unchanged place is said to have moved."""
 
@@ -70,8 +68,8 @@ def later_estimates(
 
 
 def combine(found: dict[str, float], images: int, solved: bool) -> Estimate:
-    """The mean of `COMBINED` with its interval; where one is missing, or the network was trained whole: no interval."""
-    return mean_of(found, COMBINED, images, INTERVAL) if solved else mean_of(found, COMBINED[-1:], images)
+    """`COMBINED` pooled with an interval; of a network that was trained whole agreement among neighbours, without."""
+    return pooled(found, COMBINED, images) if solved else mean_of(found, COMBINED[-1:])
 
 
 def moved_classes(before: NDArray[np.int64], now: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -145,7 +145,7 @@ class Estimate(Struct, frozen=True, kw_only=True):
     high: float | None = None
     """Its upper end."""
     lower_bound: float | None = None
-    """What the accuracy exceeds in 95 % of cases."""
+    """What the accuracy exceeds in 95 % of cases: the lower end of the interval."""
     readings: dict[str, float] = {}
     """Single estimates by name, from different assumptions."""
 
