@@ -493,7 +493,7 @@ def test_features_that_no_network_computed_have_an_error_of_their_own(result):
     assert "at worst, and the interval held the accuracy in 31" in estimate_error(result, frozen)
     assert "no network's" not in estimate_error(result, frozen)
     text = estimate_error(result, frozen.replace(backbone=FEATURES))
-    assert "in 30" in text
+    assert "in 31" in text
     assert "21 tasks of small digits and tables" in text
 
 
