@@ -6,7 +6,6 @@ python benchmarks/allocator.py --out benchmarks/results/allocator.json
 - without: an environment that sets one of glibc's settings to what it is anyway, which biwaa takes as the user's choice
 """
 
-import argparse
 import json
 import os
 import resource
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from speed import Steps, in_turns
 
 from biwaa.device import hardware, open_fabric
@@ -55,7 +55,7 @@ def compare(case: str, repeats: int, processes: int) -> dict[str, Any]:
     measured: dict[str, list[dict[str, float]]] = {"kept": [], "without": []}
     for _ in range(processes):
         for kind, extra in (("kept", {}), ("without", WITHOUT)):
-            command = [sys.executable, __file__, "--one", case, "--repeats", str(repeats)]
+            command = [sys.executable, __file__, "--case", case, "--repeats", str(repeats)]
             ran = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True, check=True)
             measured[kind].append(json.loads(ran.stdout))
     found: dict[str, Any] = {
@@ -67,22 +67,17 @@ def compare(case: str, repeats: int, processes: int) -> dict[str, Any]:
     return {"case": case} | found
 
 
-def main() -> None:
-    """Measure every case, or one in this process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", choices=CASES)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(one(given.one, given.repeats)))
+def main(out: Path | None = None, case: str | None = None, repeats: int = 5, processes: int = 3) -> None:
+    """Measure every case of `CASES`, or one in this process, and print its figures."""
+    if case:
+        print(json.dumps(one(case, repeats)))
         return
     found: dict[str, Any] = {"hardware": hardware("cpu"), "versions": versions()}
-    found["cases"] = [compare(case, given.repeats, given.processes) for case in CASES]
+    found["cases"] = [compare(case, repeats, processes) for case in CASES]
     print(json.dumps(found["cases"], indent=1))
-    write_text(given.out, json.dumps(found, indent=1) + "\n")
+    if out:
+        write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -1,18 +1,18 @@
 """Why the recipe `paper` collapses: its quantities over the steps of one round, and what single changes do to them.
 
-python benchmarks/collapse.py --data-root DATA --out docs/images/collapse.png --json benchmarks/results/collapse.json
+python benchmarks/collapse.py --data-root DATA --out benchmarks/results/collapse.json --figure docs/images/collapse.png
 
 Frozen EfficientNet-Lite0, sketch > photo and photo > sketch, 600 steps of the first round, one seed. Target labels are
 used to draw, and by the variant named so, to show what wrong pseudo-labels do.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
 import torch
+import tyro
 from torch import Tensor
 
 from biwaa.device import open_fabric
@@ -117,26 +117,20 @@ def draw(traces: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> No
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    """Read the flags, train, write and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=42)
-    given = parser.parse_args()
+def main(data_root: Path, out: Path, figure: Path, seed: int = 42) -> None:
+    """Train, write and draw."""
     traces = {}
     recipe = load_recipe("paper").replace(**PAPER)
     for source, target in (("sketch", "photo"), ("photo", "sketch")):
-        pair = Pair(*(open_domain(f"pacs:{name}", given.data_root) for name in (source, target)))
+        pair = Pair(*(open_domain(f"pacs:{name}", data_root) for name in (source, target)))
         prepared = prepare(pair, recipe, open_fabric("cpu"), skip_unreadable=False)
-        traces[f"{source} > {target}"] = {name: trace(prepared, name, given.seed) for name in VARIANTS}
-    write_text(given.json, json.dumps({"seed": given.seed, "traces": traces}) + "\n")
-    draw(traces, given.out)
+        traces[f"{source} > {target}"] = {name: trace(prepared, name, seed) for name in VARIANTS}
+    write_text(out, json.dumps({"seed": seed, "traces": traces}) + "\n")
+    draw(traces, figure)
     for task, variants in traces.items():
         for name, found in variants.items():
             print(f"{task}  {name:32}", "  ".join(f"{key} {found[key][-1]:.3g}" for key in QUANTITIES))
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

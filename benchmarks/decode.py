@@ -8,7 +8,6 @@ python benchmarks/decode.py --data-root DATA --out benchmarks/results/decode.jso
 - simplejpeg by itself is compared on JPEG files only
 """
 
-import argparse
 import io
 import json
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 import torch
+import tyro
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
@@ -105,27 +105,20 @@ def compare(files: list[Path], size: int, cores: int, repeats: int) -> dict[str,
     return found
 
 
-def main() -> None:
-    """Measure all sets and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--images", type=int, default=500, help="of a set, at most")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
+def main(data_root: Path, out: Path, size: int = 256, most: int = 500, repeats: int = 3) -> None:
+    """Measure all sets, of at most so many images each, and write it."""
     torch.set_num_threads(1)
     cores = torch.multiprocessing.cpu_count()
     facts = hardware("cpu") | {"versions": versions(), "simplejpeg": simplejpeg.__version__}
-    found: dict[str, Any] = {"size": given.size, "cores": cores, "hardware": facts, "sets": {}}
+    found: dict[str, Any] = {"size": size, "cores": cores, "hardware": facts, "sets": {}}
     for spec in SETS:
-        images = open_domain(spec, given.data_root).images
+        images = open_domain(spec, data_root).images
         assert isinstance(images, FileImages)
-        rows = np.random.default_rng(0).permutation(len(images))[: given.images]
-        found["sets"][spec] = compare([images.paths[row] for row in rows], given.size, cores, given.repeats)
+        rows = np.random.default_rng(0).permutation(len(images))[:most]
+        found["sets"][spec] = compare([images.paths[row] for row in rows], size, cores, repeats)
         print(spec, json.dumps(found["sets"][spec], indent=1), flush=True)
-    write_text(given.out, json.dumps(found, indent=1) + "\n")
+    write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

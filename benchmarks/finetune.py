@@ -9,7 +9,6 @@ Three ways to spend the same time, from recipes/end_to_end.yaml (EfficientNet-Li
 - taught: the backbone learns from what the frozen default predicted of the target (`mcc_teacher`), and MCC
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 
 from biwaa.api import adapt
 from biwaa.device import hardware, open_fabric
@@ -72,24 +72,19 @@ def trained(
     return {"accuracy": round(100 * float(right.mean()), 2), "seconds": round(time.perf_counter() - begin, 1)}
 
 
-def main() -> None:
-    """Measure the tasks that are not in the file yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tasks", nargs="+", help="BENCHMARK:TASK")
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    facts = {"hardware": hardware("cpu"), "versions": versions(), "steps": given.steps, "seed": given.seed}
-    found = json.loads(given.out.read_text()) if given.out.exists() else {**facts, "tasks": {}}
-    for task in given.tasks:
+def main(
+    tasks: tyro.conf.Positional[tuple[str, ...]], data_root: Path, out: Path, steps: int = 100, seed: int = 42
+) -> None:
+    """Measure the tasks (BENCHMARK:TASK) that are not in the file yet."""
+    facts = {"hardware": hardware("cpu"), "versions": versions(), "steps": steps, "seed": seed}
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {**facts, "tasks": {}}
+    for task in tasks:
         if task not in found["tasks"]:
             benchmark, _, name = task.partition(":")
             source, target = (f"{benchmark}:{domain}" for domain in BENCHMARKS[benchmark].task(name))
-            found["tasks"][task] = compared(source, target, given.data_root, given.steps, given.seed)
-            write_text(given.out, json.dumps(found, indent=1) + "\n")
+            found["tasks"][task] = compared(source, target, data_root, steps, seed)
+            write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

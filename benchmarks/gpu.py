@@ -12,7 +12,6 @@ Its parts, in this order; each is written to the file as soon as it is there, an
   `biwaa bench`, one by one), as many as fit into --minutes
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tyro
 from speed import BATCH, Steps, in_turns, losses, steps
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -152,7 +152,7 @@ VARIANTS = ("source_only", "dann", "weighting", "paper", "biwaa")
 
 
 def trainings(
-    benchmark: str, tasks: list[str], data_root: Path | None, small: bool, seeds: list[int]
+    benchmark: str, tasks: tuple[str, ...], data_root: Path | None, small: bool, seeds: tuple[int, ...]
 ) -> Iterator[Part]:
     """Runs end to end, seed by seed and task by task."""
     recipe, entry = end_to_end(small), BENCHMARKS[benchmark]
@@ -182,15 +182,15 @@ def trained(source: str, target: str, recipe: Recipe, data_root: Path | None) ->
         }  # fmt: skip
 
 
-def parts(device: torch.device, given: argparse.Namespace, small: bool) -> Iterator[Part]:
+def parts(device: torch.device, small: bool, peak: float | None, runs: Iterator[Part]) -> Iterator[Part]:
     """All parts in order."""
     size = 64 if small else 224
     yield "correctness", lambda: correctness(device)
     yield "losses", lambda: losses(device)
     yield "crops", lambda: crops(device, size * 8 // 7, size)
     for precision in ("32-true", "bf16-mixed"):
-        yield precision, partial(timed_steps, device, precision, given.peak, small)
-    yield from trainings(given.benchmark, given.tasks, given.data_root, small, given.seeds)
+        yield precision, partial(timed_steps, device, precision, peak, small)
+    yield from runs
 
 
 def measure(todo: Iterator[Part], out: Path, machine: dict[str, Any], minutes: float) -> dict[str, Any]:
@@ -221,23 +221,29 @@ def measure(todo: Iterator[Part], out: Path, machine: dict[str, Any], minutes: f
     return found
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--peak", type=float, help="teraflops of the device in bf16, for utilisation")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data-root", type=Path, help="folder of benchmarks; unset: $BIWAA_DATA or ./data")
-    parser.add_argument("--benchmark", default="office10", choices=list(BENCHMARKS))
-    parser.add_argument("--tasks", nargs="+", default=[], help="of the benchmark; all unless named")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--minutes", type=float, default=9.0, help="after which no part begins")
-    given = parser.parse_args()
-    device = open_fabric(given.device).device
-    small = device.type == "cpu"
-    machine = {"hardware": hardware(device.type), "versions": versions(), "training": end_to_end(small).flat()}
-    measure(parts(device, given, small), given.out, machine, given.minutes)
+def main(
+    out: Path, data_root: Path | None = None, device: str = "auto", peak: float | None = None,
+    benchmark: str = "office10", tasks: tuple[str, ...] = (), seeds: tuple[int, ...] = (42, 43, 44),
+    minutes: float = 9.0,
+) -> None:  # fmt: skip
+    """Measure and write.
+
+    Args:
+        out: JSON file.
+        data_root: folder of benchmarks; unset: $BIWAA_DATA or ./data.
+        device: that computes.
+        peak: teraflops of the device in bf16, for utilisation.
+        benchmark: of the catalogue.
+        tasks: of the benchmark; all unless named.
+        seeds: of the trainings.
+        minutes: after which no part begins.
+    """
+    on = open_fabric(device).device
+    small = on.type == "cpu"
+    machine = {"hardware": hardware(on.type), "versions": versions(), "training": end_to_end(small).flat()}
+    runs = trainings(benchmark, tasks, data_root, small, seeds)
+    measure(parts(on, small, peak, runs), out, machine, minutes)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -11,7 +11,6 @@ Nothing is random: halves and noise follow from the photographs' names, so every
 DATA_ROOT outside the project, since the photographs have a licence of their own (Klasson et al. 2019, MIT).
 """
 
-import argparse
 import hashlib
 import io
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import tyro
 from PIL import Image, ImageFilter
 
 from biwaa.domains.listing import is_image
@@ -78,11 +78,12 @@ def make(photographs: Path, out: Path) -> None:
                 (out / name / folder.name / f"{path.stem}.jpg").write_bytes(spoiled)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photographs", type=Path, help="folder of class folders")
-    parser.add_argument("data_root", type=Path, help="where biwaa finds benchmarks")
-    given = parser.parse_args()
-    place = given.data_root / "grocery_corrupted"
-    make(given.photographs, place)
+def main(photographs: tyro.conf.Positional[Path], data_root: tyro.conf.Positional[Path]) -> None:
+    """Make them of a folder of class folders, where biwaa finds benchmarks."""
+    place = data_root / "grocery_corrupted"
+    make(photographs, place)
     print(f"wrote {', '.join(('clean', *STRENGTHS))} to {place}; see `biwaa check grocery`")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

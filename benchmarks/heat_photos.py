@@ -13,7 +13,6 @@ study `recipes`, trained with --keep-models; the figure has the first one beside
 objects and no image, as the images may not be passed on: `biwaa explain` draws the same maps over images.
 """
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -119,25 +119,19 @@ def draw(beside: Path, run: Path, images: list[NDArray[np.uint8]], rows: int, ou
     figure.savefig(out, format="png", dpi=120)
 
 
-def main() -> None:
-    """Measure and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--images", required=True, help="SPEC of a domain")
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=5, help="images in the figure")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--figure", type=Path, required=True)
-    given = parser.parse_args()
-    domain = open_domain(given.images, given.data_root)
+def main(
+    runs: tyro.conf.Positional[tuple[Path, ...]], images: str, data_root: Path, out: Path, figure: Path, rows: int = 5
+) -> None:
+    """Measure the runs on a domain (SPEC), and draw some rows of the first run beside the last."""
+    domain = open_domain(images, data_root)
     every = [domain.images.read(row) for row in range(len(domain.images))]
     plain = [pixels for pixels in every if object_mask(pixels) is not None]
-    found = [measured(run, plain) for run in given.runs]
-    facts = {"images": given.images, "hardware": hardware("cpu"), "versions": versions(), "runs": found}
-    write_text(given.out, json.dumps(facts, indent=1) + "\n")
+    found = [measured(run, plain) for run in runs]
+    facts = {"images": images, "hardware": hardware("cpu"), "versions": versions(), "runs": found}
+    write_text(out, json.dumps(facts, indent=1) + "\n")
     print(json.dumps(found, indent=1))
-    draw(given.runs[0], given.runs[-1], plain, given.rows, given.figure)
+    draw(runs[0], runs[-1], plain, rows, figure)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

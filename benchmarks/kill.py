@@ -9,7 +9,6 @@ backbone, with the teacher of the recipe `robust`; that recipe end to end; end t
 which in turn the leading and the second one is killed: the other must end by itself, with a sentence.
 """
 
-import argparse
 import json
 import os
 import random
@@ -21,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import tyro
 
 from biwaa.ranks import GONE
 from biwaa.result import read_result
@@ -170,25 +171,19 @@ def measure(name: str, flags: list[str], kills: int, folder: Path, rng: random.R
     }
 
 
-def main() -> None:
-    """Measure the modes asked for and print JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30, help="in each mode")
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
-    parser.add_argument("--seed", type=int, default=0, help="of the instants")
-    parser.add_argument("--out", type=Path, help="also write the figures here; those of other modes there are kept")
-    given = parser.parse_args()
+def main(kills: int = 30, modes: tuple[str, ...] = tuple(MODES), seed: int = 0, out: Path | None = None) -> None:
+    """Measure the modes asked for, print JSON, and write it; figures of other modes in the file are kept."""
     found: dict[str, Any] = {}
-    for name in given.modes:
+    for name in modes:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(name, MODES[name], given.kills, Path(folder), random.Random(given.seed))
+            found[name] = measure(name, MODES[name], kills, Path(folder), random.Random(seed))
     print(json.dumps(found, indent=2))
-    if given.out:
-        earlier = json.loads(given.out.read_text()) if given.out.exists() else {}
-        given.out.write_text(json.dumps(earlier | found, indent=2) + "\n")
+    if out:
+        earlier = json.loads(out.read_text()) if out.exists() else {}
+        out.write_text(json.dumps(earlier | found, indent=2) + "\n")
     if any(entry["runs"] != entry["runs_with_the_same_bytes"] for entry in found.values()):
         raise SystemExit("a resumed run ended otherwise")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

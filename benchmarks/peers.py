@@ -10,7 +10,6 @@ python benchmarks/peers.py --data DATA/digits.npz --out benchmarks/results/peers
 - the discriminator is the same for all, and skada's own is tried too; all else is each library's default
 """
 
-import argparse
 import importlib.metadata
 import itertools
 import json
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
@@ -222,20 +222,15 @@ def run(library: str, method: str, data: Digits, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
+def main(data: Path, out: Path, seeds: tuple[int, ...] = (42, 43, 44)) -> None:
     """Train what is not in the file yet, seed by seed, the libraries in turns."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="digits.npz with usps_train_x, mnist_train_x ..")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
     be_quiet()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    data = Digits(given.data)
+    digits = Digits(data)
     order = [(library, method) for library, (_, methods) in RUNS.items() for method in methods]
     order.sort(key=lambda pair: pair[1].split(",")[0])  # a method's libraries one after the other
-    kept = json.loads(given.out.read_text())["runs"] if given.out.exists() else {}
+    kept = json.loads(out.read_text())["runs"] if out.exists() else {}
     found: dict[str, list[dict[str, Any]]] = {f"{library}: {method}": [] for library, method in order} | kept
     result = {
         "task": "USPS to MNIST, 28 px, cnn; accuracy on MNIST's test images at the last step",
@@ -244,13 +239,13 @@ def main() -> None:
         "versions": versions() | {name: importlib.metadata.version(name) for name in PEERS},
         "runs": found,
     }
-    for seed, (library, method) in itertools.product(given.seeds, order):
+    for seed, (library, method) in itertools.product(seeds, order):
         runs = found[f"{library}: {method}"]
         if seed in [entry["seed"] for entry in runs]:
             continue
-        runs.append({"seed": seed} | run(library, method, data, seed))
+        runs.append({"seed": seed} | run(library, method, digits, seed))
         print(library, method, json.dumps(runs[-1]), file=sys.stderr, flush=True)
-        write_text(given.out, json.dumps(result, indent=1) + "\n")
+        write_text(out, json.dumps(result, indent=1) + "\n")
     for name, runs in found.items():
         good = [entry for entry in runs if "error" not in entry]
         if not good:
@@ -262,4 +257,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

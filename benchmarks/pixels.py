@@ -8,7 +8,6 @@ python benchmarks/pixels.py loader cost training extraction --data-root DATA --o
 - extraction: features of a frozen backbone over the bare network
 """
 
-import argparse
 import json
 import os
 import tempfile
@@ -16,11 +15,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
 import torch
+import tyro
 from PIL import Image
 from speed import BATCH, Steps, in_turns
 from torch import Tensor
@@ -187,29 +187,25 @@ def extraction(root: Path, device: torch.device, fabric: Any, repeats: int) -> d
     }  # fmt: skip
 
 
-def main() -> None:
+def main(
+    parts: tyro.conf.Positional[tuple[Literal["loader", "cost", "training", "extraction"], ...]],
+    data_root: Path, out: Path, device: str = "cpu", repeats: int = 5,
+) -> None:  # fmt: skip
     """Measure what is asked for and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["loader", "cost", "training", "extraction"])
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    fabric = open_fabric(given.device, "32-true")
-    found = json.loads(given.out.read_text()) if given.out.exists() else {}
+    fabric = open_fabric(device, "32-true")
+    found = json.loads(out.read_text()) if out.exists() else {}
     found |= {"hardware": hardware(fabric.device.type), "versions": versions()}
-    for what in given.what:
+    for what in parts:
         if what == "loader":
-            found[what] = loader(given.data_root, fabric.device)
+            found[what] = loader(data_root, fabric.device)
         elif what == "cost":
-            found[what] = cost(given.data_root)
+            found[what] = cost(data_root)
         else:
             measure = training if what == "training" else extraction
-            found[what] = measure(given.data_root, fabric.device, fabric, given.repeats)
+            found[what] = measure(data_root, fabric.device, fabric, repeats)
         print(what, json.dumps(found[what], indent=1), flush=True)
-        write_text(given.out, json.dumps(found, indent=1) + "\n")
+        write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

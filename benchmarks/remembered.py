@@ -6,12 +6,12 @@ Every task of the panel's data sets: what the method `prototypes` finds on froze
 image is held out, and nothing is selected. Target labels are used to count.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tyro
 from lightning_fabric import Fabric
 from sources import BACKBONE, Rows, features, right, standardised
 
@@ -62,20 +62,15 @@ def compared(source: Rows, target: Rows, classes: int) -> dict[str, float]:
     return {name: right(one, there, truth) for name, one in heads.items()}
 
 
-def main() -> None:
+def main(data_root: Path, out: Path, data_sets: tuple[str, ...] = DATA_SETS) -> None:
     """Measure and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data-sets", nargs="*", default=list(DATA_SETS))
-    arguments = parser.parse_args()
     found: dict[str, Any] = {}
-    for data_set in arguments.data_sets:
-        for task, source, target in pairs(data_set, arguments.data_root):
+    for data_set in data_sets:
+        for task, source, target in pairs(data_set, data_root):
             found[f"{data_set}:{task}"] = compared(source, target, len(BENCHMARKS[data_set].classes))
             print(f"{data_set}:{task}", found[f"{data_set}:{task}"], flush=True)
-    write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+    write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

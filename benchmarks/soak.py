@@ -7,7 +7,6 @@
 - a bench of `--runs` runs of two steps: processes, files in the temporary folder and in the bench's folder afterwards
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -17,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import tyro
 
 from biwaa.device import hardware
 
@@ -114,26 +115,21 @@ def many_runs(runs: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and print JSON."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--out", type=Path, help="also write the figures here")
-    given = parser.parse_args()
+def main(steps: int = 20_000, runs: int = 200, out: Path | None = None) -> None:
+    """Measure, print JSON and write it."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        if given.steps:
-            found["long_run"] = long_run(given.steps, Path(name))
-        if given.runs:
-            found["many_runs"] = many_runs(given.runs, Path(name))
+        if steps:
+            found["long_run"] = long_run(steps, Path(name))
+        if runs:
+            found["many_runs"] = many_runs(runs, Path(name))
     facts = hardware("cpu")
     found["hardware"] = {key: facts[key] for key in ("processor", "machine")}
     text = json.dumps(found, indent=2)
     print(text)
-    if given.out:
-        given.out.write_text(text + "\n")
+    if out:
+        out.write_text(text + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

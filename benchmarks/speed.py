@@ -9,7 +9,6 @@ python benchmarks/speed.py step losses frozen --out benchmarks/results/speed.jso
 What images cost before they reach the network is in `pixels.py`.
 """
 
-import argparse
 import copy
 import json
 import sys
@@ -17,12 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import tyro
 from torch import Tensor
 
 from biwaa.device import hardware, open_fabric, with_threads
@@ -175,28 +175,24 @@ def frozen(device: torch.device, fabric: Any, steps: int = 5004) -> dict[str, An
     return {"round_of_steps": steps, "round_seconds": seconds}
 
 
-def main() -> None:
+def main(
+    parts: tyro.conf.Positional[tuple[Literal["step", "losses", "frozen"], ...]],
+    out: Path, device: str = "cpu", precision: str = "32-true", repeats: int = 5,
+) -> None:  # fmt: skip
     """Measure what is asked for and write it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=["step", "losses", "frozen"])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="32-true")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    fabric = open_fabric(given.device, given.precision)
-    found = json.loads(given.out.read_text()) if given.out.exists() else {}
-    found |= {"hardware": hardware(fabric.device.type), "versions": versions(), "precision": given.precision}
-    for what in given.what:
+    fabric = open_fabric(device, precision)
+    found = json.loads(out.read_text()) if out.exists() else {}
+    found |= {"hardware": hardware(fabric.device.type), "versions": versions(), "precision": precision}
+    for what in parts:
         if what == "step":
-            found[what] = steps(fabric.device, fabric, given.repeats)
+            found[what] = steps(fabric.device, fabric, repeats)
         elif what == "losses":
             found[what] = losses(fabric.device)
         else:
             found[what] = frozen(fabric.device, fabric)
         print(what, json.dumps(found[what], indent=1), flush=True)
-        write_text(given.out, json.dumps(found, indent=1) + "\n")
+        write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

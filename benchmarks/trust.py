@@ -6,7 +6,6 @@ Target labels are used here to judge, and nowhere else. A pool is a run's rounds
 `across` pools every method's last round and source-only of the same task and seed.
 """
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from corrections import em_prior, prior_corrected, weighted_temperature
 from scipy.stats import spearmanr
 
@@ -77,7 +77,7 @@ def labels_of(bench: Bench, task: str, root: Path) -> np.ndarray[Any, Any]:
     return labels
 
 
-def collect(folders: list[Path], root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def collect(folders: tuple[Path, ...], root: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Judgements of pools, and estimates with true accuracies, over all runs of the benches."""
     pools, guesses = [], []
     for folder in folders:
@@ -171,15 +171,10 @@ def means(pools: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]
     return found
 
 
-def main() -> None:
-    """Read the flags, judge, write and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("benches", nargs="+", type=Path)
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    pools, guesses = collect(given.benches, given.data_root)
-    write_text(given.out, json.dumps({"validators": means(pools), "estimates": guesses}, indent=1) + "\n")
+def main(benches: tyro.conf.Positional[tuple[Path, ...]], data_root: Path, out: Path) -> None:
+    """Judge, write and print."""
+    pools, guesses = collect(benches, data_root)
+    write_text(out, json.dumps({"validators": means(pools), "estimates": guesses}, indent=1) + "\n")
     for kind, table in means(pools).items():
         print(f"\n{kind}")
         for name, figures in sorted(table.items(), key=lambda item: item[1]["regret"]):
@@ -199,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

@@ -6,12 +6,12 @@ Twelve tasks on the scores of CLIP ViT-B/16 as features (`office_home_clip`), th
 figure is of the run's selected model, as `biwaa.adapt` gives it; target labels are used to count.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
 import biwaa
@@ -19,6 +19,7 @@ from biwaa.files import write_text
 from biwaa.result import SOURCE_ONLY, TEACHER, Result
 
 DOMAINS = {"A": "art", "C": "clipart", "P": "product", "R": "real_world"}
+TASKS = tuple(f"{a}2{b}" for a in DOMAINS for b in DOMAINS if a != b)
 PERMUTATIONS = (0, 1)
 READINGS = ("agreement_of_neighbours", "agreement_with_source_only", "agreement_with_teacher")
 Rows = NDArray[np.float32]
@@ -55,7 +56,7 @@ def figures(result: Result) -> dict[str, Any]:
     }
 
 
-def measure(file: Path, names: list[str]) -> dict[str, Any]:
+def measure(file: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Every condition of every task."""
     data = np.load(file)
     found: dict[str, Any] = {}
@@ -85,16 +86,11 @@ def measure(file: Path, names: list[str]) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
+def main(data_root: Path, out: Path, tasks: tuple[str, ...] = TASKS) -> None:
     """Measure and write the file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data-root", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", nargs="*", default=[f"{a}2{b}" for a in DOMAINS for b in DOMAINS if a != b])
-    arguments = parser.parse_args()
-    found = measure(arguments.data_root / "office_home_clip.npz", arguments.tasks)
-    write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+    found = measure(data_root / "office_home_clip.npz", tasks)
+    write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

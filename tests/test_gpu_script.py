@@ -1,6 +1,5 @@
 """Of benchmarks/gpu.py, on the CPU: its parts are written one by one, and the same call goes on after the last."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from gpu import measure, parts
+from gpu import measure, parts, trainings
 
 MACHINE = {"hardware": "this one"}
 
@@ -51,8 +50,8 @@ def test_no_part_begins_that_would_not_end_in_time(tmp_path, capsys):
 
 def test_its_parts_in_small(tmp_path):
     """Steps are near float64's, and the paper's method and its bounded form are trained end to end in rounds."""
-    given = argparse.Namespace(peak=None, benchmark="digits", tasks=["plain2photographs"], data_root=None, seeds=[42])
-    every = list(parts(torch.device("cpu"), given, small=True))
+    trained = trainings("digits", ("plain2photographs",), None, True, (42,))
+    every = list(parts(torch.device("cpu"), True, None, trained))
     names = [name for name, _ in every]
     assert names[:5] == ["correctness", "losses", "crops", "32-true", "bf16-mixed"]
     runs = [f"training plain2photographs.{name}.42" for name in ("source_only", "dann", "weighting", "paper", "biwaa")]
