@@ -10,17 +10,17 @@ all. Tasks with fifty target images are left out: ten labels a class are more th
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
+from other_classes import Rows, rows_of
 from torch import Tensor
 
 from biwaa.bench.panel import panel_recipe, plan_panel
 from biwaa.device import hardware, open_fabric
-from biwaa.domains.classes import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.judging.suggestion import suggested_rows
@@ -30,36 +30,18 @@ from biwaa.recipe import recipe_from
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers import logistic, prototypes
 from biwaa.training.describe import versions
-from biwaa.training.prepare import Pair, prepare
 
 
-class Rows(NamedTuple):
-    """A task's features and labels."""
-
-    name: str
-    source: Tensor
-    labels: Tensor
-    target: Tensor
-    truth: Tensor
-    classes: int
-
-
-def tasks(data_root: Path, named: tuple[str, ...]) -> Iterator[Rows]:
+def tasks(data_root: Path, named: tuple[str, ...]) -> Iterator[tuple[str, Rows]]:
     """The panel's tasks, prepared as a run prepares them."""
     benches, _ = plan_panel(panel_recipe("robust"), named, ("prototypes",), (42,), data_root)
     fabric = open_fabric("cpu", "32-true", 1, 1)
     for part, bench in benches.items():
         for work in bench.works(Path("unused"), data_root):
-            if ".prototypes" not in work.name or part.startswith("fifty_images"):
-                continue
-            source, target = (open_domain(spec, work.data_root) for spec in (work.source, work.target))
-            pair = Pair(source, match_classes(target, source.classes or ()))
-            ready = prepare(pair, recipe_from(work.recipe, part), fabric, skip_unreadable=True)
-            data = ready.data
-            here, there = (inputs.batch(np.arange(len(inputs))).float() for inputs in (data.source, data.target))
-            truth = torch.from_numpy(ready.domains.target.labels)
-            yield Rows(f"{part}.{work.name.split('.')[0]}", here, torch.from_numpy(data.source_labels), there, truth,
-                       data.classes)  # fmt: skip
+            if ".prototypes" in work.name and not part.startswith("fifty_images"):
+                source, target = (open_domain(spec, work.data_root) for spec in (work.source, work.target))
+                rows = rows_of(source, target, recipe_from(work.recipe, part), fabric)
+                yield f"{part}.{work.name.split('.')[0]}", rows
 
 
 def solved(rows: Rows, labelled: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -96,7 +78,7 @@ def suggested(rows: Rows, count: int, plain: tuple[Tensor, Tensor]) -> Tensor:
     return suggested_rows((plain[0] + alone) / 2, plain[1], count, torch.zeros(0, dtype=torch.long))
 
 
-def measured(rows: Rows, a_class: int, seeds: int) -> dict[str, Any]:
+def measured(name: str, rows: Rows, a_class: int, seeds: int) -> dict[str, Any]:
     """All figures of a task."""
     kept: list[logistic.CrossValidated] = []
 
@@ -112,13 +94,13 @@ def measured(rows: Rows, a_class: int, seeds: int) -> dict[str, Any]:
         "random": lambda: [drawn(rows, count, seed) for seed in range(seeds)],
         "suggested": lambda: [suggested(rows, count, plain)],
     }
-    found: dict[str, Any] = {"task": rows.name, "target": len(rows.target), "labels": count, "classes": rows.classes}
+    found: dict[str, Any] = {"task": name, "target": len(rows.target), "labels": count, "classes": rows.classes}
     found["none"] = figures(rows, plain[0], None)
-    for name, draw in ways.items():
+    for way, draw in ways.items():
         some = draw()
         each = [figures(rows, solved(rows, one)[0], one) for one in some]
-        found[name] = {key: round(sum(one[key] for one in each) / len(each), 2) for key in each[0]}
-        found[name]["before"] = round(  # the same images without the labels
+        found[way] = {key: round(sum(one[key] for one in each) / len(each), 2) for key in each[0]}
+        found[way]["before"] = round(  # the same images without the labels
             sum(figures(rows, plain[0], one)["not_labelled"] for one in some) / len(some), 2
         )
     return found
@@ -160,10 +142,10 @@ def main(
     """
     torch.set_num_threads(threads)
     found: list[dict[str, Any]] = json.loads(out.read_text())["tasks"] if out.is_file() else []
-    for rows in tasks(data_root, tasks_named):
-        if rows.name in {one["task"] for one in found}:
+    for name, rows in tasks(data_root, tasks_named):
+        if name in {one["task"] for one in found}:
             continue
-        found.append(measured(rows, a_class, seeds))
+        found.append(measured(name, rows, a_class, seeds))
         print(found[-1], flush=True)
         write_text(
             out, json.dumps({"tasks": found, "versions": versions(), "hardware": hardware("cpu")}, indent=2) + "\n"

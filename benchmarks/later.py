@@ -1,11 +1,11 @@
 """How wrong is `biwaa estimate` on new images, and does it see that they are of another place?
 
-    python benchmarks/later.py --features FOLDER --data-root DATA
+    python benchmarks/later.py --data-root DATA
 
 writes benchmarks/results/later.json. Each pair of domains of a benchmark is adapted by the default recipe on a frozen
 EfficientNet-Lite0, to half of the target from 70 % of the source. New images are the target's other half, those of half
 of its classes, 50 of them, the other 30 % of the source, and the benchmark's further domains. Target labels are used
-here to judge, nowhere else. FOLDER keeps features as BENCHMARK_DOMAIN.npz (x, y); missing ones are computed from DATA.
+here to judge, nowhere else.
 """
 
 import itertools
@@ -25,7 +25,6 @@ from biwaa.device import hardware
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.domains.domain import Domain
 from biwaa.files import write_text
-from biwaa.images.images import FeatureRows
 from biwaa.inference.classifier import stream_predictions
 from biwaa.judging.later import moved_classes
 from biwaa.models.place import Look
@@ -38,21 +37,6 @@ RESULTS = Path(__file__).parent / "results" / "later.json"
 DRAWS = 20
 """Halves of the target's unseen half, a pair: each is asked whether it has moved."""
 FEW = 50
-
-
-def domain_of(name: str, folder: Path, root: Path | None) -> Domain:
-    """A catalogued domain's features, from the folder or computed now and kept there."""
-    file = folder / f"{name.replace(':', '_')}.npz"
-    if not file.is_file():
-        if root is None:
-            raise SystemExit(f"{file} is missing: --data-root says where to compute it from.")
-        found = features(name, root)
-        assert isinstance(found.images, FeatureRows)
-        assert found.labels is not None
-        np.savez(file, x=found.images.array, y=found.labels, classes=np.array(found.classes))
-    kept = np.load(file)
-    rows = FeatureRows.of(kept["x"].astype(np.float32), name)
-    return Domain(name, rows, tuple(str(one) for one in kept["classes"]), kept["y"].astype(np.int64))
 
 
 def predicted(run: Path, domain: Domain) -> NDArray[np.int64]:
@@ -132,8 +116,7 @@ def pair(domains: dict[str, Domain], source: str, target: str, seed: int, work: 
 
 
 def main(
-    features: Path,
-    data_root: Path | None = None,
+    data_root: Path,
     work: Path = Path("runs/later"),
     benchmarks: tuple[str, ...] = ("office10", "satellite", "pacs", "office_home_clip"),
     seeds: tuple[int, ...] = (0,),
@@ -142,7 +125,6 @@ def main(
     """Measure.
 
     Args:
-        features: folder of the domains' features.
         data_root: folder of benchmarks.
         work: folder for runs.
         benchmarks: of the catalogue.
@@ -152,7 +134,7 @@ def main(
     rows = []
     for name in benchmarks:
         names = [f"{name}:{one}" for one in BENCHMARKS[name].domains if "/" not in one]
-        domains = {one: domain_of(one, features, data_root) for one in names}
+        domains = {one: features(one, data_root) for one in names}
         for seed in seeds:
             for source, target in itertools.permutations(domains, 2):
                 rows.append(pair(domains, source, target, seed, work))
