@@ -4,9 +4,9 @@ import importlib.util
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def at_hand(name: str) -> bool:
     config: Any = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         return False
-    return bool(config.hf_hub_id and _kept_file(config)) or _hub_answers()
+    return bool(config.hf_hub_id and cached_file(*_on_hub(config))) or _hub_answers()
 
 
 @cache
@@ -47,20 +47,19 @@ def _hub_answers() -> bool:
     return not hub.HF_HUB_OFFLINE
 
 
-def _names_on_hub(config: Any) -> tuple[Callable[..., str], tuple[str, str]]:
-    """A download from the model's repository, and the file's names there: as safetensors, and as it was published."""
+def _on_hub(config: Any) -> tuple[str, str | None, tuple[str, str]]:
+    """The model's repository, its revision, and the file's names there: as safetensors, and as it was published."""
     repository, _, revision = config.hf_hub_id.partition("@")
     original = config.hf_hub_filename or "pytorch_model.bin"
     safe = str(Path(original.replace("pytorch_model", "model")).with_suffix(".safetensors"))
-    return partial(hf_hub_download, repository, revision=revision or None), (safe, original)
+    return repository, revision or None, (safe, original)
 
 
-def _kept_file(config: Any) -> Path | None:
-    """The weights' file in the hub's local cache, where it is there."""
-    download, names = _names_on_hub(config)
+def cached_file(repository: str, revision: str | None, names: Iterable[str]) -> Path | None:
+    """The first of these files of a repository that is in the hub's local cache; the hub is not asked."""
     for name in names:
         with suppress(LocalEntryNotFoundError):
-            return Path(download(name, local_files_only=True))
+            return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
     return None
 
 
@@ -75,16 +74,17 @@ def hub_file(config: Any) -> Path:
     Raises:
         OSError, EntryNotFoundError: the hub cannot be reached, or has no such file.
     """
-    if kept := _kept_file(config):
+    repository, revision, names = _on_hub(config)
+    if kept := cached_file(repository, revision, names):
         return kept
     reach_hub()
-    download, (safe, original) = _names_on_hub(config)
+    safe, original = names
     try:
-        return Path(download(safe))
+        return Path(hf_hub_download(repository, safe, revision=revision))
     except LocalEntryNotFoundError:  # no connection
         raise
     except EntryNotFoundError:
-        return Path(download(original))
+        return Path(hf_hub_download(repository, original, revision=revision))
 
 
 def reach_hub() -> None:

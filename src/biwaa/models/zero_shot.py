@@ -9,7 +9,7 @@ import logging
 import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from biwaa.errors import BiwaaError, listed, one_line
 from biwaa.files import expanded
 from biwaa.images.images import Images, feature_width
 from biwaa.images.store import DECODING, stored
-from biwaa.models.weight_files import reach_hub
+from biwaa.models.weight_files import cached_file, reach_hub
 from biwaa.progress import say, track
 from biwaa.teachers.prompts import MARK, texts
 from biwaa.tensors import weights_digest
@@ -225,16 +225,11 @@ def _weights(clip: Any, model: str, tag: str, name: str, ways_out: str) -> dict[
 
 def _cached(facts: Mapping[str, Any]) -> Path | None:
     """The weights' file in the hub's local cache. open_clip would ask the hub first, and wait where there is none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
     repository, _, file = str(facts.get("hf_hub") or "").rpartition("/")
-    for name in (file,) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
-        with suppress(LocalEntryNotFoundError):
-            if repository:
-                return Path(hf_hub_download(repository, name, local_files_only=True))
-    return None
+    names = (file,) if file else (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+    return cached_file(repository, None, names) if repository else None
 
 
 def _fetched(clip: Any, facts: Mapping[str, Any]) -> Path:
