@@ -3,6 +3,7 @@
 import io
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -54,6 +55,7 @@ def data_root():
 
 
 AS_SEEN = {"COLUMNS": "200", "NO_COLOR": "1"}
+COMMAND = Path(sys.executable).parent / "biwaa"
 
 
 def command(*words) -> subprocess.CompletedProcess:
@@ -65,6 +67,14 @@ def command(*words) -> subprocess.CompletedProcess:
         except SystemExit as ended:
             code = ended.code
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def installed(*words, cwd=None, **environment) -> subprocess.CompletedProcess:
+    """The installed command, in a process of its own; `environment` beside the tests' own."""
+    return subprocess.run(
+        [COMMAND, *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False, timeout=900,
+        env={**os.environ, **AS_SEEN, **environment},
+    )  # fmt: skip
 
 
 def benched(*words) -> subprocess.CompletedProcess:

@@ -1,9 +1,6 @@
 """What is decided for the machine: a frozen backbone and which one; and what is written down of it."""
 
 import html
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import yaml
-from conftest import write_images
+from conftest import installed, write_images
 from torch import nn
 
 import biwaa
@@ -36,8 +33,6 @@ from biwaa.training import suited as decided
 from biwaa.training.folder import RunFolder, own_recipe
 from biwaa.training.stage import load_stage
 from biwaa.training.suited import same_everywhere, suited
-
-COMMAND = Path(sys.executable).parent / "biwaa"
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +77,7 @@ def test_the_plain_command_freezes_what_is_installed_and_says_so(domains, tmp_pa
         "--image-size",
         "64",
     ]
-    nowhere = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    done = subprocess.run([COMMAND, *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=nowhere)
+    done = installed(*words, cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("no GPU here")]
     assert "frozen; it is tf_efficientnet_lite0 at 64 pixels, whose weights are in an installed package (those" in line

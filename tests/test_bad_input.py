@@ -8,29 +8,21 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import AS_SEEN, write_images
+from conftest import COMMAND, installed, write_images
 from conftest import command as biwaa
 
 from biwaa.errors import BiwaaError
 from biwaa.inference.classifier import load
 from biwaa.tensors import load_tensors
 
-COMMAND = Path(sys.executable).parent / "biwaa"
 TINY = ["--backbone", "cnn", "--weights", "none", "--image-size", "12", "--resize", "12", "--augment", "none",
         "--crops", "1", "--steps", "4", "--rounds", "1", "--batch-size", "6", "--bottleneck", "8",
         "--discriminator", "8"]  # fmt: skip
-
-
-def installed(*words):
-    """The installed command, in a process of its own."""
-    environment = {**os.environ, **AS_SEEN}
-    return subprocess.run([COMMAND, *map(str, words)], capture_output=True, text=True, env=environment, check=False)
 
 
 def train(source, target, out, *more, by=biwaa):

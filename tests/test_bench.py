@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, SMALL_FILE, benched, command, install_plugin
+from conftest import COMMAND, SMALL, SMALL_FILE, benched, command, install_plugin, installed
 from test_catalogue import lay_out
 from test_report import Page
 
@@ -34,7 +34,6 @@ from biwaa.recipe import load_recipe, recipe_from, task_settings
 from biwaa.report.write import write_report
 from biwaa.result import Accuracy, Cost, read_result
 
-COMMAND = Path(sys.executable).parent / "biwaa"
 WORDS = ["digits", "--recipe", str(SMALL_FILE), "--steps", "8", "--batch-size", "16", "--tasks", "plain2photographs"]
 FROZEN = {"freeze_backbone": True, "weights": "auto"}
 SETTINGS = recipe_from({**SMALL, "steps": 8, "batch_size": 16, "rounds": 1}, "test").flat()
@@ -42,15 +41,6 @@ SETTINGS = recipe_from({**SMALL, "steps": 8, "batch_size": 16, "rounds": 1}, "te
 
 def bench(folder, *words):
     return benched(*WORDS, "--out", folder, *words)
-
-
-def installed(folder, *words, **environment):
-    """By the installed command, in a process of its own."""
-    return subprocess.run(
-        [COMMAND, "bench", *WORDS, "--out", str(folder), *words],
-        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        timeout=300,
-    )  # fmt: skip
 
 
 def small(variant_names=("source_only", "mcc"), seeds=(1, 2), **settings):
@@ -445,7 +435,7 @@ def test_a_plugins_method_can_be_benched(tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
     (tmp_path / "my_method.py").write_text(re.search(r"```python\n(.*?register_method.*?)```", page, flags=re.S)[1])
     words = ["--methods", "mine", "mcc", "sharp@2", "--seeds", "1", "--plugin", str(tmp_path / "my_method.py")]
-    done = installed(tmp_path / "b", *words, PYTHONPATH=path)
+    done = installed("bench", *WORDS, "--out", tmp_path / "b", *words, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "| mine |" in done.stdout
     assert "| sharp, 2 rounds |" in done.stdout

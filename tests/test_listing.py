@@ -8,8 +8,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from conftest import TINY, write_images
-from test_bad_input import biwaa as command
+from conftest import TINY, command, write_images
 from test_bad_input import refused, train
 
 import biwaa

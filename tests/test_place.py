@@ -6,8 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_images
-from test_bad_input import biwaa as command
+from conftest import TINY, command, write_images
 from test_bad_input import refused
 
 import biwaa

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import COMMAND
 
 import biwaa
 from biwaa.cli import main
@@ -19,8 +20,6 @@ from biwaa.domains import stream
 from biwaa.domains.listing import PassedOver, images_below
 from biwaa.inference.predict_paths import predict_paths
 from biwaa.inference.prediction_table import rows, writing
-
-COMMAND = Path(sys.executable).parent / "biwaa"
 
 
 @pytest.fixture

@@ -1,28 +1,19 @@
 """The commands of the README and of the pages work as written."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import benched, command, write_images
+from conftest import benched, command, installed, write_images
 
 from biwaa.domains.catalogue import BENCHMARKS
 from biwaa.recipe import load_recipe
 from biwaa.result import read_result
 
 README = Path(__file__).parents[1] / "README.md"
-COMMAND = Path(sys.executable).parent / "biwaa"
-
-
-def installed(*words):
-    """The installed command, in a process of its own."""
-    return subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False)
 
 
 def commands(page=README):
@@ -116,10 +107,7 @@ def test_commands_about_benchmarks(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_demo_through_the_command(tmp_path):
     """The demo keeps its promise for one seed and leaves its picture; the claim's five are in the benchmark."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [COMMAND, "demo", "--out", "here"], cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
-    )
+    done = installed("demo", "--out", "here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     picture = (tmp_path / "here" / "samples.png").read_bytes()
     assert picture.startswith(b"\x89PNG")

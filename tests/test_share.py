@@ -10,10 +10,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import yaml
+from conftest import installed
 from msgspec.structs import replace
 
 import biwaa
@@ -22,7 +22,6 @@ from biwaa.result import Accuracy, DomainFacts, Estimate, read_result, write_res
 from biwaa.result.warnings import RoundsAtChance
 from biwaa.share import model_card, public_spec
 
-COMMAND = Path(sys.executable).parent / "biwaa"
 COMMIT = "1" * 40
 
 
@@ -86,14 +85,10 @@ def hub():
 
 def test_there_and_back(hub, tiny_run, tmp_path):
     address, files, made = hub
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0",
+    environment = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0",
                    "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
                    "HF_TOKEN": "hf_test"}  # fmt: skip
-
-    def run(*words):
-        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-
-    done = run(COMMAND, "push", tiny_run, "me/model", "--licence", "cc-by-4.0")
+    done = installed("push", tiny_run, "me/model", "--licence", "cc-by-4.0", **environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{address}/me/model/commit/{COMMIT}"
     assert made[0]["name"] == "model"
@@ -110,15 +105,15 @@ def test_there_and_back(hub, tiny_run, tmp_path):
     assert replace(pushed, source=kept.source, target=kept.target) == kept
     image = tiny_run.parent / "target" / "cat" / "0.png"
     code = "import biwaa, sys; print(biwaa.from_pretrained('me/model').predict([sys.argv[1]])[0])"
-    back = run(sys.executable, "-c", f"{code}; biwaa.from_pretrained('me/other')", image)
+    words = [sys.executable, "-c", f"{code}; biwaa.from_pretrained('me/other')", image]
+    back = subprocess.run(words, capture_output=True, text=True, env=os.environ | environment, check=False)
     assert back.stdout.split() == biwaa.load(tiny_run).predict([image]).tolist(), back.stderr
     assert "BiwaaError: no model can be loaded from me/other" in back.stderr
 
 
 def test_a_hub_that_cannot_be_reached(tiny_run, tmp_path):
-    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
-    words = [COMMAND, "push", tiny_run, "me/model"]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = installed("push", tiny_run, "me/model", **environment)
     assert done.returncode == 2
     assert f"biwaa: error: {tiny_run} cannot be pushed to me/model" in done.stderr
     assert "Traceback" not in done.stderr
