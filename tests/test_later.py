@@ -6,9 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, write_images
-from test_bad_input import biwaa as command
-from test_bad_input import installed, refused
+from conftest import TINY, command, installed, write_images
+from test_bad_input import refused
 from test_place import rows
 
 import biwaa
@@ -297,7 +296,9 @@ def test_a_class_moves_beyond_chance_alone():
     assert found.tolist() == [True, False, False]
 
 
-def test_neighbours_among_others_against_a_slow_loop():
+@pytest.mark.parametrize("block", [18, 2**24])
+def test_neighbours_among_others_against_a_slow_loop(block, monkeypatch):
+    monkeypatch.setattr("biwaa.functional.neighbours.BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     mine, theirs = torch.randn(7, 4, generator=generator), torch.randn(9, 4, generator=generator)
     predicted, others = torch.arange(7) % 2, torch.arange(9) % 2

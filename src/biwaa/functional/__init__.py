@@ -11,7 +11,7 @@ B images, D features, K classes, R rounds, N target images. Sections without a n
 Alignment", WACV 2023; constants that the paper leaves open are the published implementation's defaults.
 """
 
-from biwaa.functional.neighbours import nearest_neighbours, neighbours_of_a_class
+from biwaa.functional.neighbours import nearest_among, nearest_neighbours, neighbours_of_a_class
 from biwaa.functional.other_methods import class_confusion, coral, covariance_distance, mean_discrepancy, nuclear_norm
 from biwaa.functional.paper import (
     adversarial_ramp,
@@ -36,6 +36,7 @@ __all__ = [
     "inverse_decay",
     "log_probabilities",
     "mean_discrepancy",
+    "nearest_among",
     "nearest_neighbours",
     "neighbours_of_a_class",
     "nuclear_norm",

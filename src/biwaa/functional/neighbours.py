@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 2**24
-"""Similarities that `nearest_neighbours` holds at a time: 64 MB."""
+"""Similarities that are held at a time: 64 MB."""
 EXACT = 20_000
 """Rows on the CPU above which neighbours are searched for approximately: the exact search takes N^2 D steps."""
 PROBES = 32
@@ -45,6 +45,23 @@ def _approximate_neighbours(directions: Tensor, count: int) -> Tensor:
     others = found != torch.arange(size)[:, None]
     order = others.int().argsort(dim=1, descending=True, stable=True)[:, :count]
     return found.gather(1, order).clamp(min=0)
+
+
+def nearest_among(features: Tensor, others: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest of other images to each image, by cosine: their cosines and their rows, nearest first.
+
+    Args:
+        features: (N, D).
+        others: (O, D), `BLOCK` similarities to which are held at a time.
+        count: M, or O if that is less.
+
+    Returns:
+        Both (N, M).
+    """
+    mine, theirs = (F.normalize(part.detach().float(), dim=1) for part in (features, others))
+    blocks = torch.split(mine, max(BLOCK // len(theirs), 1))
+    cosines, rows = zip(*((part @ theirs.T).topk(min(count, len(theirs)), dim=1) for part in blocks), strict=True)
+    return torch.cat(cosines), torch.cat(rows)
 
 
 def neighbours_of_a_class(features: Tensor, count: int, classes: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from biwaa.functional import neighbours_of_a_class
+from biwaa.functional import nearest_among, neighbours_of_a_class
 from biwaa.judging.evidence import Evidence
 from biwaa.solvers.metric import (
     NEIGHBOURS,
@@ -34,8 +34,6 @@ OTHERS = 10
 DRAWS = 4000
 """Rows of a Gaussian cloud."""
 TINY = 1e-6
-ROWS = 1024
-"""Of a block of distances."""
 STRAY, BESIDE = 0.05, 0.05
 """Share of a target's own images that lie astray, and what more is let pass of new ones."""
 
@@ -78,17 +76,12 @@ def unfamiliar(plain: Evidence, new: Tensor) -> Unfamiliar | None:
     if source is None or labels is None or target is None or min(len(target), len(new)) < FEWEST:
         return None
     metric = _metric(source.float(), labels)
-    here, there = (F.normalize(rows.float() @ metric, dim=1) for rows in (target, new))
-    own = _nearest(here, here, itself=1)
-    share = float((_nearest(there, here) < own.quantile(STRAY)).double().mean())
+    here, there = target.float() @ metric, new.float() @ metric
+    own = nearest_among(here, here, NEIGHBOURS + 1)[0][:, 1:].mean(dim=1)  # the nearest is the image itself
+    beside = nearest_among(there, here, NEIGHBOURS)[0].mean(dim=1)
+    share = float((beside < own.quantile(STRAY)).double().mean())
     deviation = math.sqrt(STRAY * (1 - STRAY) * (1 / len(here) + 1 / len(there)))
     return Unfamiliar(share, STRAY + BESIDE + 3 * deviation)
-
-
-def _nearest(rows: Tensor, others: Tensor, itself: int = 0) -> Tensor:
-    """(N,) mean cosine of unit rows to the nearest of others, past the first `itself` of these."""
-    parts = (rows[begin : begin + ROWS] @ others.T for begin in range(0, len(rows), ROWS))  # one at a time
-    return torch.cat([part.topk(NEIGHBOURS + itself, dim=1).values[:, itself:].mean(dim=1) for part in parts])
 
 
 def _metric(source: Tensor, labels: Tensor) -> Tensor:

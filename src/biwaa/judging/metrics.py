@@ -6,11 +6,10 @@ Labels below 0 are missing; images without a label are passed over.
 import math
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biwaa.functional import entropy, nearest_neighbours
+from biwaa.functional import entropy, nearest_among, nearest_neighbours
 from biwaa.result import Accuracy
 
 NEIGHBOURS = 5
@@ -88,6 +87,5 @@ def agreement_with_neighbours(
         others: (O, D), at least one.
         their_predictions: (O,) predicted classes.
     """
-    mine, theirs = (F.normalize(part.detach().float(), dim=1) for part in (features, others))
-    nearest = (mine @ theirs.T).topk(min(NEIGHBOURS, len(theirs)), dim=1).indices
+    _, nearest = nearest_among(features, others, NEIGHBOURS)
     return float((their_predictions[nearest] == predictions[:, None]).double().mean())
