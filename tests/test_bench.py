@@ -299,6 +299,15 @@ def test_a_device_may_change_and_tasks_come_in_parts(tmp_path, monkeypatch):
         task_settings(str(tmp_path / "r.yaml"))
 
 
+def test_a_bench_without_a_gpu_names_the_faster_way(monkeypatch, capsys):
+    monkeypatch.setattr("biwaa.bench.command._check_weights", lambda *_: None)
+    monkeypatch.setattr("biwaa.training.suited.has_gpu", lambda _: False)
+    for frozen in (False, True):
+        recipe = load_recipe("robust").replace(freeze_backbone=frozen)
+        plan("digits", recipe, {}, ("plain2photographs",), ("mcc",), (42,), Path("nowhere"))
+        assert ("--freeze-backbone is many times faster" in capsys.readouterr().err) is not frozen
+
+
 def test_studies_of_biwaa_train_biwaa():
     recipe = load_recipe("paper").replace(method="dann")
     for study in ("parts", "scale", "distribution", "rounds", "compute"):

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F2
 
 from biwaa.cli import main
 from biwaa.domains.classes import match_classes
+from biwaa.domains.domain import drop_unreadable
 from biwaa.domains.labels import MISSING
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
@@ -349,3 +350,12 @@ def test_a_table_of_paths_and_labels(tmp_path):
         table.write_text(text)
         with pytest.raises(BiwaaError, match=said):
             open_domain(str(table))
+
+
+def test_what_is_left_out_is_named_in_part_and_counted(tmp_path, capsys):
+    domain = open_domain(str(write_images(tmp_path / "here", {"cat": 5, "dog": 1})))
+    left, rows = drop_unreadable(domain, dict.fromkeys(range(5), "empty"), skip=True)
+    assert (len(left.images), rows.tolist()) == (1, [5])
+    assert "left out 5 unreadable images in" in (told := capsys.readouterr().err)
+    assert told.count("(empty)") == 3
+    assert told.endswith(" and 2 more\n")

@@ -70,6 +70,7 @@ def test_images_and_a_run_folder(tmp_path):
     "settings, given, message",
     [
         ({"method": "nope"}, {"sample_domain": [1, 1, -1, -1]}, "no method is called 'nope'"),
+        ({"method": "nope"}, {}, "no method is called 'nope'"),
         ({"settings": {"stepps": 1}}, {}, "did you mean 'steps'"),
         ({}, {"sample_domain": [1, 0]}, "positive for source and negative for target"),
     ],

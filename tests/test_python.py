@@ -152,6 +152,13 @@ def test_all_kinds_are_the_same_images():
         assert half.images.fingerprint() != domain.images.fingerprint(), kind
         assert domain.images.fingerprint() == as_domain(given, "there").images.fingerprint(), kind
     assert as_domain(pixels, "bare").labels is None
+    pandas = pytest.importorskip("pandas")
+    files = pandas.DataFrame({"path": ["a.png", "b.png"], "kind": ["dog", "cat"]})
+    of_table = as_domain((files["path"], files["kind"]), "table")
+    assert (list(of_table.images.names), of_table.labels.tolist()) == (["a.png", "b.png"], [1, 0])
+    assert np.array_equal(as_images(pandas.DataFrame(np.eye(3)), "numbers").array, np.eye(3))
+    with pytest.raises(biwaa.BiwaaError, match="files is a table that is not of numbers alone"):
+        as_images(files, "files")
     grey = np.asarray(as_images(pixels[..., :1], "grey").read(2))
     assert np.array_equal(grey[..., 0], grey[..., 2])
     assert len(as_images(Image.fromarray(pixels[0]), "one")) == 1
@@ -263,7 +270,7 @@ def test_a_registry_names_what_it_has(registries):
     assert (list(shapes), len(shapes), shapes["square"]) == (["circle", "square"], 2, 4)
     with pytest.raises(biwaa.BiwaaError, match=r"^no shape is called 'sqare': did you mean 'square'\? There are"):
         shapes["sqare"]
-    with pytest.raises(biwaa.BiwaaError, match=r"^no shape is called 'x': there are circle, square\.$"):
+    with pytest.raises(biwaa.BiwaaError, match="there are circle, square; --plugin FILE adds your own.$"):
         shapes["x"]
     for register in (lambda: shapes.add("circle", 1), lambda: shapes.register("circle")):
         with pytest.raises(biwaa.BiwaaError, match="the shape 'circle' exists already: register yours under another"):

@@ -130,7 +130,7 @@ def test_the_card_says_what_was_measured(tiny_run):
         assert f"| {stage.name} | {100 * stage.accuracy.over_images:.1f} |" in card
     assert card.index("| source-only |") < card.index("estimated without labels")
     for words in ("all 36 target images, whose labels were not used in training", f"one seed, {result.seed}",
-                  "Selected: round 0 (last step), because it is the last round.", "@inproceedings",
+                  "Selected: round 0 (last step), the only round.", "@inproceedings",
                   "`cat`, `dog`, `eel`", "60 labelled images",
                   'biwaa.from_pretrained("me/model")'):  # fmt: skip
         assert words in card

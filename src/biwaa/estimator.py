@@ -16,8 +16,9 @@ from biwaa.domains.domain import Domain
 from biwaa.domains.labels import LabelKind, missing
 from biwaa.domains.objects import as_images
 from biwaa.errors import BiwaaError
+from biwaa.methods import METHODS
 from biwaa.progress import quiet
-from biwaa.recipe import Recipe, load_recipe
+from biwaa.recipe import AUTO, Recipe, load_recipe
 
 MOST_SEED = 2**31 - 1000
 
@@ -185,7 +186,10 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             given["seed"] = int(check_random_state(self.random_state).randint(MOST_SEED))
         try:
             base = load_recipe(self.recipe)
-            base = base.replace("DomainAdapter", **(self.settings or {}) | given | forced)
+            base = base.replace("DomainAdapter", **(self.settings or {}) | given)
+            if base.method != AUTO:
+                METHODS[base.method]  # an unknown one is refused, though without a target another is used
+            base = base.replace("DomainAdapter", **forced)
             held = np.minimum(np.round(base.data.source_held_out * counts), counts - 1).sum()
             batch = max(2, min(base.data.batch_size, int(counts.sum() - held), targets))
             share = base.data.source_held_out if held else 0.0

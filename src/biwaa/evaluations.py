@@ -31,6 +31,7 @@ class Evaluation(Struct, frozen=True, kw_only=True):
     accuracy: Accuracy
     by_class: dict[str, float | None]
     """None for a class that has no image here."""
+    images_by_class: dict[str, int] = {}
     of_source: bool
     """Whether the images are the run's own source: then they say nothing about the target."""
     model: str

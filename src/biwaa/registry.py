@@ -45,7 +45,8 @@ class Registry(Mapping[str, T]):
         if name not in self._entries:
             load_plugins()
         if name not in self._entries:
-            raise BiwaaError(f"no {self.kind} is called {name!r}: {choices(name, self._entries)}.")
+            known = choices(name, self._entries)
+            raise BiwaaError(f"no {self.kind} is called {name!r}: {known}; --plugin FILE adds your own.")
         return self._entries[name]
 
     def find(self, name: str) -> T | None:

@@ -64,7 +64,7 @@ class NetworkSettings:
     weights: str = "auto"
     """Backbone weights: auto, none (random), or a file."""
     freeze_backbone: bool | None = False
-    """Keep the backbone as it is; unset: only without a GPU."""
+    """Freeze the backbone; unset: without a GPU, in no bench."""
     statistics: Literal["domain", "source", "coral"] = "domain"
     """Frozen features are standardised by each domain's own mean and deviation (coral: the source's are then given the
     target's covariance), or all by the source's."""

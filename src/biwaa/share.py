@@ -243,7 +243,7 @@ def _figures(result: Result, recipe: Recipe, evaluations: Sequence[Evaluation]) 
 
 
 def _accuracies(title: str, rows: list[tuple[str, Accuracy | None]]) -> list[str]:
-    lines = [title, "", "| stage, its last step | over images | over classes |", "| --- | --- | --- |"]
+    lines = [title, "", "| stage | over images | over classes |", "| --- | --- | --- |"]
     for name, found in rows:
         if found:
             lines.append(f"| {name} | {100 * found.over_images:.1f} | {100 * found.over_classes:.1f} |")

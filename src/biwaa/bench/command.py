@@ -22,7 +22,7 @@ from biwaa.models.backbone import build_backbone
 from biwaa.models.weights import load_weights
 from biwaa.progress import say, track
 from biwaa.recipe import Recipe
-from biwaa.training.suited import same_everywhere
+from biwaa.training.suited import freezes, same_everywhere
 
 LAST_BYTES = 4096  # Of a log: its last line is among them
 
@@ -76,6 +76,8 @@ def plan(
     notes = _check_data(entry, pairs, data_root)
     if not entry.features:
         _check_weights(recipe.network.backbone, recipe.data.image_size, recipe.network.weights)
+        if freezes(recipe) and not recipe.network.frozen:
+            say("no GPU here, and the backbone is trained end to end: --freeze-backbone is many times faster")
     return Bench(name, study, recipe.flat(), known, named, tuple(chosen), tuple(dict.fromkeys(seeds)), notes)
 
 

@@ -179,7 +179,7 @@ def export(
         run: a run folder, or a model.safetensors.
         out: the file to write.
         format: ONNX, or torch.export's.
-        crops: views that are averaged, 1 for the centre alone; unset: the model's own.
+        crops: views that are averaged (unset: as the model does; 1: the centre alone).
         overwrite: replace the file if there is one.
     """
     from biwaa.files import check_new

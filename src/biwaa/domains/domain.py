@@ -89,9 +89,11 @@ def drop_unreadable(
     if not unreadable:
         return domain, rows
     named = [f"{domain.images.names[row]} ({why})" for row, why in list(unreadable.items())[:3]]
-    many = f"{len(unreadable)} unreadable image{'s' if len(unreadable) > 1 else ''} in {domain.spec}: "
+    more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+    found = (
+        f"{len(unreadable)} unreadable image{'s' * (len(unreadable) > 1)} in {domain.spec}: {'; '.join(named)}{more}"
+    )
     if not skip:
-        more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-        raise BiwaaError(f"{many}{'; '.join(named)}{more}. Fix or remove them, or {remedy}.")
-    say(f"left out {many}{'; '.join(named)}")
+        raise BiwaaError(f"{found}. Fix or remove them, or {remedy}.")
+    say(f"left out {found}")
     return domain.select(rows), rows

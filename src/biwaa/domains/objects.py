@@ -135,6 +135,8 @@ def as_images(given: Any, name: str, data_root: Path | None = None) -> Images:
         return as_domain(given, name, data_root).images
     if isinstance(given, Image.Image):
         given = [given]
+    if hasattr(given, "to_numpy"):
+        given = _frame_array(given, name)
     if isinstance(given, Tensor):
         given = _tensor_array(given, name)
     if isinstance(given, np.ndarray):
@@ -215,6 +217,14 @@ def _array(array: NDArray[Any], name: str) -> Images:
     if not len(array):
         raise BiwaaError(f"{name} holds no image: hand over one or more.")
     return ArrayImages(array, name)
+
+
+def _frame_array(frame: Any, name: str) -> Any:
+    """Numbers of a pandas or Polars table as an array, a column of paths or pictures as a list."""
+    found = np.asarray(frame.to_numpy())
+    if found.ndim == 2 and found.dtype.kind not in "fiub":
+        raise BiwaaError(f"{name} is a table that is not of numbers alone: hand over (its paths, its labels).")
+    return found if found.ndim == 2 else found.tolist()
 
 
 def _tensor_array(tensor: Tensor, name: str) -> NDArray[Any]:

@@ -53,9 +53,7 @@ def check_source(source: Domain) -> None:
     check_labelled(source)
     assert source.classes is not None  # that made sure
     if len(source.classes) < 2:
-        raise BiwaaError(
-            f"the source {source.spec} has one class ({source.classes[0]}): a classifier needs two or more."
-        )
+        raise BiwaaError(f"{source.spec} has one class ({source.classes[0]}): a source needs two or more.")
     classes_by_form(source.spec, source.classes)
     if empty := empty_classes(source):
         raise BiwaaError(f"no image of class {listed(empty)} in {source.spec}: add images or remove the class.")
@@ -68,12 +66,15 @@ def check_labelled(source: Domain) -> None:
         BiwaaError: one has none.
     """
     if source.classes is None or source.labels is None:
-        raise BiwaaError(f"the source {source.spec} has no labels: give a folder of class folders or a labelled list.")
+        raise BiwaaError(
+            f"{source.spec} has no labels, which a source needs: give a folder of class folders, a list or table with "
+            "labels, or from Python (images, labels)."
+        )
     if len(rows := source.unlabelled()):
         named = listed([source.images.names[row] for row in rows], 3)
         raise BiwaaError(
-            f"the source {source.spec} has no label for {len(rows)} of its {len(source.images)} images ({named}): "
-            "label them or leave them out; None, NaN, -1 and empty text are missing labels."
+            f"{source.spec} has no label for {len(rows)} of its {len(source.images)} images ({named}), which a source "
+            "needs: label them or leave them out; None, NaN, -1 and empty text are missing labels."
         )
 
 

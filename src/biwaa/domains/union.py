@@ -37,7 +37,7 @@ def union(domains: Sequence[Domain]) -> Domain:
     for domain in domains:
         check_labelled(domain)
         if not len(domain.images):
-            raise BiwaaError(f"the source {domain.spec} has no image: add images or leave it out.")
+            raise BiwaaError(f"{domain.spec} has no image: add images or leave it out.")
     check_kind(*domains)
     identities = [domain.images.identity() for domain in domains]
     for number, domain in enumerate(domains):

@@ -10,7 +10,7 @@ from torch import Tensor
 from biwaa.checks import not_below
 from biwaa.domains.classes import match_classes
 from biwaa.domains.domain import Domain, drop_unreadable, tell_passed_over
-from biwaa.domains.labels import UNKNOWN
+from biwaa.domains.labels import MISSING, UNKNOWN
 from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluations import Evaluation, keep_evaluation, model_digest
@@ -80,6 +80,8 @@ def evaluate_run(
     tell_unlike(model, look)
     every = torch.cat(parts)[torch.from_numpy(rows)]
     shares = accuracy_by_class(every.argmax(dim=1).numpy(), readable.labels, len(model.classes))
+    labels = readable.labels[readable.labels != MISSING]
+    counts = np.bincount(labels, minlength=len(model.classes))
     found = Evaluation(
         spec=spec,
         images=len(rows) - len(unlabelled),
@@ -92,6 +94,7 @@ def evaluate_run(
             name: None if np.isnan(share) else round(float(share), 6)
             for name, share in zip(model.classes, shares, strict=True)
         },
+        images_by_class=dict(zip(model.classes, counts.tolist(), strict=True)),
         of_source=place == "source" or (result is not None and of_source(domain, result)),
         model=model_digest(run) if run.is_dir() else "",
     )

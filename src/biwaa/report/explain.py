@@ -1,5 +1,6 @@
 """`biwaa explain`: images with maps of what a discriminator aligns in them, without weighting and with it."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,5 +118,6 @@ def _draw(run: Path, beside: Path | None, found: dict[Path, list[Explained]], na
             place.set_xticks([])
             place.set_yticks([])
             place.spines[:].set_visible(False)
-        with replacing(out) as draft:
+        with replacing(out) as draft, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font lacks is drawn as boxes
             figure.savefig(draft, format="png", dpi=150)

@@ -28,7 +28,10 @@ def how(run: Reading) -> Section:
     page = Section("how", "How did it get there?")
     selected = selected_text(run.result)
     trained = len(run.stages) - (run.result.teacher is not None)
-    page.lead = f"{trained} training{'s' if trained > 1 else ''}, each from scratch; {selected}."
+    s = "s" * (trained > 1)
+    stepwise = run.result.cost.steps
+    what = f"training{s}, each from scratch" if stepwise else f"classifier{s}, solved for without training steps"
+    page.lead = f"{trained} {what}; {selected}."
     page.groups.append(Group([*_accuracy(run), *_scores(run), _class_shares(run)]))
     losses = _losses(run)
     if losses:

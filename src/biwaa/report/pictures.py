@@ -218,7 +218,7 @@ def dots(
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.spines["left"].set_visible(False)
         axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top, no marker cut
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.04 * axes.get_xlim()[1])  # the last marker is not cut
         axes.set_xlabel("percent of the images")
         axes.grid(True, axis="both", color=LINE)
         drawn.legend(frameon=False, labelcolor=MUTED, loc="outside upper left", ncols=5, handletextpad=0.2,

@@ -190,7 +190,8 @@ def stage_name(result: Result, stage: str) -> str:
 def selected_text(result: Result) -> str:
     """Which stage was selected, and how."""
     by = result.model.chosen_by
-    how = "because it is the last round" if by == LAST else f"by {by}, without labels"
+    last = "because it is the last round" if len(result.rounds) > 1 else "the only round"
+    how = last if by == LAST else f"by {by}, without labels"
     stage = result.model.stage
     what = f"{stage} (last step)" if result.cost.steps and stage != TEACHER else stage
     return f"selected: {what}, {how}"

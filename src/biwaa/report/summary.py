@@ -62,8 +62,12 @@ def evaluated(found: Evaluation, result: Result | None) -> str:
     elif result:
         parts["Estimated without labels"] = [f"accuracy on the target {result.target.spec}: {estimate_text(result)}",
                                              "  go by what was measured"]  # fmt: skip
-    by_class = [(name, _percent(share)) for name, share in found.by_class.items() if share is not None]
-    parts["By class"] = _table(("class", "right, %"), by_class)
+    by_class = [
+        (name, (str(found.images_by_class[name]), *_percent(share)))
+        for name, share in found.by_class.items()
+        if share is not None
+    ]
+    parts["By class"] = _table(("class", "images", "right, %"), by_class)
     return _under_headings(parts)
 
 
@@ -84,7 +88,8 @@ def _measured(result: Result) -> list[str]:
     if accuracy is None:
         return []
     rows = [(stage_name(result, stage.name), stage.accuracy) for stage in result.stages]
-    rows.append(("average of the rounds' predictions", accuracy.average_of_rounds))
+    if len(result.rounds) > 1:
+        rows.append(("average of the rounds' predictions", accuracy.average_of_rounds))
     title = f"target accuracy in percent ({images} images; their labels were not used in training; seed {result.seed}):"
     return [title, *_accuracies(rows)]
 
@@ -97,7 +102,7 @@ def _held_out(result: Result) -> list[str]:
     return [f"accuracy in percent on {what} (not used in training):", *_accuracies(rows)]
 
 
-def _accuracies(rows: Sequence[tuple[str, Accuracy | None]], first: str = "stage, its last step") -> list[str]:
+def _accuracies(rows: Sequence[tuple[str, Accuracy | None]], first: str = "stage") -> list[str]:
     measured = [(name, _percent(found.over_images, found.over_classes)) for name, found in rows if found]
     return _table((first, "over images", "over classes"), measured)
 

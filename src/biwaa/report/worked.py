@@ -138,7 +138,9 @@ def _choices(run: Reading) -> PageTable | None:
     if accuracy is None:
         return None
     best, by = accuracy.oracle_best_round, result.model.chosen_by
-    how = "being the last round" if by == LAST else f"{by}, without labels"
+    several = len(result.rounds) > 1
+    last = "being the last round" if several else "being the only round"
+    how = last if by == LAST else f"{by}, without labels"
     rows: list[tuple[str, Accuracy, str]] = [(f"selected: {run.selected}", accuracy.adapted, how)]
     baseline = result.baseline
     if baseline and baseline.accuracy and run.selected != SOURCE_ONLY:
@@ -146,8 +148,9 @@ def _choices(run: Reading) -> PageTable | None:
     taught = result.stage(TEACHER)
     if taught and taught.accuracy and run.selected != TEACHER:
         rows.append((TEACHER, taught.accuracy, BY_TEACHER))
-    rows.append(("average of the rounds", accuracy.average_of_rounds, "nothing: all of them"))
-    rows.append((f"oracle: {best.stage}", best, "target labels, which are not available in practice"))
+    if several:
+        rows.append(("average of the rounds", accuracy.average_of_rounds, "nothing: all of them"))
+        rows.append((f"oracle: {best.stage}", best, "target labels, which are not available in practice"))
     cells = tuple(
         (Cell(name), percent(found.over_images), percent(found.over_classes), Cell(how)) for name, found, how in rows
     )
