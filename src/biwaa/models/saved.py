@@ -85,17 +85,15 @@ class SavedModel:
 
 def save_model(path: Path, model: SavedModel) -> None:
     """Write `model`, completely or not at all; classes, transform and backbone are in the metadata."""
-    standardised = isinstance(model.network.standardise, Standardise)
-    facts = {
-        "format": FORMAT,
-        "backbone": model.backbone,
-        "bottleneck": getattr(model.network.bottleneck, "out_features", None),
-        "standardised": standardised,
-        "classes": list(model.classes),
-        "transform": dataclasses.asdict(model.transform),
-        "temperature": model.temperature,
-        "label_kind": model.label_kind,
-    }
+    facts = _Facts(
+        model.backbone,
+        getattr(model.network.bottleneck, "out_features", None),
+        isinstance(model.network.standardise, Standardise),
+        model.classes,
+        model.transform,
+        model.temperature,
+        model.label_kind,
+    )
     beside = {f"{PLACE}{name}": part for name, part in vars(model.place).items()} if model.place else {}
     if model.source:
         beside |= {f"{SOURCE}{name}": part for name, part in model.source.state_dict().items()}
@@ -103,7 +101,7 @@ def save_model(path: Path, model: SavedModel) -> None:
         beside |= {f"{KNOWN}{name}": part for name, part in model.memory.statistics._asdict().items()}
         head = model.memory.head
         beside |= {f"{PLAIN}{name}": part for name, part in head._asdict().items() if part is not None} if head else {}
-    save_tensors(path, model.network.state_dict() | beside, **facts)
+    save_tensors(path, model.network.state_dict() | beside, format=FORMAT, **dataclasses.asdict(facts))
 
 
 def load_model(run: Path) -> SavedModel:
@@ -131,8 +129,7 @@ def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
-    beside, source = _taken(state, PLACE), _taken(state, SOURCE)
-    known, plain = _taken(state, KNOWN), _taken(state, PLAIN)
+    beside, source, known, plain = (_taken(state, prefix) for prefix in (PLACE, SOURCE, KNOWN, PLAIN))
     # Sizes are compared with the tensors before anything is built: false sizes must not cost memory.
     classes, width = len(facts.classes), facts.bottleneck
     if state["classifier.bias"].shape != (classes,) or len(set(facts.classes)) != classes or classes < 2:
