@@ -68,6 +68,11 @@ def load_tensors(
         raise BiwaaError(f"{path} is not a file that biwaa wrote ({one_line(error)}).") from None
 
 
+def taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, taken out; without that beginning."""
+    return {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
+
+
 def weights_digest(module: nn.Module) -> str:
     """Hash of every parameter and buffer."""
     digest = hashlib.sha256()

@@ -19,7 +19,7 @@ from biwaa.models.network import Network, Standardise
 from biwaa.models.place import Place
 from biwaa.solvers.logistic import Head
 from biwaa.solvers.remembered import Memory, Remembered, check_memory
-from biwaa.tensors import load_tensors, save_tensors
+from biwaa.tensors import load_tensors, save_tensors, taken
 
 FORMAT = "biwaa model 1"
 DomainName = Literal["target", "source"]
@@ -123,13 +123,8 @@ def load_model(run: Path) -> SavedModel:
         raise BiwaaError(f"{path} is not a model that biwaa wrote ({one_line(error)}).") from None
 
 
-def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, taken out."""
-    return {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
-
-
 def _assemble(facts: _Facts, state: dict[str, Tensor]) -> SavedModel:
-    beside, source, known, plain = (_taken(state, prefix) for prefix in (PLACE, SOURCE, KNOWN, PLAIN))
+    beside, source, known, plain = (taken(state, prefix) for prefix in (PLACE, SOURCE, KNOWN, PLAIN))
     # Sizes are compared with the tensors before anything is built: false sizes must not cost memory.
     classes, width = len(facts.classes), facts.bottleneck
     if state["classifier.bias"].shape != (classes,) or len(set(facts.classes)) != classes or classes < 2:

@@ -12,7 +12,7 @@ from biwaa.errors import BiwaaError, one_line
 from biwaa.methods.method import Method
 from biwaa.models.network import Network
 from biwaa.settings import MachineSettings
-from biwaa.tensors import load_tensors
+from biwaa.tensors import load_tensors, taken
 from biwaa.training.folder import RunFolder
 
 
@@ -92,8 +92,8 @@ def restore(
 def _load(
     network: Network, method: Method, optimizer: torch.optim.Optimizer, state: dict[str, Tensor], facts: dict[str, Any]
 ) -> tuple[int, float]:
-    network.load_state_dict({key[8:]: value for key, value in state.items() if key.startswith("network.")})
-    method.load_state_dict({key[7:]: value for key, value in state.items() if key.startswith("method.")})
+    network.load_state_dict(taken(state, "network."))
+    method.load_state_dict(taken(state, "method."))
     for number, parameter in enumerate(_parameters(optimizer)):
         if f"momentum.{number}" in state:
             # In the parameter's own memory layout: the fused optimiser walks both as they lie.
