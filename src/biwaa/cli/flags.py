@@ -107,7 +107,7 @@ def values_that_fit(
         for value in values:
             _fitting(flags[name], value)
         if not values and not flags[name].several:
-            raise BiwaaError(f"--{name.replace('_', '-')} needs {flags[name].metavar} after it, as in `{example}`.")
+            raise BiwaaError(f"{flags[name].flag} needs {flags[name].metavar} after it, as in `{example}`.")
     if len(loose) > len(places) and not any(option.several for option in places):
         raise BiwaaError(
             f"`biwaa {command}` does not take the word {loose[len(places)]!r}: write it as in `{example}`."
@@ -122,16 +122,15 @@ def values_that_fit(
 
 def _fitting(option: Option, value: str) -> None:
     """Refuse a value that is no number where one is asked for, or not among the choices."""
-    flag = f"--{option.name.replace('_', '-')}"
     if option.choices and value not in option.choices:
-        raise BiwaaError(f"{flag} is one of {', '.join(option.choices)}, not {value!r}.")
+        raise BiwaaError(f"{option.flag} is one of {', '.join(option.choices)}, not {value!r}.")
     kind = {"N": int, "X": float}.get(option.metavar.removesuffix(" .."))
     if kind is None or value == "None":
         return
     try:
         kind(value)
     except ValueError:
-        raise BiwaaError(f"{flag} is a {'whole ' if kind is int else ''}number, not {value!r}.") from None
+        raise BiwaaError(f"{option.flag} is a {'whole ' if kind is int else ''}number, not {value!r}.") from None
 
 
 def _lower(meaning: str) -> str:
@@ -146,4 +145,4 @@ def _hint(command: str, name: str, known: Mapping[str, Option]) -> str:
         return f"`biwaa {command} --help` lists those that it has."
     option = known[elsewhere.get(found, found)]
     counted = f"{command} counts steps of --batch-size images, not epochs; " if found == "epochs" else ""
-    return f"{counted}did you mean --{option.name.replace('_', '-')} ({_lower(option.meaning)})?"
+    return f"{counted}did you mean {option.flag} ({_lower(option.meaning)})?"

@@ -51,12 +51,16 @@ class Option:
         return self.metavar.endswith("..")
 
     @property
+    def flag(self) -> str:
+        """`--data-root`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
     def words(self) -> str:
         """As it is typed: `--out PATH`."""
         if self.positional:
             return self.metavar
-        flag = self.name.replace("_", "-")
-        return f"--[no-]{flag}" if self.default is True else f"--{flag} {self.metavar}".strip()
+        return f"--[no-]{self.flag[2:]}" if self.default is True else f"{self.flag} {self.metavar}".strip()
 
     @property
     def default_words(self) -> str:
