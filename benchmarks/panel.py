@@ -117,12 +117,14 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
     parts = {
         name: table(np.array([part == name for part, *_ in found])) for name in dict.fromkeys(p for p, *_ in found)
     }
+    left_out = (
+        {"fitted_width": round(fitted_width(apart[absent], doubt[absent]), 3), **table(absent)} if absent.any() else {}
+    )
     return {
         "fitted_pool": [round(one, 2) for one in fitted_pool(log_odds[closed], truth[closed])],
         "fitted_width": round(fitted_width(apart[closed & ~absent], doubt[closed & ~absent]), 3),
-        "fitted_width_where_absent": round(fitted_width(apart[absent], doubt[absent]), 3),
         "data_sets": table(main),
-        "absent": table(absent),
+        "absent": left_out,
         "closed": table(closed),
         "all": table(np.ones(len(value), dtype=bool)),
         "parts": parts,
