@@ -41,8 +41,8 @@ class Picture:
     note: str = ""
 
 
-Points = tuple[NDArray[np.float64], NDArray[np.float64], str, bool]
-"""(n,) abscissae, (n,) ordinates, a colour, and whether the points are filled."""
+Points = tuple[NDArray[np.float64], str, bool]
+"""(n, 2) positions, a colour, and whether the points are filled."""
 
 
 @contextmanager
@@ -106,14 +106,15 @@ def scatter(groups: Sequence[Points], span: float, title: str, alternative: str)
         title: of the figure.
         alternative: in words.
     """
-    every = [np.concatenate([group[axis] for group in groups]) for axis in (0, 1)]
+    every = np.concatenate([points for points, _, _ in groups])
     with figure(3.1, 3.1) as drawn:
         axes = drawn.subplots()
-        for x, y, colour, filled in groups:
+        for points, colour, filled in groups:
             face = colour if filled else "none"
             width = 0.0 if filled else 0.6
+            x, y = points.T
             axes.scatter(x, y, s=7 if filled else 8, facecolors=face, edgecolors=colour, linewidths=width, alpha=0.75)
-        for limit, values in ((axes.set_xlim, every[0]), (axes.set_ylim, every[1])):
+        for limit, values in ((axes.set_xlim, every[:, 0]), (axes.set_ylim, every[:, 1])):
             middle = float(values.min() + values.max()) / 2
             limit(middle - span / 2, middle + span / 2)
         axes.set_xticks([])

@@ -77,7 +77,7 @@ def _by_domain(run: Reading, states: list[State], places: list[Positions]) -> li
             f"{100 * share:.0f} % of a target image's nearest neighbours are source images; {100 * full:.0f} % would "
             "be full mixture."
         )
-        groups = [(source[:, 0], source[:, 1], SOURCE, False), (target[:, 0], target[:, 1], ACCENT, True)]
+        groups = [(source, SOURCE, False), (target, ACCENT, True)]
         found.append(pictures.scatter(groups, _span(places), f"{when}, by domain", words))
     return found
 
@@ -92,7 +92,7 @@ def _by_class(run: Reading, states: list[State], places: list[Positions], colour
         for colour in dict.fromkeys([SOURCE, *colours.values()]):
             members = [k for k in range(-1, len(run.classes)) if colours.get(k, SOURCE) == colour]
             ours, theirs = source[np.isin(labels, members)], target[np.isin(known[one.target_rows], members)]
-            groups += [(ours[:, 0], ours[:, 1], colour, False), (theirs[:, 0], theirs[:, 1], colour, True)]
+            groups += [(ours, colour, False), (theirs, colour, True)]
         when = _when(run, one.stage)
         words = f"{when}: the same plane, source images by label and target images by {_whose(run)}."
         found.append(pictures.scatter(groups, _span(places), f"{when}, by class", words))
