@@ -80,7 +80,7 @@ def test_the_plain_command_freezes_what_is_installed_and_says_so(domains, tmp_pa
     done = installed(*words, cwd=tmp_path, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("no GPU here")]
-    assert "frozen; it is tf_efficientnet_lite0 at 64 pixels, whose weights are in an installed package (those" in line
+    assert "frozen; it is tf_efficientnet_lite0 at 64 pixels, whose weights are installed (those" in line
     (instead,) = [line for line in done.stderr.splitlines() if line.startswith("--no-freeze-backbone --backbone")]
     # 5 rounds of 300 steps see both domains, source-only one: 4 images each
     assert "tf_efficientnet_lite0 would train all" in instead

@@ -356,6 +356,9 @@ def test_what_is_left_out_is_named_in_part_and_counted(tmp_path, capsys):
     domain = open_domain(str(write_images(tmp_path / "here", {"cat": 5, "dog": 1})))
     left, rows = drop_unreadable(domain, dict.fromkeys(range(5), "empty"), skip=True)
     assert (len(left.images), rows.tolist()) == (1, [5])
-    assert "left out 5 unreadable images in" in (told := capsys.readouterr().err)
-    assert told.count("(empty)") == 3
-    assert told.endswith(" and 2 more\n")
+    told = capsys.readouterr().err
+    assert "left out 5 unreadable images in" in told
+    assert told.endswith("1.png and 3 more (empty)\n")
+    reasons = {row: f"reason {row}" for row in range(5)}
+    with pytest.raises(BiwaaError, match=r"\(reason 2\); and 2 more. Fix or remove them, or pass --skip-unreadable"):
+        drop_unreadable(domain, reasons, skip=False)

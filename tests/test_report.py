@@ -394,7 +394,7 @@ def test_what_was_measured_stands_before_what_was_estimated(evil, bare, tmp_path
             text = summarise(case, load_recipe(str(run / "recipe.yaml")))
             page = Page(page_of(run)).text
             for shown in (text, page):
-                words = "right, estimated without labels" if shown == page else "estimated target accuracy, without"
+                words = "right, estimated without labels" if shown == page else "Estimated without labels"
                 estimate = shown.index(words)
                 assert "was not measured for these settings" in shown
                 if case.accuracy:
@@ -412,11 +412,11 @@ def test_a_run_that_collapsed_shows_no_estimate(bare, tmp_path):
     write_result(tmp_path / "run", warned)
     text = summarise(warned, load_recipe(str(bare / "recipe.yaml")))
     page = Page(page_of(tmp_path / "run")).text
-    assert "estimated target accuracy, without labels: unknown, since the predictions may have collapsed" in text
+    assert "target accuracy: unknown, since the predictions may have collapsed" in text
     assert "accuracy, estimated without labels unknown since the predictions may have collapsed" in page
     for shown in (text, page):
         assert "≈ 84 %" not in shown
-        assert "labels: 84 %" not in shown
+        assert "accuracy: 84 %" not in shown
         assert "83.6" not in shown
         assert "1 of 2 classes are never predicted on the target (cat)" in shown
 

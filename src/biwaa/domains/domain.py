@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from biwaa.domains.labels import MISSING, LabelKind, Labels
 from biwaa.domains.listing import PassedOver
-from biwaa.errors import BiwaaError
+from biwaa.errors import BiwaaError, listed
 from biwaa.images.images import Images
 from biwaa.progress import say
 
@@ -88,11 +88,13 @@ def drop_unreadable(
     rows = np.delete(np.arange(len(domain.images), dtype=np.int64), list(unreadable))
     if not unreadable:
         return domain, rows
-    named = [f"{domain.images.names[row]} ({why})" for row, why in list(unreadable.items())[:3]]
-    more = f" and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-    found = (
-        f"{len(unreadable)} unreadable image{'s' * (len(unreadable) > 1)} in {domain.spec}: {'; '.join(named)}{more}"
-    )
+    reasons: dict[str, list[str]] = {}
+    for row, why in unreadable.items():
+        reasons.setdefault(why, []).append(domain.images.names[row])
+    named = "; ".join(f"{listed(names, 2)} ({why})" for why, names in list(reasons.items())[:3])
+    rest = sum(map(len, list(reasons.values())[3:]))
+    many = f"{len(unreadable)} unreadable image{'s' if len(unreadable) > 1 else ''} in {domain.spec}"
+    found = f"{many}: {named}" + (f"; and {rest} more" if rest else "")
     if not skip:
         raise BiwaaError(f"{found}. Fix or remove them, or {remedy}.")
     say(f"left out {found}")

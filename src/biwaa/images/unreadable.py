@@ -2,6 +2,8 @@
 
 import re
 
+from biwaa.errors import BiwaaError
+
 POINTER = b"version https://git-lfs.github.com/spec/"
 KINDS: tuple[tuple[bytes, str], ...] = (
     (rb"\Z", "the file is empty"),
@@ -36,4 +38,6 @@ def kind_of(data: bytes) -> str:
 def reason(error: BaseException) -> str:
     """An error in one line, without addresses in memory: they differ from run to run."""
     text = re.sub(r" (object )?at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
-    return text if isinstance(error, UnreadableError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+    if isinstance(error, UnreadableError | BiwaaError):
+        return text.removesuffix(".")
+    return f"{type(error).__name__}: {text}".removesuffix(": ")

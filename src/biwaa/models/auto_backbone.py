@@ -59,7 +59,7 @@ def best_backbone(candidates: Sequence[Candidate]) -> Choice:
 def _weights_of(name: str) -> str:
     """Where a backbone's weights are, in words; empty where they cannot be loaded."""
     if packaged_file(name):
-        return "whose weights are in an installed package"
+        return "whose weights are installed"
     config: Any = timm.get_pretrained_cfg(name)
     try:
         hub_file(config)

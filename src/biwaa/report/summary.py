@@ -108,7 +108,7 @@ def _accuracies(rows: Sequence[tuple[str, Accuracy | None]], first: str = "stage
 
 
 def _estimate(result: Result, recipe: Recipe) -> list[str]:
-    lines = [f"estimated target accuracy, without labels: {estimate_text(result)}"]
+    lines = [f"target accuracy: {estimate_text(result)}"]
     return lines if doubt(result) else [*lines, f"  {estimate_error(result, recipe)}"]
 
 

@@ -214,4 +214,4 @@ def _readings(run: Reading) -> PageTable | None:
     header = ("estimate by", "percent")
     caption = "Target accuracy as estimated without labels, in percent"
     caption = caption if believed else "Single estimates in percent, which are not believed here"
-    return PageTable(caption, header, rows, note, folded=not believed)
+    return PageTable(caption, header, rows, note, folded=True)
