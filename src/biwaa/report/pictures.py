@@ -63,7 +63,7 @@ def picture(drawn: matplotlib.figure.Figure, title: str, alternative: str, note:
     """The figure as SVG for a page: no address, no style sheet and no name that another figure has."""
     text = io.StringIO()
     drawn.patch.set_alpha(0)
-    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none"}):
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "biwaa"}):
         warnings.simplefilter("ignore", UserWarning)  # letters that matplotlib's font lacks: the page's own has them
         drawn.savefig(text, format="svg", metadata={"Date": None})
     root = ET.fromstring(text.getvalue())
