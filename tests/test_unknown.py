@@ -59,6 +59,16 @@ def test_a_rate_is_kept():
     assert found[unknown, 3].min() >= found[~unknown, 3].max()
 
 
+def test_a_rate_ranks_images_whose_probability_is_1_in_float32():
+    """Known by 1e-9, 1e-10, ..: the likeliest to be known are taken first, and keep their class."""
+    known = 10.0 ** -torch.arange(9, 29)
+    found = torch.stack([0.1 * known, 0.9 * known, torch.ones(20)], dim=1)
+    got = with_rate(found, 0.25)
+    assert got[:15].argmax(dim=1).tolist() == [1] * 15
+    assert got[15:].argmax(dim=1).tolist() == [2] * 5
+    assert torch.allclose(got[0], torch.tensor([0.1, 0.9, 0.0]))
+
+
 @pytest.mark.parametrize("blind", ["cosines", "logits"])
 def test_an_image_is_familiar_by_either_reading(blind):
     """The second half is unfamiliar; a reading that is the same everywhere says nothing."""

@@ -110,10 +110,11 @@ def without_absent_beside_unknown(
         return None
     rows = torch.isin(labels, present)
     again = find(source[rows], torch.searchsorted(present, labels[rows]), len(present))
-    unknown = (again[:, -1:] + found[:, -1:] + found[:, :-1][:, absent].sum(dim=1, keepdim=True)) / 2
+    mass = again[:, :-1].sum(dim=1, keepdim=True)
+    known = (mass + found[:, present].sum(dim=1, keepdim=True)) / 2  # tiny ones too, by which images are ranked
     every = torch.zeros_like(found)
-    every[:, present] = again[:, :-1] / again[:, :-1].sum(dim=1, keepdim=True).clamp(min=1e-12) * (1 - unknown)
-    every[:, -1:] = unknown
+    every[:, present] = again[:, :-1] / mass.clamp(min=1e-37) * known
+    every[:, -1:] = 1 - known
     return Present(every, torch.cat([absent, torch.zeros_like(absent[:1])]))
 
 

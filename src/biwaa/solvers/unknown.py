@@ -24,8 +24,8 @@ from biwaa.solvers.remembered import Memory, as_teacher, begin_remembered
 from biwaa.solvers.taught import begin_taught
 from biwaa.teachers.fusion import Teacher
 
-STEPS, TRUST, FLOOR = 8, 0.5, -6.0
-"""Updates of the centres; weight of the source's log-probabilities, and their least below the likeliest class's."""
+STEPS = 4
+"""Updates of the centres."""
 FAMILIAR = 2.0
 """Logits that one deviation of the familiarity takes from the centres of unknown images."""
 CENTRES, ROWS_A_CENTRE, ROUNDS = 1, 5, 15
@@ -36,6 +36,8 @@ of our benchmarks have 0.718 at most (docs/other_classes.md)."""
 
 NEVER = -1e4
 """The bias of a class that is never predicted."""
+TINY = 1e-37
+"""Least probability that float32 divides by."""
 
 
 class Unknown(NamedTuple):
@@ -165,7 +167,7 @@ def unknown_among(
     2. Unfamiliar images get as many centres as there are known classes (k-means); known classes start at the source's
        means.
     3. Centres and memberships in turn: an image follows its centre, its neighbours and its familiarity, and among the
-       known classes the prior: what the source predicts, and a teacher with it.
+       known classes the geometric mean of two predictions: the prior, with a teacher in it, and logistic regression.
 
     Args:
         start: where the refinement of prototypes begins.
@@ -184,8 +186,8 @@ def unknown_among(
     else:
         unfamiliar = familiar.argsort(stable=True)[: max(round(rate * len(units)), 1)]
         known = torch.ones_like(familiar, dtype=torch.bool).index_fill(0, unfamiliar, False)
-    logs = start.prior.clamp(min=1e-12).log()
-    logs = TRUST * (logs - logs.amax(dim=1, keepdim=True)).clamp(min=FLOOR)
+    logs = (start.prior.clamp(min=1e-12).log() + said.log_softmax(dim=1)) / 2
+    logs = logs - logs.amax(dim=1, keepdim=True)
     far = units[~known]
     others = k_means(far, min(CENTRES * classes, max(len(far) // ROWS_A_CENTRE, 1)))
     parts = logs.softmax(dim=1) * known[:, None], (scale * units @ others.T).softmax(dim=1) * ~known[:, None]
@@ -213,12 +215,12 @@ def _fixed(found: Tensor, anchors: Anchors | None, far: Tensor, classes: int) ->
 
 def with_rate(found: Tensor, rate: float) -> Tensor:
     """(Nt, K + 1) probabilities under which a share `rate` of the rows is unknown: those most likely to be."""
-    count = round(rate * len(found))
-    chosen = torch.zeros(len(found), dtype=torch.bool, device=found.device)
-    chosen[found[:, -1].argsort(descending=True, stable=True)[:count]] = True
-    known = found[:, :-1].clamp(min=1e-12)
-    known = known / known.sum(dim=1, keepdim=True)
-    return torch.cat([known * ~chosen[:, None], chosen[:, None].to(known)], dim=1)
+    known = found[:, :-1].clamp(min=TINY)
+    mass = known.sum(dim=1, keepdim=True)
+    odds = found[:, -1].clamp(min=TINY).log() - mass[:, 0].log()  # many a probability is 1 in float32
+    chosen = torch.zeros_like(mass)
+    chosen[odds.argsort(descending=True, stable=True)[: round(rate * len(found))]] = 1
+    return torch.cat([known / mass * (1 - chosen), chosen], dim=1)
 
 
 def never(head: Head) -> Head:
