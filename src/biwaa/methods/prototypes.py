@@ -19,7 +19,7 @@ from torch import Tensor
 from biwaa.errors import BiwaaError
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers.absence import Adapted, without_absent, without_absent_beside_unknown
+from biwaa.solvers.absence import Adapted, standardised_each, without_absent, without_absent_beside_unknown
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, plain_head
 from biwaa.solvers.metric import one_hot
@@ -134,8 +134,8 @@ class Prototypes(Method):
         known = (self.neighbours, teacher, anchors)
 
         def adapt(kept: Tensor, their_labels: Tensor, number: int) -> Adapted:
-            rows = source if kept.all() else source[kept]
             places = None if origins is None else renumbered(origins[kept])
+            rows = source if kept.all() else standardised_each(source[kept], places)  # as the target's classes are
             if places is not None and int(places.max()) > 0:
                 if heard := adapt_several(rows, their_labels, target, number, places, *known):
                     several.append(heard)

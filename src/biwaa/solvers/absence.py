@@ -25,7 +25,7 @@ from biwaa.solvers.metric import (
 )
 from biwaa.solvers.prototypes import FIRST_RIDGE
 
-PREDICTED, EXPECTED = 0.5, 0.2
+PREDICTED, EXPECTED = 0.7, 0.2
 """Most images of an absent class, in shares of an even part: as predicted, and as expected by likelihood."""
 LEAST, FEWEST = 0.2, 2
 """Share and number of the classes that must seem absent at first. One class alone may be rare, or taken for another."""
@@ -87,9 +87,6 @@ def without_absent_beside_unknown(
 ) -> Present | None:
     """Leave out classes that seem absent where there are unknown images, and adapt once more.
 
-    An absent class is like some images, too: those are unknown more often than not. So an image is unknown as far as
-    both solutions say on average, the first with what it gives to absent classes.
-
     Args:
         found: (Nt, K + 1) probabilities, what `find` found with all classes.
         known: (Nt,) whether an image counts as known.
@@ -109,12 +106,9 @@ def without_absent_beside_unknown(
     if len(present) == classes or len(present) < FEWEST:
         return None
     rows = torch.isin(labels, present)
-    again = find(source[rows], torch.searchsorted(present, labels[rows]), len(present))
-    mass = again[:, :-1].sum(dim=1, keepdim=True)
-    known = (mass + found[:, present].sum(dim=1, keepdim=True)) / 2  # tiny ones too, by which images are ranked
+    again = find(standardised(source[rows]), torch.searchsorted(present, labels[rows]), len(present))
     every = torch.zeros_like(found)
-    every[:, present] = again[:, :-1] / mass.clamp(min=1e-37) * known
-    every[:, -1:] = 1 - known
+    every[:, present], every[:, -1] = again[:, :-1], again[:, -1]
     return Present(every, torch.cat([absent, torch.zeros_like(absent[:1])]))
 
 
@@ -164,6 +158,16 @@ def expected_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int
             posterior = likelihood * shares
             shares = (posterior / posterior.sum(dim=1, keepdim=True).clamp(min=1e-12)).mean(dim=0)
     return shares
+
+
+def standardised_each(rows: Tensor, origins: Tensor | None) -> Tensor:
+    """(N, F) rows of one source, or of several numbered by (N,) origins, each source with mean 0 and deviation 1."""
+    if origins is None:
+        return standardised(rows)
+    found = torch.empty_like(rows)
+    for one in range(int(origins.max()) + 1):
+        found[origins == one] = standardised(rows[origins == one])
+    return found
 
 
 def standardised(rows: Tensor, mass: Tensor | None = None) -> Tensor:

@@ -28,8 +28,8 @@ STEPS = 4
 """Updates of the centres."""
 FAMILIAR = 2.0
 """Logits that one deviation of the familiarity takes from the centres of unknown images."""
-CENTRES, ROWS_A_CENTRE, ROUNDS = 1, 5, 15
-"""Centres of unknown images for each known class, least rows for each, and updates of k-means."""
+ROWS_A_CENTRE, ROUNDS = 5, 15
+"""Least rows for each centre of unknown images, and updates of k-means."""
 TOGETHER, EVIDENCE = 0.35, 0.75
 """Weight of the likeness of known and unknown halves of a class, and the least evidence of unknown images: closed tasks
 of our benchmarks have 0.718 at most (docs/other_classes.md)."""
@@ -189,7 +189,7 @@ def unknown_among(
     logs = (start.prior.clamp(min=1e-12).log() + said.log_softmax(dim=1)) / 2
     logs = logs - logs.amax(dim=1, keepdim=True)
     far = units[~known]
-    others = k_means(far, min(CENTRES * classes, max(len(far) // ROWS_A_CENTRE, 1)))
+    others = k_means(far, min(classes, max(len(far) // ROWS_A_CENTRE, 1)))
     parts = logs.softmax(dim=1) * known[:, None], (scale * units @ others.T).softmax(dim=1) * ~known[:, None]
     found = torch.cat(parts, dim=1)
     found = _fixed(found, anchors, scale * units @ others.T, classes)
