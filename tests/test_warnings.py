@@ -383,6 +383,10 @@ def test_what_the_sentences_say(result):
     assert "Only 40 source images were held out" in warning_text(EVERY[-1], result, robust)
     assert "a higher --source-held-out (0.25)" in warning_text(EVERY[-1], result, robust)
     assert "source-held-out" not in warning_text(FewHeldOut(images=3, wanted=100), result, robust)
+    far = FarFromSource(share=0.8)
+    for few in (True, False):
+        beside = msgspec.structs.replace(result, warnings=(far, EVERY[-1]) if few else (far,))
+        assert ("try a higher --source-held-out (0.25)" in warning_text(far, beside, robust)) == few
 
 
 @pytest.mark.parametrize("code", [0, 1])

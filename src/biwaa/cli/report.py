@@ -80,9 +80,9 @@ def explain(
     device: Device = "auto",
     overwrite: bool = False,
 ) -> None:
-    """Draw where in an image the aligned features come from.
+    """Draw where in an image the features come from.
 
-    Each image is drawn without BIWAA's weighting of features and with it.
+    Each image is drawn with all features alike, and weighted for the predicted class, as BIWAA aligns them.
 
     Example: biwaa explain run sketches --beside dann_run --out explain.png
 

@@ -102,7 +102,7 @@ def _problem(warning: AnyWarning, result: Result) -> str:
         case warnings.FarFromSource(share=share):
             return (
                 f"{in_percent(share)} of the target images are farther from every class of the source than 99 % of the "
-                "source's own images are."
+                "held-out source images are."
             )
         case warnings.LikeNoClass(likeness=likeness):
             return (
