@@ -31,7 +31,6 @@ from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, source_head
 from biwaa.solvers.remembered import Memory, Remembered
-from biwaa.solvers.several import adapt_several
 from biwaa.solvers.unknown import Begun, Unknown
 from biwaa.teachers.fusion import Teacher
 
@@ -126,7 +125,6 @@ def measured(target: Target, sources: dict[str, Rows], teachers: dict[str, Teach
         if len(sources) > 1:
             every, origins = together(sources)
             row[f"{mode}: several"] = target.harmonic(target.found(every, mode, origins=origins))
-            row[f"{mode}: pooled"] = target.harmonic(target.found(every, mode))
     return row
 
 
@@ -155,10 +153,8 @@ def evidence(target: Rows, sources: dict[str, Rows], known: int, clip: bool) -> 
         }
         ways: dict[str, list[Unknown]] = {}
         if len(parts) > 1:
-            (rows, labels), origins = together(parts)
-            ways["one folder"] = [Begun.of(rows, labels, there, most).unknown()]
-            if heard := adapt_several(rows, labels, there, most, origins):
-                ways["several"] = [Begun.weighed(heard.start, heard.means, rows, labels, heard.weights).unknown()]
+            (rows, labels), _ = together(parts)
+            ways["several"] = [Begun.of(rows, labels, there, most).unknown()]
         teachers = teachers_of((target[0][target[1] < most], target[1]), sources, most, clip)
         for task, (here, its) in parts.items():
             head = Head(*source_head(here, its, most)[:3])

@@ -1,14 +1,15 @@
-"""Several sources: all of them with a weight each, pooled as one domain, and each alone.
+"""Several sources: as such, in one folder, and each alone.
 
-python benchmarks/sources.py --data-root DATA --out benchmarks/results/sources.json
+python benchmarks/sources.py --data-root DATA --unseen NEW --out benchmarks/results/sources.json
 
-PACS and Office-Home with three sources, Office's ten classes with two: what the method `prototypes` finds on frozen
-features, by its student. No source image is held out, and nothing is selected. Target labels are used to count.
+PACS, Office-Home, and the letters and emoji of `unseen_data.py` with three sources, Office's ten classes with two: what
+the method `prototypes` finds on frozen features. No source image is held out, and nothing is selected. Target labels
+are used to count.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from unseen_data import KINDS, VENDORS
 
 from biwaa.domains.classes import match_classes
 from biwaa.domains.domain import Domain
@@ -24,27 +26,36 @@ from biwaa.domains.union import union
 from biwaa.files import write_text
 from biwaa.images.augment import Transform
 from biwaa.images.images import feature_width
+from biwaa.methods.method import Task
+from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.models.backbone import Backbone, build_backbone, features_backbone
 from biwaa.models.features import store_features
 from biwaa.models.network import Standardise
 from biwaa.models.weights import load_weights
+from biwaa.settings import ScheduleSettings
 from biwaa.solvers.logistic import Head, source_head
-from biwaa.solvers.prototypes import adapt_prototypes
-from biwaa.solvers.several import adapt_several
 
 DOMAINS = {
     "pacs": ("art_painting", "cartoon", "photo", "sketch"),
     "office10": ("amazon", "dslr", "webcam"),
     "office_home_clip": ("art", "clipart", "product", "real_world"),
+    "letters": KINDS,
+    "emoji_kinds": VENDORS,
+    "emoji_groups": VENDORS,
 }
+SPLIT = {"emoji_kinds": ("_even", "_odd")}
+"""Ends of the folders of sources and of targets."""
 BACKBONE = "tf_efficientnet_lite0"
 Rows = tuple[Tensor, Tensor]
 """Features and labels of a place."""
 
 
-def opened(data_set: str, data_root: Path) -> dict[str, Domain]:
+def opened(data_set: str, data_root: Path, unseen: Path | None) -> dict[str, Domain]:
     """Its domains, with one order of classes."""
-    found = {name: open_domain(f"{data_set}:{name}", data_root) for name in DOMAINS[data_set]}
+    names = [name + end for name in DOMAINS[data_set] for end in dict.fromkeys(SPLIT.get(data_set, ("",)))]
+    new = data_set in ("letters", "emoji_kinds", "emoji_groups")
+    specs = {name: f"{unseen}/{data_set}/{name}" if new else f"{data_set}:{name}" for name in names}
+    found = {name: open_domain(spec, data_root) for name, spec in specs.items()}
     classes = union(list(found.values())).classes or ()
     return {name: match_classes(domain, classes) for name, domain in found.items()}
 
@@ -70,26 +81,29 @@ def right(head: Head, target: Tensor, labels: Tensor) -> float:
     return round(float((said == labels).float().mean()), 6)
 
 
-def weighed(sources: Sequence[Rows], target: Rows, classes: int) -> dict[str, Any]:
-    """All sources, each with statistics and a weight of its own."""
+def together(sources: Sequence[Rows], target: Rows, classes: int) -> dict[str, Any]:
+    """All sources, each with statistics of its own."""
     rows, there = torch.cat([standardised(part) for part, _ in sources]), standardised(target[0])
     labels = torch.cat([part for _, part in sources])
     origins = torch.cat([torch.full((len(part),), number) for number, (part, _) in enumerate(sources)])
-    found = adapt_several(rows, labels, there, classes, origins)
-    if found is None:
-        return {"accuracy": None}
-    facts = {name: [round(one, 4) for one in part.tolist()] for name, part in found.standing._asdict().items()}
-    accuracy = right(found.head, there, target[1])
-    return {"accuracy": accuracy, **facts, "contradicts": found.standing.contradicts.tolist()}
+    method = solver(classes, there, origins)
+    accuracy = right(method.solve(rows, labels, there), there, target[1])
+    assert method.standing  # there are several
+    facts = {name: [round(one, 4) for one in part.tolist()] for name, part in method.standing._asdict().items()}
+    return {"accuracy": accuracy, **facts, "contradicts": method.standing.contradicts.tolist()}
 
 
-def as_one(sources: Sequence[Rows], target: Rows, classes: int) -> float | None:
-    """One source, or several pooled."""
+def solver(classes: int, target: Tensor, origins: Tensor | None = None) -> Prototypes:
+    """The default on frozen features, with all classes."""
+    task = Task(target.shape[1], classes, len(target), 1, origins=origins)
+    return Prototypes(task, ScheduleSettings(), PrototypesSettings(absent_classes="off"))
+
+
+def as_one(sources: Sequence[Rows], target: Rows, classes: int) -> float:
+    """One source, or several in one folder."""
     rows, labels = torch.cat([part for part, _ in sources]), torch.cat([part for _, part in sources])
     there = standardised(target[0])
-    here = standardised(rows)
-    found = adapt_prototypes(here, labels, there, classes)
-    return None if found is None else right(found.student(here, labels, there), there, target[1])
+    return right(solver(classes, there).solve(standardised(rows), labels, there), there, target[1])
 
 
 def source_only(sources: Sequence[Rows], target: Rows, classes: int) -> float:
@@ -98,50 +112,59 @@ def source_only(sources: Sequence[Rows], target: Rows, classes: int) -> float:
     return right(source_head(rows, labels, classes), standardised(target[0]), target[1])
 
 
-def measure(data_root: Path, data_set: str, wrong: bool) -> dict[str, Any]:
-    """Every target of a data set."""
+def places(data_set: str, data_root: Path, unseen: Path | None) -> Iterator[tuple[str, list[str], Rows, list[Rows]]]:
+    """Each target of a data set, and the names and rows of its sources."""
     fabric = Fabric(accelerator="cpu", devices=1)
-    domains = opened(data_set, data_root)
+    domains = opened(data_set, data_root, unseen)
     width = feature_width(next(iter(domains.values())).images)
     backbone = features_backbone(width) if width else build_backbone(BACKBONE)
     if not width:
         load_weights(backbone, "auto", frozen=True)
     rows = {name: features(domain, backbone, fabric) for name, domain in domains.items()}
-    classes = len(next(iter(domains.values())).classes or ())
-    found: dict[str, Any] = {}
-    for target, there in rows.items():
-        names = [name for name in rows if name != target]
-        sources = [rows[name] for name in names]
-        kept = [(one, labels % len(names) != place) for place, (one, labels) in enumerate(sources)]
-        some = [(one[rest], labels[rest]) for (one, rest), (_, labels) in zip(kept, sources, strict=True)]
-        figures: dict[str, Any] = {"sources": names, "weighed": weighed(sources, there, classes)}
-        figures["alone"] = [as_one([source], there, classes) for source in sources]
-        figures["pooled"] = as_one(sources, there, classes)
-        figures["source-only"] = source_only(sources, there, classes)
-        figures["each lacks classes"] = {
-            "weighed": weighed(some, there, classes), "pooled": as_one(some, there, classes)
-        }  # fmt: skip
-        for place in range(len(names)) if wrong else ():
-            exchanged = list(sources)
-            exchanged[place] = (sources[place][0], (sources[place][1] + 1) % classes)
-            figures.setdefault("classes of one exchanged", []).append(weighed(exchanged, there, classes))
-        found[f"{data_set}:{target}"] = figures
-        print(f"{data_set}:{target}", figures, flush=True)
+    of_source, of_target = SPLIT.get(data_set, ("", ""))
+    for target in DOMAINS[data_set]:
+        names = [name for name in DOMAINS[data_set] if name != target]
+        yield target, names, rows[f"{target}{of_target}"], [rows[f"{name}{of_source}"] for name in names]
+
+
+def measured(target: Rows, sources: list[Rows], wrong: bool) -> dict[str, Any]:
+    """One target."""
+    classes, count = int(max(labels.max() for _, labels in sources)) + 1, len(sources)
+    some = [(one[labels % count != place], labels[labels % count != place])
+            for place, (one, labels) in enumerate(sources)]  # fmt: skip
+    found: dict[str, Any] = {
+        "several": together(sources, target, classes),
+        "alone": [as_one([source], target, classes) for source in sources],
+        "pooled": as_one(sources, target, classes),
+        "source-only": source_only(sources, target, classes),
+        "each lacks classes": {
+            "several": together(some, target, classes), "pooled": as_one(some, target, classes)
+        },
+    }  # fmt: skip
+    for place in range(count) if wrong else ():
+        exchanged = list(sources)
+        exchanged[place] = (sources[place][0], (sources[place][1] + 1) % classes)
+        found.setdefault("classes of one exchanged", []).append(together(exchanged, target, classes))
     return found
 
 
 def main() -> None:
-    """Measure and write the file."""
+    """Measure and write the file; what is in it already is not measured again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--unseen", type=Path, help="as of unseen_data.py")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data-sets", nargs="*", default=list(DOMAINS))
     parser.add_argument("--wrong", action="store_true", help="also with the classes of one source exchanged")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for data_set in arguments.data_sets:
-        found |= measure(arguments.data_root, data_set, arguments.wrong)
-    write_text(arguments.out, json.dumps(found, indent=1) + "\n")
+        for name, names, target, sources in places(data_set, arguments.data_root, arguments.unseen):
+            if f"{data_set}:{name}" not in found:
+                figures = {"sources": names, **measured(target, sources, arguments.wrong)}
+                found[f"{data_set}:{name}"] = figures
+                print(f"{data_set}:{name}", figures, flush=True)
+                write_text(arguments.out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

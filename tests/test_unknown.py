@@ -197,7 +197,7 @@ def test_several_sources_and_a_remembered_one_find_unknown_images_too(tmp_path):
     places = [(source[half], labels[half]) for half in (slice(0, 200), slice(200, 400))]
     several = biwaa.adapt(places, target, out=tmp_path / "several", unknown="0.5", verbose=False)
     assert (several.predict(target).astype(str) == wanted).mean() > 0.95
-    assert all(one.weight is not None for one in several.result.sources)
+    assert all(one.relevance is not None for one in several.result.sources)
     one = biwaa.adapt((source, labels), target, out=tmp_path / "one", verbose=False)
     for run, unknown in ((one.folder, "auto"), (several.folder, "0.5")):
         there = (target, truth.astype(str))  # labels of classes that the model lacks are unknown

@@ -251,7 +251,7 @@ def test_every_check_runs():
             predicted_shares=ONE_CLASS, source_accuracy=0.2, learned=0.3, round_agreement=0.2, discriminator_last=1.0,
             estimates={"a": 0.1}, far_share=1.0, estimated_shares=ONE_CLASS, held_out_source=60,
             baseline_losses=(0.7, 0.4),
-            places=("a", "b"), standing=Standing(*torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.1, 0.1], [0.25, 0.25]])),
+            places=("a", "b"), standing=Standing(*torch.tensor([[0.5, 0.5], [0.1, 0.1], [0.25, 0.25]])),
         )
     )  # fmt: skip
     kinds = [Collapsed, SourceNotLearned, SourcesContradict, SourceForgotten, RoundsAtChance, DiscriminatorSeparates,

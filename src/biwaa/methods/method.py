@@ -87,7 +87,7 @@ class Method(nn.Module):
         super().__init__()
         self.task = task
         self.standing: Standing | None = None
-        """What each of several sources was found to be worth, where the method weighs them."""
+        """What each of several sources was found to be worth, where the method compares them."""
         self.said: Tensor | None = None
         """(Nt, K) what it predicts of the target, where its head is but a student that says nearly the same."""
 

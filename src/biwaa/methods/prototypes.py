@@ -1,11 +1,11 @@
 """Class prototypes of the target, for frozen features: what the recipe `robust` does with a frozen backbone.
 
 Classes are made round by whitening their covariance; prototypes and the target's classes are found in turn, with the
-source's classifier as prior and each image's neighbours as company (`solvers.prototypes`; ours, docs/robust.md).
-Several sources are weighed (`solvers.several`). A teacher's voice joins the prior; without a source it is the prior
-(docs/zero_shot.md). Target images whose labels were handed over stay at them (docs/labels.md). Without teacher and
-labels, classes that the target seems to have no image of are left out (`solvers.absence`; docs/other_classes.md).
-Nothing is drawn at random and nothing is trained by steps.
+source's classifier as prior and each image's neighbours as company (`solvers.prototypes`; ours, docs/robust.md). Of
+several sources, those that contradict the others are not heard (`solvers.several`). A teacher's voice joins the prior;
+without a source it is the prior (docs/zero_shot.md). Target images whose labels were handed over stay at them
+(docs/labels.md). Without teacher and labels, classes that the target seems to have no image of are left out
+(`solvers.absence`; docs/other_classes.md). Nothing is drawn at random and nothing is trained by steps.
 """
 
 import re
@@ -22,10 +22,9 @@ from biwaa.settings import ScheduleSettings
 from biwaa.solvers.absence import Adapted, standardised_each, without_absent, without_absent_beside_unknown
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, plain_head
-from biwaa.solvers.metric import one_hot
-from biwaa.solvers.prototypes import adapt_prototypes, head_from, head_of_both
+from biwaa.solvers.prototypes import adapt_prototypes, head_of_both
 from biwaa.solvers.remembered import solve_remembered
-from biwaa.solvers.several import Heard, adapt_several, renumbered
+from biwaa.solvers.several import REGRESSION, Sources
 from biwaa.solvers.taught import teach_head, teach_prototypes
 from biwaa.solvers.unknown import EVIDENCE, Begun, find_unknown, never, with_rate
 from biwaa.teachers.fusion import Teacher
@@ -72,16 +71,28 @@ class Prototypes(Method):
         self.own = own
 
     def solve(self, source: Tensor, labels: Tensor, target: Tensor) -> Head:
-        """Adapt; with `unknown`, the last class is that of images of no class."""
+        """Adapt from one source, or from those of several that do not contradict the others."""
+        if self.task.origins is None:
+            return self._adapted(source, labels, target)
+        origins, known = self.task.origins.to(source.device), self.task.classes - (self.own.unknown != "off")
+        sources = Sources.of(source, labels, origins, known)
+        standing = sources.standing()
+        rows = sources.heard(standing.contradicts)
+        head = self._adapted(source[rows], labels[rows], target, origins[rows])
+        self.standing = standing._replace(relevance=sources.relevance(target, head.scores(target).argmax(dim=1)))
+        return head
+
+    def _adapted(self, source: Tensor, labels: Tensor, target: Tensor, origins: Tensor | None = None) -> Head:
+        """The head; with `unknown`, the last class is that of images of no class."""
         if self.own.unknown == "off":
-            return self._solved(source, labels, target, self.task.classes)
+            return self._solved(source, labels, target, self.task.classes, origins)
         known = self.task.classes - 1
         begun = self._begun(source, labels, target, known, self._teacher(known, target))
         anchors = Anchors.of(self.task.given, known + 1, target.device)
         labelled = anchors is not None and bool((anchors.labels == known).any())  # somebody has seen unknown images
         seen = begun.unknown(anchors, self.own.rate)
         if self.own.rate is None and seen.evidence < EVIDENCE and not labelled:
-            return never(self._solved(source, labels, target, known))
+            return never(self._solved(source, labels, target, known, origins))
         found = self._at_rate(seen.found)
         # What seems absent was not measured with other evidence than one source's.
         alone = len(source) and self.task.origins is None and not (self.task.memory or anchors or begun.teacher)
@@ -106,21 +117,18 @@ class Prototypes(Method):
         return self.task.teacher.to(target.device).first(classes) if self.task.teacher else None
 
     def _begun(self, source: Tensor, labels: Tensor, target: Tensor, known: int, teacher: Teacher | None) -> Begun:
-        """What is known of one source, of several as they are weighed, of a remembered one, or of a teacher alone."""
+        """What is known of the sources, of a remembered one, or of a teacher alone."""
         count = self.neighbours
         if self.task.memory:
             return Begun.remembered(self.task.memory.to(target), target, count, teacher)
         if not len(source):
             assert teacher is not None  # without either there is nothing to learn from
             return Begun.taught(target, teacher, count)
-        if self.task.origins is not None:
-            origins = self.task.origins.to(source.device)
-            if heard := adapt_several(source, labels, target, known, origins, count, teacher):  # weighs them
-                self.standing = heard.standing
-                return Begun.weighed(heard.start, heard.means, source, labels, heard.weights, teacher)
         return Begun.of(source, labels, target, known, count, teacher)
 
-    def _solved(self, source: Tensor, labels: Tensor, target: Tensor, classes: int) -> Head:
+    def _solved(
+        self, source: Tensor, labels: Tensor, target: Tensor, classes: int, origins: Tensor | None
+    ) -> Head:
         """Adapt, and again without classes that seem absent; where neighbours are no guide, only the source counts."""
         anchors = Anchors.of(self.task.given, classes, target.device)
         teacher = self._teacher(classes, target)
@@ -129,18 +137,12 @@ class Prototypes(Method):
         if not len(source):
             assert teacher is not None  # without either there is nothing to learn from
             return teach_prototypes(target, classes, teacher, self.neighbours, anchors)[1]
-        origins = None if self.task.origins is None else self.task.origins.to(source.device)
-        several: list[Heard] = []
-        known = (self.neighbours, teacher, anchors)
+        known = (self.neighbours, teacher, anchors, 0.0 if origins is None else REGRESSION)
 
         def adapt(kept: Tensor, their_labels: Tensor, number: int) -> Adapted:
-            places = None if origins is None else renumbered(origins[kept])
+            places = None if origins is None else origins[kept]
             rows = source if kept.all() else standardised_each(source[kept], places)  # as the target's classes are
-            if places is not None and int(places.max()) > 0:
-                if heard := adapt_several(rows, their_labels, target, number, places, *known):
-                    several.append(heard)
-                    return heard.found, lambda: heard.head
-            elif found := adapt_prototypes(rows, their_labels, target, number, *known):
+            if found := adapt_prototypes(rows, their_labels, target, number, *known):
                 return found.found, partial(found.student, rows, their_labels, target)
             if teacher:
                 taught, student = teach_head(rows, their_labels, target, number, teacher, anchors)
@@ -152,16 +154,10 @@ class Prototypes(Method):
             return head.scores(target).softmax(dim=1), lambda: head
 
         first = adapt(torch.ones_like(labels, dtype=torch.bool), labels, classes)
-        self.standing = several[0].standing if several else None
         # What seems absent was not measured with other evidence than the sources'.
-        if not self.may_leave_out or teacher or anchors or (origins is not None and not several):
+        if not self.may_leave_out or teacher or anchors:
             return first[1]()
         present = without_absent(first, source, labels, target, adapt)
         if not present:
             return first[1]()
-        if not several:
-            return head_of_both(source, labels, target, present.found)._replace(absent=present.absent)
-        (axes, _, within, *_), weights, truth = several[0].start, several[0].weights, one_hot(labels, classes)
-        assert within is not None  # there are sources
-        head = head_from(axes, within, source, truth, weights, target, present.found)
-        return head._replace(absent=present.absent)
+        return head_of_both(source, labels, target, present.found)._replace(absent=present.absent)

@@ -4,8 +4,8 @@ from biwaa.report.cells import NONE, Cell, PageTable
 from biwaa.result import Result
 
 SOURCE_COLUMNS = (
-    "weight in the solution; target images on which it says by itself what was found; how well it and the others "
-    "predict each other's labels; in percent"
+    "target images on which it says by itself what was found; how well it and the others predict each other's labels; "
+    "in percent"
 )
 """What the columns are."""
 
@@ -15,7 +15,6 @@ def source_columns(result: Result) -> dict[str, list[str]]:
     sources = result.sources
     columns = {"images": [str(one.images) for one in sources], "classes": [str(one.classes) for one in sources]}
     shares = {
-        "weight": [one.weight for one in sources],
         "says the same": [one.relevance for one in sources],
         "others": [one.agreement for one in sources],
     }

@@ -58,10 +58,9 @@ class SourceFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     images: int
     classes: int
     """How many of the run's classes it has."""
-    weight: float | None = None
-    """Of its images in the solution, in shares of all sources'; null where the method does not weigh sources."""
     relevance: float | None = None
-    """Share of the target on which it says by itself what was found; of target images of its classes."""
+    """Share of the target on which it says by itself what was found; of target images of its classes. Null where the
+    method does not compare sources."""
     agreement: float | None = None
     """Mean accuracy of it on the other sources and of theirs on it; null where they share fewer than two classes."""
     chance: float | None = None

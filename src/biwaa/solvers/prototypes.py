@@ -114,6 +114,7 @@ def adapt_prototypes(
     count: int = NEIGHBOURS,
     teacher: Teacher | None = None,
     anchors: Anchors | None = None,
+    regression: float = 0.0,
 ) -> Followed | None:
     """Adapt from labelled source features to unlabelled target features.
 
@@ -133,11 +134,12 @@ def adapt_prototypes(
         count: neighbours of a row.
         teacher: of these rows.
         anchors: the target's rows with a label.
+        regression: power of what logistic regression predicts, as a factor of the source's prediction.
 
     Returns:
         None where the source's own neighbours are of other classes, so that neighbours are no guide.
     """
-    start, here, known = begin(source, labels, target, classes, count, anchors)
+    start, here, known = begin(source, labels, target, classes, count, anchors, regression)
     if not neighbours_guide(here * source.shape[1] ** -0.5, known, labels, classes):
         return None
     if teacher:
@@ -172,8 +174,9 @@ def follow_prototypes(source: Tensor, labels: Tensor, target: Tensor, classes: i
 
 
 def begin(
-    source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int, anchors: Anchors | None = None
-) -> tuple[Start, Tensor, Tensor]:
+    source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int, anchors: Anchors | None = None,
+    regression: float = 0.0,
+) -> tuple[Start, Tensor, Tensor]:  # fmt: skip
     """The start, the source on its (F, D) axes, and the source in the first metric at length 1, both (Ns, D)."""
     weights = balanced_weights(labels, classes)
     axes = principal_axes(source, target)
@@ -184,7 +187,11 @@ def begin(
     truth = one_hot(labels, classes)
     means = F.normalize(truth.T @ known, dim=1)
     scale = fit_scale(known @ means.T, labels, weights)
-    prior = (scale * units @ means.T).softmax(dim=1)
+    logits = scale * units @ means.T
+    if regression:
+        narrow = source.shape[1] ** -0.5
+        logits = logits + regression * F.linear(there * narrow, *fit_logistic(here * narrow, truth, weights))
+    prior = logits.softmax(dim=1)
     if anchors:
         scaled = metric * metric.shape[1] ** -0.5
         prior = anchored_prior(here @ scaled, truth, weights, there @ scaled, anchors)

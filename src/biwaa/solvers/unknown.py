@@ -61,8 +61,6 @@ class Begun(NamedTuple):
     """(Ns, F); no rows where its images are not there."""
     labels: Tensor
     """(Ns,)."""
-    weights: Tensor
-    """(Ns,)."""
     teacher: Teacher | None = None
     """Whose voice is in the start's prior already."""
 
@@ -71,7 +69,7 @@ class Begun(NamedTuple):
         cls, source: Tensor, labels: Tensor, target: Tensor, classes: int, count: int = NEIGHBOURS,
         teacher: Teacher | None = None,
     ) -> Self:  # fmt: skip
-        """From one source.
+        """From sources.
 
         Args:
             source: (Ns, F).
@@ -85,17 +83,10 @@ class Begun(NamedTuple):
         truth, weights = one_hot(labels, classes), balanced_weights(labels, classes)
         if teacher:
             start = hear(start, teacher, count, truth, weights)
-        return cls.weighed(start, F.normalize(truth.T @ rows, dim=1), source, labels, weights, teacher)
-
-    @classmethod
-    def weighed(
-        cls, start: Start, means: Tensor, source: Tensor, labels: Tensor, weights: Tensor,
-        teacher: Teacher | None = None,
-    ) -> Self:  # fmt: skip
-        """From a start, with (Ns,) weights of the source's rows."""
-        narrow, width = start.axes, len(start.axes) ** -0.5
-        head = fit_logistic(source @ narrow * width, one_hot(labels, len(means)), weights)
-        return cls(start, means, F.linear(start.target * width, *head), source, labels, weights, teacher)
+        width = len(start.axes) ** -0.5
+        head = fit_logistic(source @ start.axes * width, truth, weights)
+        logits = F.linear(start.target * width, *head)
+        return cls(start, F.normalize(truth.T @ rows, dim=1), logits, source, labels, teacher)
 
     @classmethod
     def remembered(
@@ -120,7 +111,7 @@ class Begun(NamedTuple):
     @classmethod
     def _without_images(cls, start: Start, means: Tensor, said: Tensor, target: Tensor) -> Self:
         nothing = torch.zeros(0, dtype=torch.int64, device=target.device)
-        return cls(start, means, said, target[:0], nothing, target[:0, 0])
+        return cls(start, means, said, target[:0], nothing)
 
     def unknown(self, anchors: Anchors | None = None, rate: float | None = None) -> Unknown:
         """As `unknown_among`."""
@@ -128,8 +119,8 @@ class Begun(NamedTuple):
 
     def head(self, target: Tensor, found: Tensor) -> Head:
         """A head for both places, of what was found: (Nt, K + 1)."""
-        truth = one_hot(self.labels, found.shape[1])
-        return head_from(self.start.axes, self.start.within, self.source, truth, self.weights, target, found)
+        truth, weights = one_hot(self.labels, found.shape[1]), balanced_weights(self.labels, len(self.means))
+        return head_from(self.start.axes, self.start.within, self.source, truth, weights, target, found)
 
 
 def find_unknown(source: Tensor, labels: Tensor, target: Tensor, classes: int, rate: float | None = None) -> Unknown:

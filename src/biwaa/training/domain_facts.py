@@ -46,10 +46,8 @@ def source_facts(domain: Domain, standing: Tensor | None) -> tuple[SourceFacts, 
         facts = SourceFacts(spec=spec, images=len(labels), classes=len(np.unique(labels)))
         if standing is not None:
             values = [None if np.isnan(value) else round(value, 6) for value in standing[:, number].tolist()]
-            weight, relevance, agreement, chance = values
-            facts = msgspec.structs.replace(
-                facts, weight=weight, relevance=relevance, agreement=agreement, chance=chance
-            )
+            relevance, agreement, chance = values
+            facts = msgspec.structs.replace(facts, relevance=relevance, agreement=agreement, chance=chance)
         found.append(facts)
     return tuple(found)
 

@@ -47,7 +47,7 @@ class Trained:
     pseudo_labels: Tensor | None = None
     """(K,) target images of each class by the predictions that this stage learned from; None where it had none."""
     standing: Tensor | None = None
-    """(4, J) what each of several sources is worth, as of `solvers.several.Standing`."""
+    """(3, J) what each of several sources is worth, as of `solvers.several.Standing`."""
     held_out: Tensor | None = None  # (M, K) what it predicts of the held-out target images, where there are any
     absent: Tensor | None = None  # (K,) whether a class was left out of the adaptation; None where none was
     seconds: float
