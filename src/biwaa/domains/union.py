@@ -1,7 +1,7 @@
 """Several labelled domains as one source: the union of their images and of their classes.
 
 Each may have only some of the classes. Classes are matched by name, under NFC; the number of each image's domain stays
-with it (`Domain.origins`), so that each can have statistics and a weight of its own.
+with it (`Domain.origins`), so that each can have statistics of its own.
 """
 
 import hashlib

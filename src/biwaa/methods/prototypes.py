@@ -95,7 +95,7 @@ class Prototypes(Method):
             return never(self._solved(source, labels, target, known, origins))
         found = self._at_rate(seen.found)
         # What seems absent was not measured with other evidence than one source's.
-        alone = len(source) and self.task.origins is None and not (self.task.memory or anchors or begun.teacher)
+        alone = len(source) and origins is None and not (self.task.memory or anchors or begun.teacher)
         if not self.may_leave_out or not alone:
             return begun.head(target, found)
 
@@ -126,9 +126,7 @@ class Prototypes(Method):
             return Begun.taught(target, teacher, count)
         return Begun.of(source, labels, target, known, count, teacher)
 
-    def _solved(
-        self, source: Tensor, labels: Tensor, target: Tensor, classes: int, origins: Tensor | None
-    ) -> Head:
+    def _solved(self, source: Tensor, labels: Tensor, target: Tensor, classes: int, origins: Tensor | None) -> Head:
         """Adapt, and again without classes that seem absent; where neighbours are no guide, only the source counts."""
         anchors = Anchors.of(self.task.given, classes, target.device)
         teacher = self._teacher(classes, target)

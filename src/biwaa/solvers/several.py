@@ -15,7 +15,7 @@ from biwaa.solvers.prototypes import FIRST_RIDGE
 REGRESSION = 0.5
 """Power of a logistic regression of all sources beside their class means. On one source alone it can go far wrong."""
 HARDLY = 0.05
-"""Agreement between sources, from chance to 1, up to which they contradict each other. Real places reach 0.37 and more,
+"""Agreement between sources, from chance to 1, up to which they contradict each other. Real places reach 0.38 and more,
 a source whose classes were exchanged less than 0."""
 
 
@@ -67,7 +67,7 @@ class Sources(NamedTuple):
     def standing(self) -> Standing:
         """How well each and the others predict each other's labels, over the classes that two share."""
         count = len(self.means)
-        right, guessed = torch.full((2, count, count), torch.nan)
+        right, guessed = torch.full((2, count, count), torch.nan, device=self.rows.device)
         for one in range(count):
             for other in range(count):
                 both = self.holds[one] & self.holds[other]
@@ -85,11 +85,10 @@ class Sources(NamedTuple):
 
         Where all contradict each other nothing says which is right, and all are heard.
         """
-        bad = contradicts.to(self.origins.device)
-        if bad.all():
+        if contradicts.all():
             return torch.ones_like(self.origins, dtype=torch.bool)
-        elsewhere = self.holds[~bad].any(dim=0)
-        return ~(bad[self.origins] & elsewhere[self.labels])
+        elsewhere = self.holds[~contradicts].any(dim=0)
+        return ~(contradicts[self.origins] & elsewhere[self.labels])
 
     def relevance(self, target: Tensor, found: Tensor) -> Tensor:
         """(J,) share of (Nt, F) rows on which each source says by itself what was found, (Nt,), of its own classes."""
