@@ -126,7 +126,7 @@ def _estimate(page: Section, run: Reading) -> list[str]:
     if agreed is not None and not known:
         text = "adapting changed the rest"
         page.figures.append(Figure(in_percent(agreed), "agreement with source-only", text, estimated=True))
-    text = f"The estimate is the mean of several of these readings. {estimate_error(result, run.recipe)}"
+    text = f"The estimate pools several of these readings. {estimate_error(result, run.recipe)}"
     if not known:
         text += " To be sure, label some target images and pass them with --held-out."
     page.notes.append(text)
