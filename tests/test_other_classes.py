@@ -19,7 +19,7 @@ from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.report.run_page import run_page
 from biwaa.result.warnings import ClassesAbsent, Collapsed
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers.absence import expected_shares, seem_absent, standardised_each
+from biwaa.solvers.absence import expected_shares, seem_absent
 
 CLASSES = 10
 
@@ -70,15 +70,6 @@ def test_likelihood_finds_the_shares():
     found = F.one_hot(truth, CLASSES).float()
     assert seem_absent(found, source, labels, target, 0.2).tolist() == [False] * 4 + [True] * 6
     assert not seem_absent(found, source, labels, target, 0.7).any()  # six of ten are fewer
-
-
-def test_each_source_is_standardised_by_itself():
-    rows, origins = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
-    rows[origins == 1] = 5 * rows[origins == 1] + 3
-    both = standardised_each(rows, origins)
-    for one in (both[origins == 0], both[origins == 1], standardised_each(rows, None)):
-        assert torch.allclose(one.mean(dim=0), torch.zeros(3), atol=1e-5)
-        assert torch.allclose(one.square().mean(dim=0), torch.ones(3), atol=1e-4)
 
 
 def test_warnings_know_of_absent_classes():

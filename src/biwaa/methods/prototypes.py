@@ -19,7 +19,7 @@ from torch import Tensor
 from biwaa.errors import BiwaaError
 from biwaa.methods.method import Method, Task
 from biwaa.settings import ScheduleSettings
-from biwaa.solvers.absence import Adapted, standardised_each, without_absent, without_absent_beside_unknown
+from biwaa.solvers.absence import Adapted, without_absent, without_absent_beside_unknown
 from biwaa.solvers.anchors import Anchors
 from biwaa.solvers.logistic import Head, plain_head
 from biwaa.solvers.prototypes import adapt_prototypes, head_of_both
@@ -138,8 +138,7 @@ class Prototypes(Method):
         known = (self.neighbours, teacher, anchors, 0.0 if origins is None else REGRESSION)
 
         def adapt(kept: Tensor, their_labels: Tensor, number: int) -> Adapted:
-            places = None if origins is None else origins[kept]
-            rows = source if kept.all() else standardised_each(source[kept], places)  # as the target's classes are
+            rows = source if kept.all() else source[kept]
             if found := adapt_prototypes(rows, their_labels, target, number, *known):
                 return found.found, partial(found.student, rows, their_labels, target)
             if teacher:

@@ -25,7 +25,7 @@ from biwaa.solvers.metric import (
 )
 from biwaa.solvers.prototypes import FIRST_RIDGE
 
-PREDICTED, EXPECTED = 0.7, 0.2
+PREDICTED, EXPECTED = 0.5, 0.2
 """Most images of an absent class, in shares of an even part: as predicted, and as expected by likelihood."""
 LEAST, FEWEST = 0.2, 2
 """Share and number of the classes that must seem absent at first. One class alone may be rare, or taken for another."""
@@ -158,16 +158,6 @@ def expected_shares(source: Tensor, labels: Tensor, target: Tensor, classes: int
             posterior = likelihood * shares
             shares = (posterior / posterior.sum(dim=1, keepdim=True).clamp(min=1e-12)).mean(dim=0)
     return shares
-
-
-def standardised_each(rows: Tensor, origins: Tensor | None) -> Tensor:
-    """(N, F) rows of one source, or of several numbered by (N,) origins, each source with mean 0 and deviation 1."""
-    if origins is None:
-        return standardised(rows)
-    found = torch.empty_like(rows)
-    for one in range(int(origins.max()) + 1):
-        found[origins == one] = standardised(rows[origins == one])
-    return found
 
 
 def standardised(rows: Tensor, mass: Tensor | None = None) -> Tensor:
