@@ -65,6 +65,13 @@ def test_new_images_of_the_place_have_an_estimate_that_holds_the_accuracy(run):
     assert not any(one["moved"] for one in found["classes"].values())
 
 
+def test_the_runs_own_target_gets_the_runs_own_estimate(run):
+    result = biwaa.Run(run).result
+    found = biwaa.Run(run).estimate(rows(240, "target", 1)[0])
+    assert found.estimated_accuracy == result.estimated_accuracy
+    assert (found.estimated_accuracy.value, found.moved) == (found.estimate_of_the_run, False)
+
+
 def test_labels_are_not_looked_at(run, tmp_path):
     kept = dict(np.load(run.parent / "new.npz"))
     np.savez(tmp_path / "new.npz", target_x=kept["target_x"], target_y=(kept["target_y"] + 1) % CLASSES)

@@ -233,7 +233,11 @@ def test_known_images_among_unknown_ones_can_collapse():
 
 
 def test_few_held_out_images():
-    assert only(held_out_source=40) == FewHeldOut(images=40, wanted=100)
+    few = FewHeldOut(images=40, wanted=100)
+    assert only(held_out_source=40) == few
+    assert not find_warnings(changed(held_out_source=40, solved=True))
+    beside = find_warnings(changed(held_out_source=40, solved=True, far_share=0.8))
+    assert [type(one) for one in beside] == [FarFromSource, FewHeldOut]
     many = Signs(tuple("abcdefghijklmnopqrstuvwxyz"), 400, "round 1", held_out_source=120)
     assert find_warnings(many) == [FewHeldOut(images=120, wanted=130)]
 

@@ -40,6 +40,7 @@ class Signs:
     learned: float | None = None
     """Accuracy on held-out source images of what learned from the source alone: source-only, else the model."""
     held_out_source: int | None = None  # How many held-out source images there are
+    solved: bool = False  # Whether the head was solved for, so that its estimate rests on all of the source
     pseudo_labels: NDArray[np.int64] | None = None
     """(K,) target images of each pseudo-label that the stage learned from; None where it had none."""
     absent: NDArray[np.bool_] | None = None

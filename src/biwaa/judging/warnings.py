@@ -202,7 +202,9 @@ def sources_contradict(signs: Signs) -> warnings.SourcesContradict | None:
 
 
 def few_held_out(signs: Signs) -> warnings.FewHeldOut | None:
-    """Too few labelled images to judge by."""
+    """Too few labelled images to judge by. Of a solved head they judge nothing but what these other warnings say."""
+    if signs.solved and not (far_from_source(signs) or shares_moved(signs) or estimate_low_or_contradictory(signs)):
+        return None
     count = signs.held_out_source
     wanted = max(FEW, FEW_A_CLASS * len(signs.classes))
     return warnings.FewHeldOut(images=count, wanted=wanted) if count is not None and count < wanted else None

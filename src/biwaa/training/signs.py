@@ -60,7 +60,7 @@ def gather_signs(
     confusion = label_shift.joint_confusion(*mine.held_out, soft=True)
     beside = baseline if baseline and baseline.held_out else None
     return replace(
-        signs, held_out_source=len(mine.held_out[1]), source_accuracy=source_accuracy(mine),
+        signs, held_out_source=len(mine.held_out[1]), source_accuracy=source_accuracy(mine), solved=solved,
         # A solved head follows the target: on sketch > photo it is right on 31 % of the source and 71 % of the target.
         baseline_source_accuracy=source_accuracy(beside) if beside and not solved else None,
         learned=source_accuracy(beside or mine),
