@@ -3,7 +3,8 @@
 python benchmarks/remembered.py --data-root DATA --out benchmarks/results/remembered.json
 
 Every task of the panel's data sets: what the method `prototypes` finds on frozen features, by its student. No source
-image is held out, and nothing is selected. Target labels are used to count.
+image is held out, and nothing is selected. With statistics, the readings of the estimate stand beside. Target labels
+are used to count.
 """
 
 import json
@@ -20,6 +21,7 @@ from biwaa.domains.classes import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.images.images import feature_width
+from biwaa.judging.metrics import neighbour_agreement
 from biwaa.models.backbone import build_backbone, features_backbone
 from biwaa.models.weights import load_weights
 from biwaa.solvers.logistic import Head, plain_head, source_head
@@ -53,13 +55,20 @@ def compared(source: Rows, target: Rows, classes: int) -> dict[str, float]:
     plain = source_head(here, labels, classes)
     head = Head(plain.projection, plain.weight, plain.bias)
     statistics = Memory(Remembered.of(here, labels, classes), head)
-    heads = {
+    heads: dict[str, Head] = {
         "source-only": head,
         "with images": found.student(here, labels, there) if found else plain_head(here, labels, there, classes),
         "statistics": solve_remembered(statistics, there),
         "head alone": solve_remembered(Memory(None, head), there),
     }
-    return {name: right(one, there, truth) for name, one in heads.items()}
+    student = heads["statistics"]
+    said = student.scores(there).argmax(dim=1)
+    rows = there if student.projection is None else there @ student.projection.T
+    return {
+        **{name: right(one, there, truth) for name, one in heads.items()},
+        "agreement_with_source_only": float((head.scores(there).argmax(dim=1) == said).double().mean()),
+        "agreement_of_neighbours": neighbour_agreement(rows, said),
+    }
 
 
 def main(data_root: Path, out: Path, data_sets: tuple[str, ...] = DATA_SETS) -> None:

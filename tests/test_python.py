@@ -62,6 +62,7 @@ def test_code_of_the_pages(tmp_path, monkeypatch, registries):
     write_images(tmp_path / "bare", {"all": 80}, seed=1, size=64, suffix=".jpg")
     (tmp_path / "bare" / "all").rename(tmp_path / "sketches")
     write_images(tmp_path / "new", {"images": 3}, seed=3, size=64)
+    write_images(tmp_path / "more_sketches", {"cat": 3, "dog": 3}, seed=2, size=64)
     (tmp_path / "new" / "images").rename(tmp_path / "new_images")
     shutil.copy(tmp_path / "photos" / "cat" / "0.jpg", tmp_path / "sketch.jpg")
     names: dict = {}

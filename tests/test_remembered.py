@@ -9,6 +9,7 @@ from test_sources import places, standardised
 
 import biwaa
 from biwaa.cli import main
+from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.inference.evaluate import evaluate_run
 from biwaa.models.known import check_backbone, open_known
@@ -63,7 +64,7 @@ def test_a_run_is_a_source_and_so_is_the_run_that_comes_of_it(trained, tmp_path)
     again = biwaa.adapt(str(tmp_path / "second" / "model.safetensors"), (third, labels), verbose=False)
     assert right(again) == right(first)
     np.savez(tmp_path / "source.npz", source_x=places(2)[0][0], source_y=labels)
-    there, _ = evaluate_run(first.folder, f"{tmp_path}/source.npz:source", "cpu", 32, False, place="source")
+    there, _ = evaluate_run(first.folder, open_domain(f"{tmp_path}/source.npz:source"), "cpu", 32, False, "source")
     assert there.accuracy.over_images > 0.95  # it has that place's statistics too
     known = (load_model(folder).memory for folder in (run.folder, tmp_path / "second"))
     for one, other in zip(*(memory.statistics for memory in known), strict=True):

@@ -10,7 +10,6 @@ from biwaa.domains.classes import match_classes
 from biwaa.domains.domain import Domain
 from biwaa.errors import BiwaaError
 from biwaa.images.images import ArrayImages
-from biwaa.inference.evaluate import evaluate_run
 from biwaa.methods.method import Task
 from biwaa.methods.prototypes import Prototypes, PrototypesSettings
 from biwaa.recipe import load_recipe
@@ -166,7 +165,7 @@ def test_a_target_with_other_classes_is_refused_with_a_way_that_works(tmp_path):
         biwaa.adapt(target=(target, truth), **given)
     biwaa.adapt(target=target, **given)
     with pytest.raises(BiwaaError, match="with --unknown"):
-        evaluate_run(tmp_path / "run", f"{tmp_path}/new.npz:new", "cpu", 32, False)
+        biwaa.Run(tmp_path / "run").evaluate(f"{tmp_path}/new.npz:new")
     run = biwaa.adapt(target=(target, truth), unknown="0.3", overwrite=True, **given)
     assert run.result.accuracy.adapted.over_images > 0.7
     with pytest.raises(BiwaaError, match="Rename or remove those of here.$"):  # nothing of a benchmark is unknown
@@ -176,8 +175,7 @@ def test_a_target_with_other_classes_is_refused_with_a_way_that_works(tmp_path):
 def test_evaluate_counts_images_of_other_classes_as_right_where_unknown(tmp_path):
     source, labels, target, truth = domains()
     biwaa.adapt((source, labels), target, out=tmp_path / "run", unknown="0.5", batch_size=24)
-    np.savez(tmp_path / "new.npz", new_x=target, new_y=truth)
-    found, _ = evaluate_run(tmp_path / "run", f"{tmp_path}/new.npz:new", "cpu", 32, False)
+    found = biwaa.Run(tmp_path / "run").evaluate((target, truth))
     assert list(found.by_class) == ["0", "1", "2", "3", "4", "unknown"]
     assert min(found.by_class.values()) > 0.9
 

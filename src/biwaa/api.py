@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from biwaa.domains.objects import as_domain, as_source
 from biwaa.errors import BiwaaError
+from biwaa.evaluations import Evaluation
 from biwaa.files import local
 from biwaa.inference.classifier import Classifier, as_new, load
+from biwaa.inference.evaluate import evaluate_run
 from biwaa.models.classifiers import is_model, known_source
 from biwaa.models.known import KnownSource
 from biwaa.predictions import Predictions
@@ -123,6 +125,19 @@ class Run:
             zero_shot=zero_shot, prompt=lesson.get("prompt", ()),
             classes=str(named) if (named := self.folder / CLASSES).is_file() else None,
         )  # fmt: skip
+
+    def evaluate(self, labelled: Any, skip_unreadable: bool = False) -> Evaluation:
+        """The model's accuracy on labelled images; `biwaa report` then shows it too.
+
+        Args:
+            labelled: a SPEC or path, a pair `(images, labels)`, a `Domain` or a data set with labels.
+            skip_unreadable: leave out images that cannot be decoded.
+
+        Raises:
+            BiwaaError: no labels, or classes that the model does not have.
+        """
+        known, domain = self.classifier, as_domain(labelled, "labelled images")
+        return evaluate_run(self.folder, domain, known.device, known.batch_size, skip_unreadable)[0]
 
     def estimate(self, images: Any) -> Later:
         """The model's accuracy on new images without labels, and whether they moved away from the target.

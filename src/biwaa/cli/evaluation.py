@@ -38,13 +38,14 @@ def evaluate(
         json: print the figures as JSON.
         overwrite: replace the file that --out names.
     """
+    from biwaa.domains.spec import open_domain
     from biwaa.files import check_new, write_text
     from biwaa.inference.evaluate import evaluate_run
     from biwaa.report.summary import evaluated, figures_json
     from biwaa.report.write import report_on
 
     check_new(out, overwrite)
-    found, result = evaluate_run(run, spec, device, batch_size, skip_unreadable, data_root, domain)
+    found, result = evaluate_run(run, open_domain(spec, data_root), device, batch_size, skip_unreadable, domain)
     if out:
         write_text(out, figures_json(found, result))
     print(figures_json(found, result).rstrip() if json else evaluated(found, result))

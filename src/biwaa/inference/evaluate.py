@@ -11,7 +11,6 @@ from biwaa.checks import not_below
 from biwaa.domains.classes import match_classes
 from biwaa.domains.domain import Domain, drop_unreadable, tell_passed_over
 from biwaa.domains.labels import MISSING, UNKNOWN
-from biwaa.domains.spec import open_domain
 from biwaa.errors import BiwaaError
 from biwaa.evaluations import Evaluation, keep_evaluation, model_digest
 from biwaa.files import expanded
@@ -27,22 +26,20 @@ from biwaa.result import Result, read_result
 
 def evaluate_run(
     run: Path,
-    spec: str,
+    labelled: Domain,
     device: str,
     batch_size: int,
     skip_unreadable: bool,
-    data_root: Path | None = None,
     place: DomainName = "target",
 ) -> tuple[Evaluation, Result | None]:
     """Accuracy of a run's model on a labelled domain, over images, over classes and by class; the run folder keeps it.
 
     Args:
         run: a run folder, or a model.safetensors alone, beside which nothing is kept.
-        spec: the domain.
+        labelled: the images; classes are matched by name.
         device: auto, cpu, cuda or mps.
         batch_size: images at a time.
         skip_unreadable: leave out images that cannot be decoded.
-        data_root: the folder of catalogued benchmarks.
         place: where the images are from: source for the place that the model learned from.
 
     Returns:
@@ -57,7 +54,7 @@ def evaluate_run(
     look = Look(model.place)
     result = _result(run)
     others = model.classes[-1] == UNKNOWN
-    domain = match_classes(open_domain(spec, data_root), model.classes, f"the model of {run}", others)
+    domain, spec = match_classes(labelled, model.classes, f"the model of {run}", others), labelled.spec
     if domain.labels is None:
         raise BiwaaError(f"{spec} has no labels to score against: use `biwaa predict`.")
     domain, trained_on = _without_trained_on(domain, run, result)

@@ -96,8 +96,8 @@ def combined(
     - agreement of neighbours falls where predictions are scattered
     - agreement of halves falls where the solution depends on which source images and which features there are
 
-    Without the source's images: the mean of agreement with a teacher and with source-only, as far as there are any, and
-    among neighbours, without an interval. Where heads are trained by steps, errors of that mean were not measured;
+    Without the source's images agreement with a teacher and with source-only, as far as there are any, and among
+    neighbours are pooled, without an interval. Where heads are trained by steps, errors of that mean were not measured;
     there it is the mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours. Where the whole
     network is trained it is the mean of `WHOLE`, if source-only was trained beside it; of source-only itself, whose
     neighbours share its mistakes, the first of these.
@@ -112,7 +112,7 @@ def combined(
     if solved and COMBINED[0] in found:
         return pooled(found, COMBINED, images, WIDTH_ABSENT if absent else WIDTH)
     if solved:  # there are no images of the source
-        return mean_of(found, ("agreement_with_teacher", *AGREEMENTS[1:]))
+        return pooled(found, ("agreement_with_teacher", *AGREEMENTS[1:]), images, width=None)
     if whole and WHOLE[0] in found:
         return mean_of(found, WHOLE if "agreement_with_source_only" in found else WHOLE[:1])
     return mean_of(found, AGREEMENTS if "agreement_of_rounds" in found else AGREEMENTS[-1:])
@@ -134,21 +134,22 @@ def pool(readings: Tensor) -> Tensor:
     return (SHIFT + STRETCH * readings.logit(eps=1 - SURE).mean(dim=-1)).sigmoid()
 
 
-def pooled(found: Mapping[str, float], names: Sequence[str], images: int, width: float = WIDTH) -> Estimate:
-    """The readings called `names` pooled, with a 90 % interval; the lower bound is its lower end.
-
-    Where a reading is missing it is the mean of the others, without an interval.
+def pooled(found: Mapping[str, float], names: Sequence[str], images: int, width: float | None = WIDTH) -> Estimate:
+    """The readings called `names` pooled, as far as they are there; null where none is.
 
     Args:
         found: readings by name, all of which stay beside the estimate.
         names: of those that count.
         images: that they are of.
-        width: half of the interval, in units of `unsure`.
+        width: half of the 90 % interval, in units of `unsure`; its lower end is the lower bound. None, or a reading
+            that is missing: no interval.
     """
-    if any(name not in found for name in names):
-        return mean_of(found, names)
-    parts = [found[name] for name in names]
+    parts = [found[name] for name in names if name in found]
+    if not parts:
+        return Estimate(readings=_rounded(found))
     value = float(pool(torch.tensor(parts, dtype=torch.float64)))
+    if width is None or len(parts) < len(names):
+        return Estimate(value=round(value, 6), readings=_rounded(found))
     apart = width * unsure(value, max(parts) - min(parts), images)
     low, high = round(max(value - apart, 0.0), 6), round(min(value + apart, 1.0), 6)
     return Estimate(value=round(value, 6), low=low, high=high, lower_bound=low, readings=_rounded(found))

@@ -50,15 +50,15 @@ MEASURED_WHOLE = (
 )  # docs/results.md; of networks that were trained whole, with source-only beside them.
 MEASURED_REMEMBERED = (
     "Over 32 benchmark tasks (PACS, Office, satellite images, Office-Home) with a model in the place of the source's "
-    "images such estimates were off by 5.9 points on average and by 22 at worst"
+    "images such estimates were off by 5.0 points on average and by 20 at worst"
 )  # docs/sources.md
 MEASURED_TAUGHT = (
     "Over the twelve tasks of Office-Home with a zero-shot teacher such estimates were off by 2.2 points on average "
     "and by 5.7 at worst"
 )
 MEASURED_ALONE = (
-    "Over the four domains of Office-Home with a zero-shot teacher and no source such estimates were off by 5.0 points "
-    "on average and by 10.9 at worst"
+    "Over the four domains of Office-Home with a zero-shot teacher and no source such estimates were off by 5.2 points "
+    "on average and by 10.7 at worst"
 )  # docs/results.md; both with the teacher's scores as features.
 OF_WHOLE = ("biwaa", "dann", "mcc", "mcc_teacher")
 """Methods of `MEASURED_WHOLE`; the last is MCC in rounds."""
