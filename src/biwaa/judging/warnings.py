@@ -129,9 +129,9 @@ def estimate_low_or_contradictory(signs: Signs) -> warnings.EstimatesDisagree | 
 
 
 def far_from_source(signs: Signs) -> warnings.FarFromSource | None:
-    """Much of the target looks like no class of the source."""
-    far = signs.far_share
-    return None if far is None or far <= FAR else warnings.FarFromSource(share=far)
+    """Much of the target looks like no class of the source. Fewer than `FEW` images do not show how far 99 % reach."""
+    far, count = signs.far_share, signs.held_out_source
+    return None if far is None or far <= FAR or (count or 0) < FEW else warnings.FarFromSource(share=far)
 
 
 def like_no_class(signs: Signs) -> warnings.LikeNoClass | None:

@@ -87,8 +87,7 @@ def remedies(warning: AnyWarning, result: Result, recipe: Recipe) -> list[Advice
         case warnings.EstimateLow() | warnings.WithoutPseudoLabel():
             ways = [freeze(recipe, device), better_method(recipe), stronger_backbone(recipe)]
         case warnings.FarFromSource():
-            few = [one for one in result.warnings if isinstance(one, warnings.FewHeldOut)]
-            ways = [*(more_held_out(recipe, one.images, one.wanted) for one in few), stronger_backbone(recipe)]
+            ways = [stronger_backbone(recipe)]
         case warnings.LabelShift():
             ways = [better_method(recipe)] if adapts(recipe) else []
         case warnings.SourceOnlyUnfinished():
