@@ -38,6 +38,7 @@ def evaluate(
         json: print the figures as JSON.
         overwrite: replace the file that --out names.
     """
+    from biwaa.checks import not_below
     from biwaa.domains.spec import open_domain
     from biwaa.files import check_new, write_text
     from biwaa.inference.evaluate import evaluate_run
@@ -45,6 +46,7 @@ def evaluate(
     from biwaa.report.write import report_on
 
     check_new(out, overwrite)
+    not_below(1, batch_size=batch_size)  # before many images are listed
     found, result = evaluate_run(run, open_domain(spec, data_root), device, batch_size, skip_unreadable, domain)
     if out:
         write_text(out, figures_json(found, result))
