@@ -20,7 +20,7 @@ from scipy.special import expit
 
 from biwaa.bench.panel import PARTS
 from biwaa.files import write_text
-from biwaa.judging.estimate import COMBINED, SURE, combined, unsure
+from biwaa.judging.estimate import COMBINED, combined, mean_log_odds, unsure
 from biwaa.judging.validators import VALIDATORS
 from biwaa.result import Result, read_result
 from biwaa.result.warnings import ClassesAbsent
@@ -69,7 +69,7 @@ def estimates(runs: list[tuple[str, str, Result]]) -> dict[str, Any]:
     truth = np.array([result.accuracy.adapted.over_images for *_, result in found if result.accuracy])
     value, low, high = (np.array([float(getattr(one, name)) for one in every]) for name in ("value", "low", "high"))
     readings = np.array([[one.readings[name] for name in COMBINED] for one in every])
-    log_odds = torch.from_numpy(readings).logit(eps=1 - SURE).mean(dim=1).numpy()
+    log_odds = mean_log_odds(torch.from_numpy(readings)).numpy()
     images = [result.target.images for *_, result in found]
     spread = readings.max(axis=1) - readings.min(axis=1)
 

@@ -21,7 +21,7 @@ from biwaa.domains.classes import match_classes
 from biwaa.domains.spec import open_domain
 from biwaa.files import write_text
 from biwaa.images.images import feature_width
-from biwaa.judging.metrics import neighbour_agreement
+from biwaa.judging.metrics import agreement, neighbour_agreement
 from biwaa.models.backbone import build_backbone, features_backbone
 from biwaa.models.weights import load_weights
 from biwaa.solvers.logistic import Head, plain_head, source_head
@@ -62,12 +62,12 @@ def compared(source: Rows, target: Rows, classes: int) -> dict[str, float]:
         "head alone": solve_remembered(Memory(None, head), there),
     }
     student = heads["statistics"]
-    said = student.scores(there).argmax(dim=1)
+    said = student.scores(there)
     rows = there if student.projection is None else there @ student.projection.T
     return {
         **{name: right(one, there, truth) for name, one in heads.items()},
-        "agreement_with_source_only": float((head.scores(there).argmax(dim=1) == said).double().mean()),
-        "agreement_of_neighbours": neighbour_agreement(rows, said),
+        "agreement_with_source_only": agreement(head.scores(there), said),
+        "agreement_of_neighbours": neighbour_agreement(rows, said.argmax(dim=1)),
     }
 
 

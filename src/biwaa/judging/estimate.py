@@ -97,8 +97,8 @@ def combined(
     - agreement of halves falls where the solution depends on which source images and which features there are
 
     Without the source's images agreement with a teacher and with source-only, as far as there are any, and among
-    neighbours are pooled, without an interval. Where heads are trained by steps, errors of that mean were not measured;
-    there it is the mean of the three `AGREEMENTS` of several rounds, or agreement among neighbours. Where the whole
+    neighbours are pooled, without an interval. Where heads are trained by steps it is the mean of the three
+    `AGREEMENTS` of several rounds, or agreement among neighbours, whose errors were not measured. Where the whole
     network is trained it is the mean of `WHOLE`, if source-only was trained beside it; of source-only itself, whose
     neighbours share its mistakes, the first of these.
 
@@ -129,9 +129,14 @@ def mean_of(found: Mapping[str, float], names: Sequence[str]) -> Estimate:
     return Estimate(value=round(sum(parts) / len(parts), 6) if parts else None, readings=_rounded(found))
 
 
+def mean_log_odds(readings: Tensor) -> Tensor:
+    """(...) of (..., R) readings, which count as `SURE` at most."""
+    return readings.logit(eps=1 - SURE).mean(dim=-1)
+
+
 def pool(readings: Tensor) -> Tensor:
     """(...) accuracies of (..., R) readings: the mean of their log-odds, stretched and shifted."""
-    return (SHIFT + STRETCH * readings.logit(eps=1 - SURE).mean(dim=-1)).sigmoid()
+    return (SHIFT + STRETCH * mean_log_odds(readings)).sigmoid()
 
 
 def pooled(found: Mapping[str, float], names: Sequence[str], images: int, width: float | None = WIDTH) -> Estimate:

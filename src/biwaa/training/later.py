@@ -142,7 +142,6 @@ def estimate_later(
     drop_unreadable(domain, unreadable, skip_unreadable)
     seen = Predicted(*(torch.cat(parts) for parts in zip(*kept, strict=True)))
     new, of_baseline = Outputs(seen.probabilities, seen.features), _of_baseline(known, seen.pooled)
-    readings = later_estimates(new, model.temperature, known.selected, known.baseline, of_baseline)
     like, strange = None, None
     if known.baseline and of_baseline:
         like, strange = (
@@ -155,6 +154,7 @@ def estimate_later(
     if known.result and _same_images(new.features, known.selected):
         estimate, withheld = _of_the_run(known.result)
     else:
+        readings = later_estimates(new, model.temperature, known.selected, known.baseline, of_baseline)
         estimate, withheld = _estimate(readings, len(new.probabilities), known, look, no_class, aside)
     before = _before(model, known)
     shift, shift_limit = look.shift or (None, None)
