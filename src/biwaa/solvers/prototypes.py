@@ -187,14 +187,15 @@ def begin(
     truth = one_hot(labels, classes)
     means = F.normalize(truth.T @ known, dim=1)
     scale = fit_scale(known @ means.T, labels, weights)
-    logits = scale * units @ means.T
-    if regression:
-        narrow = source.shape[1] ** -0.5
-        logits = logits + regression * F.linear(there * narrow, *fit_logistic(here * narrow, truth, weights))
-    prior = logits.softmax(dim=1)
     if anchors:
         scaled = metric * metric.shape[1] ** -0.5
         prior = anchored_prior(here @ scaled, truth, weights, there @ scaled, anchors)
+    else:
+        logits = scale * units @ means.T
+        if regression:
+            narrow = source.shape[1] ** -0.5
+            logits = logits + regression * F.linear(there * narrow, *fit_logistic(here * narrow, truth, weights))
+        prior = logits.softmax(dim=1)
     return Start(axes, there, within, units, prior, scale, nearest_neighbours(units, count), anchors), here, known
 
 
